@@ -1,0 +1,7 @@
+//! Rank 0: byte sizes, checked arithmetic and the error type every floor shares.
+
+mod error;
+mod size;
+
+pub use error::{DeviceError, Error, FileError, OutOfMemory, Result};
+pub use size::{GIB, KIB, MIB, align_up, format_bytes, parse_bytes, parse_bytes_per_second};

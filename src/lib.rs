@@ -1,0 +1,7 @@
+//! Riverbed: the memory under GPU streams.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(unsafe_code)]
+
+pub mod base;
+
+pub use base::{Error, Result};
