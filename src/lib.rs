@@ -3,5 +3,8 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod device;
+pub mod fence;
+pub mod ledger;
 
 pub use base::{Error, Result};

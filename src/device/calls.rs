@@ -1,0 +1,94 @@
+//! The names of the contract's calls and how often each was made: what "no driver call on the
+//! hot path" is shown with, and what fault injection addresses.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! calls {
+    ($($variant:ident $name:literal),+ $(,)?) => {
+        /// A call of the driver contract.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Call {
+            $(#[doc = concat!("`", $name, "`")] $variant),+
+        }
+
+        impl Call {
+            /// Every call, in the contract's order.
+            pub const ALL: &[Call] = &[$(Call::$variant),+];
+
+            /// The call's name in the contract.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Call::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+calls! {
+    Alloc "alloc", Free "free",
+    Reserve "reserve", Release "release", CreatePage "create_page", DestroyPage "destroy_page",
+    Map "map", Unmap "unmap",
+    CreateStream "create_stream", DestroyStream "destroy_stream",
+    SynchronizeStream "synchronize_stream",
+    CreateEvent "create_event", DestroyEvent "destroy_event", RecordEvent "record_event",
+    QueryEvent "query_event", Elapsed "elapsed_ns",
+    SynchronizeEvent "synchronize_event", WaitEvent "wait_event",
+    CreateGate "create_gate", DestroyGate "destroy_gate", OpenGate "open_gate",
+    WaitGate "wait_gate",
+    LaunchHost "launch_host", Launch "launch",
+    AllocPinned "alloc_pinned", FreePinned "free_pinned", Register "register",
+    Unregister "unregister",
+    CopyH2d "copy_h2d", CopyD2h "copy_d2h", CopyD2d "copy_d2d",
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How often each call of a driver was made. Counting is one relaxed add.
+#[derive(Debug)]
+pub struct CallCounts([AtomicU64; Call::ALL.len()]);
+
+impl Default for CallCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl CallCounts {
+    /// Counts one call; gives how many there have been, this one included.
+    pub fn count(&self, call: Call) -> u64 {
+        self.0[call as usize].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How often `call` was made.
+    #[must_use]
+    pub fn get(&self, call: Call) -> u64 {
+        self.0[call as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often any of `calls` was made.
+    #[must_use]
+    pub fn sum(&self, calls: &[Call]) -> u64 {
+        calls.iter().map(|&call| self.get(call)).sum()
+    }
+}
+
+impl Call {
+    /// The calls that take memory or handles from the driver. A steady state makes none.
+    pub const ALLOCATING: &[Call] = &[
+        Call::Alloc,
+        Call::Reserve,
+        Call::CreatePage,
+        Call::Map,
+        Call::AllocPinned,
+        Call::Register,
+        Call::CreateStream,
+        Call::CreateEvent,
+        Call::CreateGate,
+    ];
+}

@@ -1,0 +1,255 @@
+//! The device contract: everything Riverbed asks of a GPU, with what each side promises.
+//!
+//! Written after the semantics CUDA and HIP share; where they differ the weaker promise is the
+//! contract. `tests/contract` runs the same suite on every implementation.
+//!
+//! Invariants
+//! 1. Work on one stream runs in the order it was enqueued. Work on two streams is unordered
+//!    unless an event or a gate orders it.
+//! 2. Enqueueing never waits for the device. Only `synchronize_*`, `free`, `free_pinned`,
+//!    `unregister` and `unmap` may block the host.
+//! 3. A failed call changes nothing.
+//! 4. Every call may come from any thread, also while others run on other threads.
+//!
+//! Handles (`StreamId`, `EventId`, `GateId`, `PageId`) come from the driver's `create_*` calls
+//! and stay valid until the matching `destroy_*`, which is why destroying is `unsafe` and using
+//! is not. Memory is the caller's business: whatever reads or writes it is `unsafe`.
+
+use std::fmt;
+use std::ptr::NonNull;
+
+use super::calls::CallCounts;
+use super::info::{DeviceInfo, MemoryInfo};
+use super::kernel::Kernel;
+use crate::base::DeviceError;
+
+/// What driver calls return.
+pub type DeviceResult<T> = std::result::Result<T, DeviceError>;
+
+/// An address in device memory. A number: holding one gives no right to what is there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DevicePtr(pub u64);
+
+impl DevicePtr {
+    /// The address `bytes` further on.
+    #[must_use]
+    pub fn offset(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+}
+
+impl fmt::Debug for DevicePtr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta] $name:ident),+) => {$(
+        #[$doc]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Wraps a driver's own handle.
+            ///
+            /// # Safety
+            /// `raw` is a live handle of this kind, of the driver it will be used with, and
+            /// outlives this value.
+            #[must_use]
+            pub const unsafe fn from_raw(raw: u64) -> Self {
+                Self(raw)
+            }
+
+            /// The driver's own handle.
+            #[must_use]
+            pub const fn raw(self) -> u64 {
+                self.0
+            }
+        }
+    )+};
+}
+
+handle! {
+    /// A stream of the driver.
+    StreamId,
+    /// An event of the driver.
+    EventId,
+    /// A gate of the driver.
+    GateId,
+    /// Physical memory that can be mapped.
+    PageId
+}
+
+/// Which of two ready streams the device prefers. A hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Priority {
+    /// The default.
+    #[default]
+    Normal,
+    /// Ahead of normal streams.
+    High,
+}
+
+/// A function a stream calls on the host. It must not call the driver, and it must return:
+/// the stream stands still meanwhile.
+pub type HostFn = Box<dyn FnOnce() + Send>;
+
+/// What a device can be asked. Object-safe; only slow paths call it.
+pub trait Driver: fmt::Debug + Send + Sync + 'static {
+    /// Name, kind and abilities; constant for the driver's life.
+    fn info(&self) -> &DeviceInfo;
+    /// How often each call was made.
+    fn calls(&self) -> &CallCounts;
+    /// Total and free device memory now.
+    fn memory(&self) -> DeviceResult<MemoryInfo>;
+
+    // Memory -------------------------------------------------------------------------------
+
+    /// Takes `bytes` (above 0) of device memory, aligned to `info().granularity_bytes`, of
+    /// undefined content. Fails with `OUT_OF_MEMORY` when the device is full.
+    fn alloc(&self, bytes: u64) -> DeviceResult<DevicePtr>;
+    /// Gives back what [`alloc`](Self::alloc) took.
+    ///
+    /// # Safety
+    /// `ptr` is from `alloc` and not freed yet, and no work in flight touches the memory.
+    unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()>;
+
+    // Virtual memory -----------------------------------------------------------------------
+
+    /// Reserves `bytes` (a multiple of the granularity) of address space, with nothing behind it.
+    fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr>;
+    /// Gives address space back. Fails when anything is still mapped there.
+    ///
+    /// # Safety
+    /// `at` and `bytes` are those of one [`reserve`](Self::reserve), not released yet.
+    unsafe fn release(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()>;
+    /// Makes physical memory of `bytes` (a multiple of the granularity), mapped nowhere yet.
+    fn create_page(&self, bytes: u64) -> DeviceResult<PageId>;
+    /// Gives physical memory back, once its last mapping is gone.
+    ///
+    /// # Safety
+    /// `page` is not destroyed yet and is not used again.
+    unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()>;
+    /// Maps a whole page at `at` for reading and writing. One page may be mapped at several
+    /// addresses: they show the same bytes. Fails when the range is not reserved or is mapped.
+    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()>;
+    /// Unmaps `bytes` from `at`: whole mappings, at least one.
+    ///
+    /// # Safety
+    /// No work in flight touches the range.
+    unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()>;
+
+    // Streams ------------------------------------------------------------------------------
+
+    /// Makes a stream that is ordered with no other.
+    fn create_stream(&self, priority: Priority) -> DeviceResult<StreamId>;
+    /// Gives a stream up without waiting: what is enqueued still runs.
+    ///
+    /// # Safety
+    /// `stream` is not used again.
+    unsafe fn destroy_stream(&self, stream: StreamId) -> DeviceResult<()>;
+    /// Blocks until everything enqueued so far has run.
+    fn synchronize_stream(&self, stream: StreamId) -> DeviceResult<()>;
+    /// Enqueues a call of `function` on the host.
+    fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()>;
+    /// Enqueues a kernel.
+    ///
+    /// # Safety
+    /// The memory the kernel names is valid until it has run, and no unordered work writes it.
+    unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()>;
+
+    // Events -------------------------------------------------------------------------------
+
+    /// Makes an event. `timing` lets [`elapsed_ns`](Self::elapsed_ns) read it, and costs.
+    fn create_event(&self, timing: bool) -> DeviceResult<EventId>;
+    /// Gives an event up; waits already enqueued on it stay good.
+    ///
+    /// # Safety
+    /// `event` is not used again.
+    unsafe fn destroy_event(&self, event: EventId) -> DeviceResult<()>;
+    /// Marks the stream's present end. Recording again moves the mark.
+    fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()>;
+    /// True once the latest mark was reached; true for an event never recorded.
+    fn query_event(&self, event: EventId) -> DeviceResult<bool>;
+    /// Blocks until the latest mark was reached.
+    fn synchronize_event(&self, event: EventId) -> DeviceResult<()>;
+    /// Makes what is enqueued on `stream` from now on wait for the event's present mark.
+    fn wait_event(&self, stream: StreamId, event: EventId) -> DeviceResult<()>;
+    /// Nanoseconds of device time from one mark to the other, both reached, both with timing;
+    /// 0 when `end` was before `start`.
+    fn elapsed_ns(&self, start: EventId, end: EventId) -> DeviceResult<u64>;
+
+    // Gates --------------------------------------------------------------------------------
+
+    /// Makes a gate: a number the host raises and streams wait for. It starts at 0.
+    fn create_gate(&self) -> DeviceResult<GateId>;
+    /// Gives a gate up. Streams still waiting at it are let through.
+    ///
+    /// # Safety
+    /// `gate` is not used again.
+    unsafe fn destroy_gate(&self, gate: GateId) -> DeviceResult<()>;
+    /// Raises the gate to `value`; it never falls. What the caller wrote before is seen by
+    /// work behind the gate.
+    fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()>;
+    /// Makes what is enqueued on `stream` from now on wait until the gate is at `value` or above.
+    fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()>;
+
+    // Pinned host memory -------------------------------------------------------------------
+
+    /// Takes `bytes` (above 0) of zeroed pinned host memory, aligned to 4096.
+    fn alloc_pinned(&self, bytes: u64) -> DeviceResult<NonNull<u8>>;
+    /// Gives back what [`alloc_pinned`](Self::alloc_pinned) took.
+    ///
+    /// # Safety
+    /// `ptr` is from `alloc_pinned`, not freed yet, and nothing touches the memory any more.
+    unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()>;
+    /// Pins `bytes` of the caller's own memory.
+    ///
+    /// # Safety
+    /// The range is valid until [`unregister`](Self::unregister).
+    unsafe fn register(&self, ptr: NonNull<u8>, bytes: u64) -> DeviceResult<()>;
+    /// Ends the pinning of a registered range.
+    ///
+    /// # Safety
+    /// No work in flight touches the range.
+    unsafe fn unregister(&self, ptr: NonNull<u8>) -> DeviceResult<()>;
+
+    // Copies -------------------------------------------------------------------------------
+
+    /// Enqueues a copy from pinned host memory to the device.
+    ///
+    /// # Safety
+    /// Both ranges are valid until the copy has run, and no unordered work writes either.
+    unsafe fn copy_h2d(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        src: *const u8,
+        bytes: u64,
+    ) -> DeviceResult<()>;
+    /// Enqueues a copy from the device to pinned host memory.
+    ///
+    /// # Safety
+    /// Both ranges are valid until the copy has run; no unordered work touches the destination
+    /// or writes the source.
+    unsafe fn copy_d2h(
+        &self,
+        stream: StreamId,
+        dst: *mut u8,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()>;
+    /// Enqueues a copy on the device between ranges that do not overlap.
+    ///
+    /// # Safety
+    /// As [`copy_h2d`](Self::copy_h2d).
+    unsafe fn copy_d2d(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()>;
+}

@@ -1,0 +1,427 @@
+//! The host device as a [`Driver`]: handles, checks and counting around the parts that do the
+//! work.
+
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex};
+
+use super::arena::{Arena, Status};
+use super::faults::{Faults, status_text};
+use super::link::Link;
+use super::pinned::PinnedRanges;
+use super::spec::{HostSpec, PAGE_BYTES};
+use super::sync::{EventState, GateState};
+use super::worker::{Address, Op, Queue};
+use crate::base::{DeviceError, Error, GIB, Result, lock};
+use crate::device::calls::{Call, CallCounts};
+use crate::device::contract::{
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+};
+use crate::device::info::{DeviceInfo, MemoryInfo};
+use crate::device::kernel::Kernel;
+
+/// The host device's driver. [`Device::open`](crate::device::Device::open) makes one from text.
+#[derive(Debug)]
+pub struct HostDriver {
+    info: DeviceInfo,
+    calls: CallCounts,
+    faults: Faults,
+    memory: Arc<Memory>,
+    h2d: Arc<Link>,
+    d2h: Arc<Link>,
+    streams: Table<Queue>,
+    events: Table<EventState>,
+    gates: Table<GateState>,
+}
+
+/// What work in flight touches: it outlives the driver as long as a worker runs.
+#[derive(Debug)]
+struct Memory {
+    arena: Mutex<Arena>,
+    pinned: Mutex<PinnedRanges>,
+}
+
+/// Live handles of one kind; a handle is an index above [`FIRST_HANDLE`].
+#[derive(Debug)]
+struct Table<T>(Mutex<slab::Slab<Arc<T>>>);
+
+/// Smaller stream handles name default streams on CUDA and HIP; they are kept free here too.
+const FIRST_HANDLE: usize = 16;
+
+impl<T> Table<T> {
+    fn new() -> Self {
+        Self(Mutex::new(slab::Slab::new()))
+    }
+
+    fn insert(&self, entry: Arc<T>) -> u64 {
+        (lock(&self.0).insert(entry) + FIRST_HANDLE) as u64
+    }
+
+    fn get(&self, handle: u64) -> Result<Arc<T>, Status> {
+        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
+        lock(&self.0).get(index).cloned().ok_or(DeviceError::INVALID_HANDLE)
+    }
+
+    fn remove(&self, handle: u64) -> Result<Arc<T>, Status> {
+        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
+        lock(&self.0).try_remove(index).ok_or(DeviceError::INVALID_HANDLE)
+    }
+}
+
+impl HostDriver {
+    /// A host device called `name`.
+    ///
+    /// # Errors
+    /// The system gives no shared memory file.
+    pub fn new(name: &str, spec: HostSpec) -> Result<Arc<Self>> {
+        let half_of_ram = || machine_bytes() / 2;
+        let total = spec.vram_bytes.unwrap_or_else(half_of_ram) / PAGE_BYTES * PAGE_BYTES;
+        let arena = Arena::new(total).map_err(|error| Error::Unsupported {
+            what: "shared memory (memfd_create)".into(),
+            by: "this system".into(),
+            way_out: format!("the host device needs it ({error})"),
+        })?;
+        let faults = Faults::default();
+        for (call, nth) in spec.fail {
+            faults.fail_nth(Some(call), nth, DeviceError::UNKNOWN);
+        }
+        let engines = spec.copy_engines.max(1);
+        Ok(Arc::new(Self {
+            info: DeviceInfo {
+                name: name.into(),
+                description: "embedded host device (RAM and threads)".into(),
+                total_bytes: total,
+                granularity_bytes: PAGE_BYTES,
+                virtual_memory: true,
+                host_accessible: true,
+                copy_engines: engines,
+            },
+            calls: CallCounts::default(),
+            faults,
+            memory: Arc::new(Memory {
+                arena: Mutex::new(arena),
+                pinned: Mutex::new(PinnedRanges::default()),
+            }),
+            h2d: Arc::new(Link::new(spec.h2d_bytes_per_second, engines)),
+            d2h: Arc::new(Link::new(spec.d2h_bytes_per_second, engines)),
+            streams: Table::new(),
+            events: Table::new(),
+            gates: Table::new(),
+        }))
+    }
+
+    /// The failures this device will show.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Counts the call, lets it fail if it is its turn, and names it in its error.
+    fn run<T>(&self, call: Call, work: impl FnOnce() -> Result<T, Status>) -> DeviceResult<T> {
+        self.calls.count(call);
+        self.faults.strike(call).map_or_else(work, Err).map_err(|status| DeviceError {
+            device: self.info.name.clone(),
+            call: call.name(),
+            status,
+            text: status_text(status).into(),
+        })
+    }
+
+    fn enqueue(&self, call: Call, stream: StreamId, op: impl FnOnce() -> Op) -> DeviceResult<()> {
+        self.run(call, || {
+            self.streams.get(stream.raw())?.push(op());
+            Ok(())
+        })
+    }
+
+    fn copy(
+        &self,
+        call: Call,
+        stream: StreamId,
+        device: &[DevicePtr],
+        host: Option<*const u8>,
+        bytes: u64,
+        op: impl FnOnce(usize) -> Op,
+    ) -> DeviceResult<()> {
+        self.run(call, || {
+            let queue = self.streams.get(stream.raw())?;
+            let len = usize::try_from(bytes).map_err(|_| DeviceError::INVALID_VALUE)?;
+            if len == 0 {
+                return Ok(());
+            }
+            let mapped = device.iter().all(|at| lock(&self.memory.arena).is_mapped(at.0, bytes));
+            let pinned = host.is_none_or(|at| lock(&self.memory.pinned).holds(at as u64, bytes));
+            if !mapped || !pinned {
+                return Err(DeviceError::INVALID_VALUE);
+            }
+            queue.push(op(len));
+            Ok(())
+        })
+    }
+}
+
+impl Driver for HostDriver {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn calls(&self) -> &CallCounts {
+        &self.calls
+    }
+
+    fn memory(&self) -> DeviceResult<MemoryInfo> {
+        let free_bytes = lock(&self.memory.arena).free_bytes();
+        Ok(MemoryInfo { total_bytes: self.info.total_bytes, free_bytes })
+    }
+
+    fn alloc(&self, bytes: u64) -> DeviceResult<DevicePtr> {
+        self.run(Call::Alloc, || lock(&self.memory.arena).alloc(bytes).map(DevicePtr))
+    }
+
+    unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()> {
+        self.run(Call::Free, || lock(&self.memory.arena).free(ptr.0))
+    }
+
+    fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr> {
+        self.run(Call::Reserve, || lock(&self.memory.arena).reserve(bytes).map(DevicePtr))
+    }
+
+    unsafe fn release(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
+        self.run(Call::Release, || lock(&self.memory.arena).release(at.0, bytes))
+    }
+
+    fn create_page(&self, bytes: u64) -> DeviceResult<PageId> {
+        let page = self.run(Call::CreatePage, || lock(&self.memory.arena).create_page(bytes))?;
+        // SAFETY: the page was made just now and lives until `destroy_page`.
+        Ok(unsafe { PageId::from_raw(page as u64) })
+    }
+
+    unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()> {
+        let page = page.raw() as usize;
+        self.run(Call::DestroyPage, || lock(&self.memory.arena).destroy_page(page))
+    }
+
+    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()> {
+        self.run(Call::Map, || lock(&self.memory.arena).map(at.0, page.raw() as usize))
+    }
+
+    unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
+        self.run(Call::Unmap, || lock(&self.memory.arena).unmap(at.0, bytes))
+    }
+
+    fn create_stream(&self, _priority: Priority) -> DeviceResult<StreamId> {
+        let stream = self.run(Call::CreateStream, || {
+            let queue = Queue::start("riverbed-stream".into(), Arc::clone(&self.memory))
+                .map_err(|_| DeviceError::OUT_OF_MEMORY)?;
+            Ok(self.streams.insert(queue))
+        })?;
+        // SAFETY: the stream was made just now and lives until `destroy_stream`.
+        Ok(unsafe { StreamId::from_raw(stream) })
+    }
+
+    unsafe fn destroy_stream(&self, stream: StreamId) -> DeviceResult<()> {
+        self.run(Call::DestroyStream, || {
+            self.streams.remove(stream.raw())?.push(Op::End);
+            Ok(())
+        })
+    }
+
+    fn synchronize_stream(&self, stream: StreamId) -> DeviceResult<()> {
+        let end = Arc::new(EventState::new(false));
+        let mark = Arc::clone(&end);
+        self.run(Call::SynchronizeStream, || {
+            let queue = self.streams.get(stream.raw())?;
+            end.record(|recording| queue.push(Op::Record(mark, recording)));
+            end.wait(end.latest());
+            Ok(())
+        })
+    }
+
+    fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()> {
+        self.enqueue(Call::LaunchHost, stream, || Op::Host(function))
+    }
+
+    unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
+        let (ranges, aligned): (&[(DevicePtr, u64)], bool) = match *kernel {
+            Kernel::Checksum { src, bytes, out } => (&[(src, bytes), (out, 8)], out.0 % 8 == 0),
+            Kernel::Fill { dst, bytes, .. } => (&[(dst, bytes)], true),
+            Kernel::Busy { .. } => (&[], true),
+        };
+        self.run(Call::Launch, || {
+            let queue = self.streams.get(stream.raw())?;
+            let mut arena = lock(&self.memory.arena);
+            let mut touched = ranges.iter().filter(|(_, bytes)| *bytes > 0);
+            if !aligned || !touched.all(|&(at, bytes)| arena.is_mapped(at.0, bytes)) {
+                return Err(DeviceError::INVALID_VALUE);
+            }
+            queue.push(Op::Launch(kernel.clone()));
+            Ok(())
+        })
+    }
+
+    fn create_event(&self, timing: bool) -> DeviceResult<EventId> {
+        let event = self
+            .run(Call::CreateEvent, || Ok(self.events.insert(Arc::new(EventState::new(timing)))))?;
+        // SAFETY: the event was made just now and lives until `destroy_event`.
+        Ok(unsafe { EventId::from_raw(event) })
+    }
+
+    unsafe fn destroy_event(&self, event: EventId) -> DeviceResult<()> {
+        self.run(Call::DestroyEvent, || self.events.remove(event.raw()).map(drop))
+    }
+
+    fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
+        self.run(Call::RecordEvent, || {
+            let queue = self.streams.get(stream.raw())?;
+            let event = self.events.get(event.raw())?;
+            let mark = Arc::clone(&event);
+            event.record(|recording| queue.push(Op::Record(mark, recording)));
+            Ok(())
+        })
+    }
+
+    fn query_event(&self, event: EventId) -> DeviceResult<bool> {
+        self.run(Call::QueryEvent, || Ok(self.events.get(event.raw())?.reached_at().is_some()))
+    }
+
+    fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
+        self.run(Call::SynchronizeEvent, || {
+            let event = self.events.get(event.raw())?;
+            event.wait(event.latest());
+            Ok(())
+        })
+    }
+
+    fn wait_event(&self, stream: StreamId, event: EventId) -> DeviceResult<()> {
+        self.run(Call::WaitEvent, || {
+            let queue = self.streams.get(stream.raw())?;
+            let event = self.events.get(event.raw())?;
+            let recording = event.latest();
+            queue.push(Op::WaitEvent(event, recording));
+            Ok(())
+        })
+    }
+
+    fn elapsed_ns(&self, start: EventId, end: EventId) -> DeviceResult<u64> {
+        self.run(Call::Elapsed, || {
+            let reached = |event: EventId| {
+                let event = self.events.get(event.raw())?;
+                let at = event.reached_at().filter(|_| event.timing);
+                at.ok_or(DeviceError::INVALID_VALUE)
+            };
+            let elapsed = reached(end)?.saturating_duration_since(reached(start)?);
+            Ok(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        })
+    }
+
+    fn create_gate(&self) -> DeviceResult<GateId> {
+        let gate =
+            self.run(Call::CreateGate, || Ok(self.gates.insert(Arc::new(GateState::new()))))?;
+        // SAFETY: the gate was made just now and lives until `destroy_gate`.
+        Ok(unsafe { GateId::from_raw(gate) })
+    }
+
+    unsafe fn destroy_gate(&self, gate: GateId) -> DeviceResult<()> {
+        self.run(Call::DestroyGate, || {
+            self.gates.remove(gate.raw())?.open(u64::MAX);
+            Ok(())
+        })
+    }
+
+    fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()> {
+        self.run(Call::OpenGate, || {
+            self.gates.get(gate.raw())?.open(value);
+            Ok(())
+        })
+    }
+
+    fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()> {
+        self.run(Call::WaitGate, || {
+            let queue = self.streams.get(stream.raw())?;
+            queue.push(Op::WaitGate(self.gates.get(gate.raw())?, value));
+            Ok(())
+        })
+    }
+
+    fn alloc_pinned(&self, bytes: u64) -> DeviceResult<NonNull<u8>> {
+        self.run(Call::AllocPinned, || lock(&self.memory.pinned).alloc(bytes))
+    }
+
+    unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
+        self.run(Call::FreePinned, || lock(&self.memory.pinned).free(ptr))
+    }
+
+    unsafe fn register(&self, ptr: NonNull<u8>, bytes: u64) -> DeviceResult<()> {
+        self.run(Call::Register, || lock(&self.memory.pinned).register(ptr, bytes))
+    }
+
+    unsafe fn unregister(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
+        self.run(Call::Unregister, || lock(&self.memory.pinned).unregister(ptr))
+    }
+
+    unsafe fn copy_h2d(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        src: *const u8,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        self.copy(Call::CopyH2d, stream, &[dst], Some(src), bytes, |bytes| Op::Copy {
+            link: Some(Arc::clone(&self.h2d)),
+            dst: Address(dst.0 as *mut u8),
+            src: Address(src.cast_mut()),
+            bytes,
+        })
+    }
+
+    unsafe fn copy_d2h(
+        &self,
+        stream: StreamId,
+        dst: *mut u8,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        self.copy(Call::CopyD2h, stream, &[src], Some(dst), bytes, |bytes| Op::Copy {
+            link: Some(Arc::clone(&self.d2h)),
+            dst: Address(dst),
+            src: Address(src.0 as *mut u8),
+            bytes,
+        })
+    }
+
+    unsafe fn copy_d2d(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        self.copy(Call::CopyD2d, stream, &[dst, src], None, bytes, |bytes| Op::Copy {
+            link: None,
+            dst: Address(dst.0 as *mut u8),
+            src: Address(src.0 as *mut u8),
+            bytes,
+        })
+    }
+}
+
+impl Drop for HostDriver {
+    fn drop(&mut self) {
+        // Handles that were never given up: let everybody through and every worker end.
+        for (_, gate) in lock(&self.gates.0).iter() {
+            gate.open(u64::MAX);
+        }
+        for (_, queue) in lock(&self.streams.0).iter() {
+            queue.push(Op::End);
+        }
+    }
+}
+
+/// The machine's RAM; where it cannot be told, a modest guess.
+fn machine_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map_or(4 * GIB, |kib| kib.saturating_mul(1024))
+}

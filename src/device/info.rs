@@ -1,0 +1,30 @@
+//! What a device says of itself.
+
+/// Constant facts about a device.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The name it was opened under (`host`, `cuda:0`).
+    pub name: String,
+    /// What it is, for people.
+    pub description: String,
+    /// Total device memory, in bytes.
+    pub total_bytes: u64,
+    /// Page size of its memory: allocations are aligned to it, pages are multiples of it.
+    pub granularity_bytes: u64,
+    /// True when `reserve`, `create_page`, `map` and `unmap` work.
+    pub virtual_memory: bool,
+    /// True when a [`DevicePtr`](super::DevicePtr) is an address the CPU may read and write.
+    pub host_accessible: bool,
+    /// Copies of one direction that run at once.
+    pub copy_engines: u32,
+}
+
+/// Device memory now, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryInfo {
+    /// What the device has.
+    pub total_bytes: u64,
+    /// What no process holds.
+    pub free_bytes: u64,
+}

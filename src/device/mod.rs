@@ -1,0 +1,29 @@
+//! Rank 2: what a GPU is. [`Driver`] is the contract, one folder each keeps it: `host` today;
+//! `cuda` and `hip` only tell, so far, what they find of their driver. All driver calls of the
+//! crate, and all its raw memory, are in here.
+//!
+//! Safe handles ([`Stream`], [`Event`], [`Gate`]) sit on the contract; memory calls stay
+//! `unsafe`, because only their caller knows what the work in flight still touches.
+#![allow(unsafe_code)]
+
+mod calls;
+mod contract;
+mod cuda;
+mod handles;
+mod hip;
+pub mod host;
+mod info;
+mod kernel;
+mod open;
+mod probe;
+mod reaper;
+
+pub use calls::{Call, CallCounts};
+pub use contract::{
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+};
+pub use handles::{Event, Gate, Stream};
+pub use info::{DeviceInfo, MemoryInfo};
+pub use kernel::{Checksum, Kernel, checksum};
+pub use open::{Device, Listing, list};
+pub(crate) use reaper::reap;

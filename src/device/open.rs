@@ -1,0 +1,146 @@
+//! Opening a device by name, and telling which there are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::contract::Driver;
+use super::host::{HostDriver, HostSpec};
+use super::{CallCounts, DeviceInfo, MemoryInfo, cuda, hip};
+use crate::base::{Error, Result};
+
+/// An open device. Clones name the same one; it stays open while any clone, or anything made
+/// on it, lives.
+#[derive(Clone)]
+pub struct Device(Arc<dyn Driver>);
+
+impl Device {
+    /// Opens a device by name: `host`, or `host:` with settings (`host:vram=8GiB,h2d=12GB/s`,
+    /// see [`HostSpec`]).
+    ///
+    /// # Errors
+    /// An unknown name or setting; a device that is absent, with the reason.
+    ///
+    /// ```
+    /// let device = riverbed::device::Device::open("host:vram=64MiB")?;
+    /// assert_eq!(device.info().total_bytes, 64 << 20);
+    /// # Ok::<(), riverbed::Error>(())
+    /// ```
+    pub fn open(name: &str) -> Result<Self> {
+        let kind = name.split(':').next().unwrap_or_default();
+        match kind {
+            "host" => {
+                let spec: HostSpec = name.parse()?;
+                Ok(Self::from_driver(HostDriver::new(name, spec)?))
+            }
+            "cuda" | "hip" => Err(Error::Unsupported {
+                what: format!("device '{name}'"),
+                by: "this version".into(),
+                way_out: format!(
+                    "it runs on 'host' only ({})",
+                    if kind == "cuda" { cuda::probe() } else { hip::probe() }
+                ),
+            }),
+            _ => Err(Error::invalid(
+                "device",
+                name,
+                "devices are 'host' and 'host:vram=8GiB,h2d=12GB/s'; 'riverbed devices' lists them",
+            )),
+        }
+    }
+
+    /// Wraps a driver of one's own.
+    #[must_use]
+    pub fn from_driver(driver: Arc<dyn Driver>) -> Self {
+        Self(driver)
+    }
+
+    /// Name, kind and abilities.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        self.0.info()
+    }
+
+    /// Total and free device memory now.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn memory(&self) -> Result<MemoryInfo> {
+        Ok(self.0.memory()?)
+    }
+
+    /// How often each driver call was made.
+    #[must_use]
+    pub fn calls(&self) -> &CallCounts {
+        self.0.calls()
+    }
+
+    /// The contract itself.
+    #[must_use]
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.0
+    }
+
+    /// Refuses `what` of another device.
+    pub(crate) fn same_as(&self, other: &Device, what: &str) -> Result<()> {
+        if self == other {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            what,
+            format_args!("one of {}", other.info().name),
+            format!("it must belong to {}, opened once", self.info().name),
+        ))
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.info().name)
+    }
+}
+
+/// A line of [`list`].
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The name to open it under, or the backend's name where nothing can be opened.
+    pub name: String,
+    /// Whether [`Device::open`] takes it.
+    pub available: bool,
+    /// What it is, or why it is not available.
+    pub detail: String,
+    /// Facts about an available device.
+    pub info: Option<DeviceInfo>,
+}
+
+/// The devices of this machine: the host, and what was found of CUDA and ROCm. Loads the
+/// vendors' libraries where they are installed; never fails.
+#[must_use]
+pub fn list() -> Vec<Listing> {
+    let host = match Device::open("host") {
+        Ok(device) => Listing {
+            name: "host".into(),
+            available: true,
+            detail: device.info().description.clone(),
+            info: Some(device.info().clone()),
+        },
+        Err(error) => {
+            Listing { name: "host".into(), available: false, detail: error.to_string(), info: None }
+        }
+    };
+    let absent = |name: &str, detail: String| Listing {
+        name: name.into(),
+        available: false,
+        detail,
+        info: None,
+    };
+    vec![host, absent("cuda", cuda::probe()), absent("hip", hip::probe())]
+}

@@ -1,0 +1,11 @@
+//! Rank 3: decisions about device memory, as plain values. A policy looks at the ledger and
+//! says which block to take, where to split it, how large a segment to ask for, what to give
+//! back; `pool` carries it out. One file a policy, behind the one trait [`Policy`].
+
+mod caching;
+mod contract;
+mod registry;
+
+pub use caching::Caching;
+pub use contract::{Fit, Policy, Pressure, Request};
+pub use registry::{Factory, create, names, register};

@@ -1,0 +1,63 @@
+//! Policies by name, so that a conf string can choose one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::caching::Caching;
+use super::contract::Policy;
+use crate::base::{Error, Result, lock};
+use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
+
+/// Makes a policy from a conf.
+pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
+
+/// Policies that conf strings may name and a later version brings.
+const PLANNED_NAMES: [&str; 3] = [EXPANDABLE, MEMPOOL, "planned"];
+
+fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
+    static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
+    REGISTRY.get_or_init(|| {
+        let caching: Factory = Arc::new(|conf| Ok(Box::new(Caching::new(conf))));
+        Mutex::new(BTreeMap::from([(CACHING.to_string(), caching)]))
+    })
+}
+
+/// Registers a policy of one's own: `policy:NAME` in a conf string then chooses it.
+///
+/// # Errors
+/// A name that is taken, or kept for a policy of Riverbed's.
+pub fn register(
+    name: &str,
+    factory: impl Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync + 'static,
+) -> Result<()> {
+    let mut registry = lock(registry());
+    if registry.contains_key(name) || PLANNED_NAMES.contains(&name) {
+        return Err(Error::invalid("policy name", name, "it is taken; choose another"));
+    }
+    registry.insert(name.to_string(), Arc::new(factory));
+    Ok(())
+}
+
+/// The names [`create`] knows.
+#[must_use]
+pub fn names() -> Vec<String> {
+    lock(registry()).keys().cloned().collect()
+}
+
+/// Makes the policy `conf` chooses.
+///
+/// # Errors
+/// A name nobody registered; what its factory says.
+pub fn create(conf: &Conf) -> Result<Box<dyn Policy>> {
+    let name = conf.policy();
+    let factory = lock(registry()).get(name).cloned();
+    let factory = factory.ok_or_else(|| {
+        let why = if PLANNED_NAMES.contains(&name) {
+            "this version does not have it yet"
+        } else {
+            "nobody registered it"
+        };
+        Error::invalid("policy", name, format!("{why}; available: {}", names().join(", ")))
+    })?;
+    factory(conf)
+}

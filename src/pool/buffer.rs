@@ -1,0 +1,156 @@
+//! Owned device memory.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::sync::Mutex;
+
+use bytemuck::Pod;
+
+use super::allocator::Allocator;
+use crate::base::{Error, Result, lock};
+use crate::device::{DevicePtr, Kernel, Stream};
+
+/// `len` elements of device memory. Freed when dropped: at once for the stream it was allocated
+/// on, for other streams once their recorded uses are over. Dropping never waits.
+///
+/// Safe operations order themselves: an operation on another stream than the last one's first
+/// makes that stream wait, on the device, for what the last one was given.
+#[derive(Debug)]
+pub struct Buffer<T: Pod = u8> {
+    allocator: Allocator,
+    ptr: DevicePtr,
+    len: usize,
+    /// The stream it was allocated on.
+    home: Stream,
+    uses: Mutex<Uses>,
+    elements: PhantomData<T>,
+}
+
+#[derive(Debug)]
+struct Uses {
+    /// Where the last operation was enqueued.
+    last: Stream,
+    /// Every stream but the home one that was given an operation.
+    others: Vec<Stream>,
+}
+
+impl<T: Pod> Buffer<T> {
+    pub(super) fn new(allocator: Allocator, ptr: DevicePtr, len: usize, home: &Stream) -> Self {
+        let uses = Mutex::new(Uses { last: home.clone(), others: Vec::new() });
+        Self { allocator, ptr, len, home: home.clone(), uses, elements: PhantomData }
+    }
+
+    /// Where it is. The address is 0 for length 0. Whoever enqueues work on it by address says
+    /// so with [`use_on`](Self::use_on).
+    #[must_use]
+    pub fn ptr(&self) -> DevicePtr {
+        self.ptr
+    }
+
+    /// How many elements it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True for length 0.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        (self.len * size_of::<T>()) as u64
+    }
+
+    /// The stream it was allocated on.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.home
+    }
+
+    /// The allocator it is from.
+    #[must_use]
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// Makes `stream` wait, on the device, for what was last enqueued on this buffer, and notes
+    /// the use, so that the memory is not given to anyone before `stream` is done with it. Call
+    /// it before enqueueing work by address. Costs nothing while one stream uses the buffer; one
+    /// event record and one wait at each change. Never blocks.
+    ///
+    /// # Errors
+    /// A stream of another device; what the driver says.
+    pub fn use_on(&self, stream: &Stream) -> Result<()> {
+        self.home.device().same_as(stream.device(), "stream")?;
+        let mut uses = lock(&self.uses);
+        if uses.last == *stream {
+            return Ok(());
+        }
+        self.allocator.events().order(&uses.last, stream)?;
+        if *stream != self.home && !uses.others.contains(stream) {
+            uses.others.push(stream.clone());
+        }
+        uses.last = stream.clone();
+        Ok(())
+    }
+
+    /// Enqueues setting every byte to `value` on `stream`.
+    ///
+    /// # Errors
+    /// As [`use_on`](Self::use_on).
+    pub fn fill(&self, value: u8, stream: &Stream) -> Result<()> {
+        self.use_on(stream)?;
+        let kernel = Kernel::Fill { dst: self.ptr, bytes: self.size_bytes(), value };
+        // SAFETY: the range is this buffer's own. `use_on` ordered `stream` after all earlier
+        // operations, and the block is not reused before `stream` is done with it.
+        Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+    }
+}
+
+impl Buffer<u8> {
+    /// Enqueues on `stream` the [checksum](crate::device::checksum()) of `bytes` bytes from
+    /// `offset`, written to element `slot` of `out`.
+    ///
+    /// # Errors
+    /// A range or slot outside the buffers; as [`use_on`](Self::use_on).
+    pub fn checksum(
+        &self,
+        offset: u64,
+        bytes: u64,
+        out: &Buffer<u64>,
+        slot: usize,
+        stream: &Stream,
+    ) -> Result<()> {
+        let end = offset.checked_add(bytes).filter(|&end| end <= self.size_bytes());
+        if end.is_none() || slot >= out.len() {
+            return Err(Error::invalid(
+                "checksum range",
+                format_args!("{bytes} bytes at {offset} into slot {slot}"),
+                format!("the buffer has {} bytes, the sums {} slots", self.len, out.len()),
+            ));
+        }
+        self.use_on(stream)?;
+        out.use_on(stream)?;
+        let kernel = Kernel::Checksum {
+            src: self.ptr.offset(offset),
+            bytes,
+            out: out.ptr.offset(8 * slot as u64),
+        };
+        // SAFETY: both ranges lie in these buffers by the check above. `use_on` ordered `stream`
+        // after their earlier operations, and neither block is reused before `stream` is done.
+        Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+    }
+}
+
+impl<T: Pod> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.ptr != DevicePtr::default() {
+            let uses = self.uses.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.allocator.free_buffer(self.ptr, std::mem::take(&mut uses.others));
+        }
+    }
+}

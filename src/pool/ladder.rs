@@ -1,0 +1,228 @@
+//! The ladder a request climbs: cached blocks, garbage, growth, room made by the policy, and
+//! on the last rung the host waits for the streams, searches again, gives everything cached
+//! back and grows.
+
+use std::sync::Arc;
+
+use super::allocator::Shared;
+use super::core::Core;
+use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes, lock};
+use crate::device::{DevicePtr, Stream};
+use crate::event::TraceEvent;
+use crate::fence::StreamKey;
+use crate::policy::{Pressure, Request};
+
+/// How a request is served when nothing cached fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// By the policy, cached and split.
+    Policy,
+    /// By a segment of its own, rounded to the device's granularity alone.
+    Dedicated,
+}
+
+impl Shared {
+    /// Serves a request for `bytes` (above 0), or says why not.
+    pub(super) fn allocate(
+        self: &Arc<Self>,
+        bytes: u64,
+        stream: &Stream,
+        placement: Placement,
+    ) -> Result<DevicePtr> {
+        self.device.same_as(stream.device(), "stream")?;
+        let mut core = self.enter();
+        let (request, segment_bytes) = self.request(&core, bytes, stream, placement)?;
+        let reuse = |core: &mut Core| match placement {
+            Placement::Policy => core.reuse(&request),
+            Placement::Dedicated => None,
+        };
+        if let Some(ptr) = reuse(&mut core) {
+            return Ok(ptr);
+        }
+        let mut tried = vec!["cached blocks".to_string()];
+        if let Err(error) = self.refuse_impossible(&mut core, &request, segment_bytes) {
+            return Err(error);
+        }
+        if self.conf.throw_on_cudamalloc_oom && self.is_over_limit(&core, segment_bytes) {
+            core.stats.num_oom_rejections += 1;
+            tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
+            return Err(self.out_of_memory(&mut core, &request, segment_bytes, tried));
+        }
+        if let Some(limit_bytes) = self.limit_bytes {
+            let pressure = Pressure { reserved_bytes: core.reserved_bytes(), limit_bytes };
+            let Core { policy, ledger, .. } = &mut *core;
+            let garbage = policy.garbage(ledger, &pressure);
+            core = self.release(core, garbage);
+        }
+        if let Some(ptr) = self.grow(&mut core, stream, &request, segment_bytes, placement)? {
+            return Ok(ptr);
+        }
+        tried.push(format!("a segment of {}", format_bytes(segment_bytes)));
+
+        let Core { policy, ledger, .. } = &mut *core;
+        let room = policy.make_room(ledger, &request, segment_bytes);
+        if !room.is_empty() {
+            tried.push(format!("releasing {} oversize segment(s)", room.len()));
+            core = self.release(core, room);
+            if let Some(ptr) = self.grow(&mut core, stream, &request, segment_bytes, placement)? {
+                return Ok(ptr);
+            }
+        }
+
+        // The last rung. The host waits, without the lock: what the streams run may need it.
+        core.stats.num_alloc_retries += 1;
+        core.stats.num_sync_all_streams += 1;
+        let pending = core.retired.pending();
+        tried.push(format!("waiting for {} stream(s)", pending.len()));
+        drop(core);
+        for event in pending {
+            event.synchronize()?;
+        }
+        core = self.enter();
+        if let Some(ptr) = reuse(&mut core) {
+            return Ok(ptr);
+        }
+        let cached = core.releasable();
+        tried.push(format!("releasing all {} cached segment(s)", cached.len()));
+        core = self.release(core, cached);
+        while core.releasing_bytes > 0 {
+            core = self
+                .released
+                .wait(core)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        if let Some(ptr) = reuse(&mut core) {
+            return Ok(ptr);
+        }
+        if let Some(ptr) = self.grow(&mut core, stream, &request, segment_bytes, placement)? {
+            return Ok(ptr);
+        }
+        Err(self.out_of_memory(&mut core, &request, segment_bytes, tried))
+    }
+
+    fn request(
+        &self,
+        core: &Core,
+        bytes: u64,
+        stream: &Stream,
+        placement: Placement,
+    ) -> Result<(Request, u64)> {
+        let key = StreamKey::of(stream).raw();
+        let sized = match placement {
+            Placement::Policy => core.policy.request(bytes, key).map(|request| {
+                let segment_bytes = core.policy.segment_bytes(&request);
+                (request, segment_bytes)
+            }),
+            Placement::Dedicated => {
+                let segment_bytes = align_up(bytes, self.device.info().granularity_bytes);
+                segment_bytes.map(|block_bytes| {
+                    let request =
+                        Request { requested_bytes: bytes, block_bytes, class: 0, stream: key };
+                    (request, block_bytes)
+                })
+            }
+        };
+        sized.ok_or_else(|| self.too_large(bytes, bytes))
+    }
+
+    fn refuse_impossible(
+        &self,
+        core: &mut Core,
+        request: &Request,
+        segment_bytes: u64,
+    ) -> Result<()> {
+        if segment_bytes <= self.most_bytes() {
+            return Ok(());
+        }
+        core.stats.num_ooms += 1;
+        Err(self.too_large(request.requested_bytes, segment_bytes))
+    }
+
+    fn too_large(&self, requested_bytes: u64, segment_bytes: u64) -> Error {
+        Error::TooLarge {
+            what: format!(
+                "{}: a request for {}",
+                self.device.info().name,
+                format_bytes(requested_bytes)
+            ),
+            requested_bytes: segment_bytes,
+            available_bytes: self.most_bytes(),
+            way_out: match self.limit_bytes {
+                Some(_) => "raise the limit or ask for less".into(),
+                None => "ask for less or take a larger device".into(),
+            },
+        }
+    }
+
+    /// The most that could ever be reserved.
+    fn most_bytes(&self) -> u64 {
+        self.device.info().total_bytes.min(self.limit_bytes.unwrap_or(u64::MAX))
+    }
+
+    fn is_over_limit(&self, core: &Core, segment_bytes: u64) -> bool {
+        self.limit_bytes
+            .is_some_and(|limit| core.reserved_bytes().saturating_add(segment_bytes) > limit)
+    }
+
+    /// Grows within the limit; `None` if limit or device say "full".
+    fn grow(
+        &self,
+        core: &mut Core,
+        stream: &Stream,
+        request: &Request,
+        segment_bytes: u64,
+        placement: Placement,
+    ) -> Result<Option<DevicePtr>> {
+        if self.is_over_limit(core, segment_bytes) {
+            return Ok(None);
+        }
+        let grown = match placement {
+            Placement::Policy => core.grow(&self.device, stream, request, segment_bytes),
+            Placement::Dedicated => core.grow_dedicated(&self.device, stream, request),
+        };
+        match grown {
+            Ok(ptr) => Ok(Some(ptr)),
+            Err(Error::Device(error)) if error.is_out_of_memory() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn out_of_memory(
+        &self,
+        core: &mut Core,
+        request: &Request,
+        segment_bytes: u64,
+        tried: Vec<String>,
+    ) -> Error {
+        core.stats.num_ooms += 1;
+        let totals = core.ledger.totals();
+        let device_free_bytes = self.device.memory().map_or(0, |memory| memory.free_bytes);
+        core.note(|| TraceEvent::OutOfMemory {
+            requested_bytes: request.requested_bytes,
+            device_free_bytes,
+            stream: request.stream,
+        });
+        let mut report = OutOfMemory::default();
+        report.device = self.device.info().name.clone();
+        report.requested_bytes = request.requested_bytes;
+        report.segment_bytes = segment_bytes;
+        report.limit_bytes = self.limit_bytes;
+        report.reserved_bytes = core.reserved_bytes();
+        report.active_bytes = totals.active_bytes;
+        report.retired_bytes = totals.retired_bytes;
+        report.largest_free_bytes = core.ledger.largest_free_bytes(request.stream);
+        report.device_free_bytes = device_free_bytes;
+        report.tried = tried;
+        Error::OutOfMemory(Box::new(report))
+    }
+
+    /// The lock, with everything done that others left to be done: frees from other threads,
+    /// and blocks whose uses are over.
+    pub(super) fn enter(&self) -> std::sync::MutexGuard<'_, Core> {
+        let mut core = lock(&self.core);
+        self.drain_mailbox(&mut core);
+        core.poll(&self.events);
+        core
+    }
+}

@@ -1,0 +1,93 @@
+//! Giving segments back to the driver. A free block may still be in use by the work its stream
+//! was given before it was freed, so the stream is waited for first: without the lock, so that
+//! nobody else waits, and on the reaper thread where a `Drop` began it.
+#![allow(unsafe_code)]
+
+use std::sync::{Arc, MutexGuard};
+
+use super::allocator::Shared;
+use super::core::{Core, Detached};
+use crate::base::lock;
+use crate::device::{Device, Stream, reap};
+use crate::ledger::SegmentId;
+
+impl Shared {
+    /// Gives segments back to the driver, waiting for their streams with the lock released.
+    /// What the driver refuses to take back is lost to use but stays counted as reserved.
+    pub(super) fn release<'a>(
+        &'a self,
+        mut core: MutexGuard<'a, Core>,
+        segments: Vec<SegmentId>,
+    ) -> MutexGuard<'a, Core> {
+        let detached = core.detach(segments);
+        if detached.is_empty() {
+            return core;
+        }
+        drop(core);
+        self.free_detached(detached);
+        self.enter()
+    }
+
+    /// Gives dedicated segments that are out of use to the reaper. Never blocks.
+    pub(super) fn reap_dedicated(self: &Arc<Self>, core: &mut Core) {
+        let detached = core.detach(core.finished_dedicated());
+        if !detached.is_empty() {
+            let shared = Arc::clone(self);
+            reap(move || shared.free_detached(detached));
+        }
+    }
+
+    fn free_detached(&self, detached: Vec<Detached>) {
+        let freed = free_after_streams(&self.device, detached);
+        let mut core = lock(&self.core);
+        for segment in freed {
+            core.released(&segment);
+        }
+        self.released.notify_all();
+    }
+}
+
+/// Waits for the segments' streams and frees the segments; gives those that were freed.
+fn free_after_streams(device: &Device, detached: Vec<Detached>) -> Vec<Detached> {
+    let mut waited: Vec<Stream> = Vec::new();
+    let mut freed = Vec::with_capacity(detached.len());
+    for segment in detached {
+        if !waited.contains(&segment.stream) {
+            if let Err(error) = segment.stream.synchronize() {
+                tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
+                continue;
+            }
+            waited.push(segment.stream.clone());
+        }
+        // SAFETY: the segment came from `alloc`, left the ledger as one free block, and the
+        // stream it belongs to has run everything; other streams' uses ended before the block
+        // became free.
+        match unsafe { device.driver().free(segment.ptr) } {
+            Ok(()) => freed.push(segment),
+            Err(error) => tracing::warn!(%error, "the driver did not take a segment back"),
+        }
+    }
+    freed
+}
+
+impl Drop for Shared {
+    /// Hands everything to the reaper; never blocks. Raw blocks that were never freed keep their
+    /// segments: somebody may still use them.
+    fn drop(&mut self) {
+        let core = self.core.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let leaked: Vec<_> = core.ledger.in_use().map(|block| block.requested_bytes).collect();
+        if core.stats.allocation.current > 0 {
+            tracing::warn!(
+                device = %self.device.info().name,
+                blocks = leaked.len(),
+                bytes = leaked.iter().sum::<u64>(),
+                "raw blocks were never freed: their segments are leaked"
+            );
+        }
+        let detached = core.detach(core.releasable());
+        if !detached.is_empty() {
+            let device = self.device.clone();
+            reap(move || drop(free_after_streams(&device, detached)));
+        }
+    }
+}
