@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod conf;
 
 pub use base::{Error, Result};
