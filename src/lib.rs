@@ -3,8 +3,12 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod conf;
 pub mod device;
+pub mod event;
 pub mod fence;
 pub mod ledger;
+pub mod policy;
+pub mod pool;
 
 pub use base::{Error, Result};

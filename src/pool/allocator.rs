@@ -97,8 +97,8 @@ impl AllocatorBuilder {
     pub fn build(self) -> Result<Allocator> {
         let policy = policy::create(&self.conf)?;
         let fraction = self.conf.per_process_memory_fraction;
-        let by_fraction = (fraction < 1.0)
-            .then(|| (fraction * self.device.info().total_bytes as f64) as u64);
+        let by_fraction =
+            (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
         let limit_bytes = self.conf.limit_bytes.into_iter().chain(by_fraction).min();
         Ok(Allocator(Arc::new(Shared {
             events: EventPool::new(&self.device),
@@ -172,11 +172,11 @@ impl Allocator {
     ///
     /// # Errors
     /// An address that is no live block of this allocator; nothing is changed then.
-    #[expect(unsafe_code, reason = "a declaration; the duty is the caller's")]
     ///
     /// # Safety
     /// Nobody uses the memory after this call, other than work already enqueued on its own
     /// stream or on a recorded one.
+    #[expect(unsafe_code, reason = "a declaration; the duty is the caller's")]
     pub unsafe fn free_raw(&self, ptr: DevicePtr) -> Result<()> {
         if ptr == DevicePtr::default() {
             return Ok(());
@@ -199,7 +199,11 @@ impl Allocator {
     }
 
     fn unknown(ptr: DevicePtr) -> Error {
-        Error::invalid("pointer", format_args!("{ptr:?}"), "it must be a live block of this allocator")
+        Error::invalid(
+            "pointer",
+            format_args!("{ptr:?}"),
+            "it must be a live block of this allocator",
+        )
     }
 
     /// Gives everything cached back to the device; waits for the streams it was cached on.
@@ -253,7 +257,11 @@ impl Allocator {
     pub fn close(self) -> Result<()> {
         let live = self.stats().allocation.current;
         if live > 0 {
-            return Err(Error::invalid("allocator", format_args!("{live} live block(s)"), "free them first"));
+            return Err(Error::invalid(
+                "allocator",
+                format_args!("{live} live block(s)"),
+                "free them first",
+            ));
         }
         let pending = self.0.enter().retired.pending();
         for event in pending {
@@ -262,11 +270,7 @@ impl Allocator {
         self.trim();
         let mut core = self.0.enter();
         while core.releasing_bytes > 0 {
-            core = self
-                .0
-                .released
-                .wait(core)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            core = self.0.released.wait(core).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         Ok(())
     }

@@ -117,8 +117,7 @@ impl Core {
         segment: NewSegment,
     ) -> Result<BlockId> {
         let address = device.driver().alloc(segment.bytes)?.0;
-        let block =
-            self.ledger.add_segment(NewSegment { address, ..segment }, self.policy.clock());
+        let block = self.ledger.add_segment(NewSegment { address, ..segment }, self.policy.clock());
         self.owners.insert(self.ledger[block].segment, stream.clone());
         self.stats.segment.add(1);
         self.stats.reserved_bytes.add(segment.bytes);

@@ -86,10 +86,7 @@ impl Shared {
         tried.push(format!("releasing all {} cached segment(s)", cached.len()));
         core = self.release(core, cached);
         while core.releasing_bytes > 0 {
-            core = self
-                .released
-                .wait(core)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            core = self.released.wait(core).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         if let Some(ptr) = reuse(&mut core) {
             return Ok(ptr);

@@ -1,1 +1,3 @@
+//! The `riverbed` command line.
+
 fn main() {}

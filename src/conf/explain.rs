@@ -1,0 +1,109 @@
+//! What is in force and why: one report per option, for people and for JSON.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::settings::Conf;
+use super::spec::{HonouredBy, Status};
+use super::table;
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Source {
+    /// Nobody set it.
+    #[default]
+    Default,
+    /// A string handed to the parser.
+    ConfString,
+    /// The environment variable of this name.
+    Environment(&'static str),
+    /// A setter called by the program.
+    Code,
+    /// Nobody set it, and the value follows from this other key.
+    Implied(&'static str),
+}
+
+impl Source {
+    /// True for keys that somebody set.
+    pub(super) fn is_explicit(self) -> bool {
+        !matches!(self, Self::Default | Self::Implied(_))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::ConfString => f.write_str("conf string"),
+            Self::Environment(name) => f.write_str(name),
+            Self::Code => f.write_str("code"),
+            Self::Implied(key) => write!(f, "implied by {key}"),
+        }
+    }
+}
+
+/// As its text, which is what a reader of a report looks for.
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One option with its value in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OptionReport {
+    /// The key, as printed.
+    pub key: &'static str,
+    /// Other spellings that are read.
+    pub aliases: &'static [&'static str],
+    /// The value in force as a conf string writes it, or a word such as `unlimited`.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+    /// The value when nobody sets it.
+    pub default: String,
+    /// The kind of value.
+    pub value_type: &'static str,
+    /// The accepted values, in words.
+    pub allowed: String,
+    /// Who reads it.
+    pub honoured_by: &'static [HonouredBy],
+    /// Whether Riverbed acts on it today.
+    pub status: Status,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Conf {
+    /// Every option with its value in force and where that came from, in printing order.
+    ///
+    /// ```
+    /// let conf: riverbed::conf::Conf = "expandable_segments:True".parse()?;
+    /// let policy = &conf.explain()[0];
+    /// assert_eq!((policy.key, policy.value.as_str()), ("policy", "expandable"));
+    /// assert_eq!(policy.source.to_string(), "implied by expandable_segments");
+    /// # Ok::<(), riverbed::Error>(())
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> Vec<OptionReport> {
+        table::options()
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| OptionReport {
+                key: spec.key,
+                aliases: spec.aliases,
+                value: (spec.access.write)(self),
+                source: self.source(index),
+                default: spec.default_text(),
+                value_type: spec.value_type(),
+                allowed: spec.allowed(),
+                honoured_by: spec.honoured_by,
+                status: spec.status,
+                help: spec.help,
+            })
+            .collect()
+    }
+}
