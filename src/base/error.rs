@@ -185,7 +185,6 @@ impl FileError {
 
 /// Why an allocation failed for now, with everything that was tried. All sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
 pub struct OutOfMemory {
     /// The device asked.
     pub device: String,

@@ -43,6 +43,7 @@ fn thread_number() -> u64 {
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "wraps a handle no driver gave")]
 mod tests {
     use super::*;
     use crate::device::{Device, Priority, StreamId};
@@ -51,8 +52,9 @@ mod tests {
     fn the_per_thread_stream_is_another_one_on_every_thread() {
         let device = Device::open("host:vram=2MiB").unwrap();
         // SAFETY: the stream is never enqueued to; only its handle is compared.
-        let per_thread =
-            unsafe { Stream::from_raw(&device, StreamId::from_raw(PER_THREAD_HANDLE)) };
+        let id = unsafe { StreamId::from_raw(PER_THREAD_HANDLE) };
+        // SAFETY: as above.
+        let per_thread = unsafe { Stream::from_raw(&device, id) };
         let here = StreamKey::of(&per_thread);
         assert_eq!(here, StreamKey::of(&per_thread));
         let there =

@@ -33,8 +33,6 @@ pub struct Segment {
     pub stream: u64,
     /// Counts up over the ledger's life: a smaller one is older.
     pub serial: u64,
-    /// Serves one block for its whole life and is not cached after that.
-    pub dedicated: bool,
     pub(super) first: BlockId,
 }
 

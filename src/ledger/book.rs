@@ -40,8 +40,6 @@ pub struct NewSegment {
     pub class: u8,
     /// See [`Segment::stream`].
     pub stream: u64,
-    /// See [`Segment::dedicated`].
-    pub dedicated: bool,
 }
 
 /// Sums over a ledger, in bytes. `reserved = active + retired + cached`, always.
@@ -84,7 +82,6 @@ impl Ledger {
             class: new.class,
             stream: new.stream,
             serial: self.serial,
-            dedicated: new.dedicated,
             first: block,
         });
         self.totals.reserved_bytes += new.bytes;

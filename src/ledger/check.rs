@@ -96,7 +96,6 @@ mod tests {
                     Step::Add(kib) => {
                         let segment = NewSegment {
                             address, bytes: kib * 1024, class: (kib % 2) as u8, stream: kib % 3,
-                            dedicated: false,
                         };
                         ledger.add_segment(segment, 0);
                         address += kib * 1024 + (kib % 2) * 4096;
@@ -148,7 +147,7 @@ mod tests {
     fn best_fit_prefers_size_then_age_then_address() {
         let mut ledger = Ledger::default();
         for (address, bytes) in [(0x9000, 4096), (0x5000, 2048), (0x1000, 2048)] {
-            let new = NewSegment { address, bytes, class: 0, stream: 7, dedicated: false };
+            let new = NewSegment { address, bytes, class: 0, stream: 7 };
             ledger.add_segment(new, 0);
         }
         let found = ledger.fits(0, 7, 1024).next().unwrap();

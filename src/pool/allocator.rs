@@ -268,10 +268,7 @@ impl Allocator {
             event.synchronize()?;
         }
         self.trim();
-        let mut core = self.0.enter();
-        while core.releasing_bytes > 0 {
-            core = self.0.released.wait(core).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
+        drop(self.0.wait_released(self.0.enter()));
         Ok(())
     }
 

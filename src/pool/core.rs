@@ -8,12 +8,14 @@ use super::stats::Stats;
 use crate::base::Result;
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::{Recorder, TraceEvent};
-use crate::fence::{EventPool, RetireQueue};
+use crate::fence::{EventPool, RetireQueue, StreamKey};
 use crate::ledger::{BlockId, Ledger, NewSegment, SegmentId, State};
 use crate::policy::{Policy, Request};
 
 /// The class of dedicated segments; no policy uses it.
 const DEDICATED_CLASS: u8 = u8::MAX;
+/// The class of segments the driver would not take back; nothing is served from them.
+const KEPT_CLASS: u8 = u8::MAX - 1;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -33,7 +35,6 @@ pub(super) struct Core {
 /// A segment that left the ledger on its way back to the driver.
 #[derive(Debug)]
 pub(super) struct Detached {
-    pub(super) id: SegmentId,
     pub(super) ptr: DevicePtr,
     pub(super) bytes: u64,
     pub(super) stream: Stream,
@@ -86,7 +87,6 @@ impl Core {
             bytes: segment_bytes,
             class: request.class,
             stream: request.stream,
-            dedicated: false,
         };
         let block = self.add_segment(device, stream, segment)?;
         Ok(self.hand_out(block, take_bytes, request.requested_bytes))
@@ -104,7 +104,6 @@ impl Core {
             bytes: request.block_bytes,
             class: DEDICATED_CLASS,
             stream: request.stream,
-            dedicated: true,
         };
         let block = self.add_segment(device, stream, segment)?;
         Ok(self.hand_out(block, request.block_bytes, request.requested_bytes))
@@ -168,7 +167,7 @@ impl Core {
         self.stats.requested_bytes.take_off(requested_bytes);
         let mut uses = self.raw_uses.remove(&address).unwrap_or_default();
         uses.extend(freed.uses);
-        uses.retain(|used| crate::fence::StreamKey::of(used).raw() != stream);
+        uses.retain(|used| StreamKey::of(used).raw() != stream);
         if uses.is_empty() {
             self.settle(id);
         } else {
@@ -219,7 +218,7 @@ impl Core {
             let Some(stream) = self.owners.remove(&id) else { continue };
             self.releasing_bytes += segment.bytes;
             let ptr = DevicePtr(segment.address);
-            detached.push(Detached { id, ptr, bytes: segment.bytes, stream });
+            detached.push(Detached { ptr, bytes: segment.bytes, stream });
         }
         detached
     }
@@ -230,9 +229,23 @@ impl Core {
         self.stats.segment.take_off(1);
         self.stats.reserved_bytes.take_off(segment.bytes);
         self.stats.num_device_free += 1;
-        let stream = crate::fence::StreamKey::of(&segment.stream).raw();
+        let stream = StreamKey::of(&segment.stream).raw();
         let (address, bytes) = (segment.ptr.0, segment.bytes);
         self.note(|| TraceEvent::SegmentFree { address, bytes, stream });
+    }
+
+    /// Enters a detached segment again, because the driver did not take it back. It serves
+    /// nobody; giving everything cached back tries it again.
+    pub(super) fn keep(&mut self, segment: Detached) {
+        self.releasing_bytes -= segment.bytes;
+        let kept = NewSegment {
+            address: segment.ptr.0,
+            bytes: segment.bytes,
+            class: KEPT_CLASS,
+            stream: StreamKey::of(&segment.stream).raw(),
+        };
+        let block = self.ledger.add_segment(kept, 0);
+        self.owners.insert(self.ledger[block].segment, segment.stream);
     }
 
     pub(super) fn snapshot(&self) -> Stats {

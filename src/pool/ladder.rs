@@ -2,7 +2,7 @@
 //! on the last rung the host waits for the streams, searches again, gives everything cached
 //! back and grows.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::allocator::Shared;
 use super::core::Core;
@@ -40,9 +40,7 @@ impl Shared {
             return Ok(ptr);
         }
         let mut tried = vec!["cached blocks".to_string()];
-        if let Err(error) = self.refuse_impossible(&mut core, &request, segment_bytes) {
-            return Err(error);
-        }
+        self.refuse_impossible(&mut core, &request, segment_bytes)?;
         if self.conf.throw_on_cudamalloc_oom && self.is_over_limit(&core, segment_bytes) {
             core.stats.num_oom_rejections += 1;
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
@@ -200,26 +198,35 @@ impl Shared {
             device_free_bytes,
             stream: request.stream,
         });
-        let mut report = OutOfMemory::default();
-        report.device = self.device.info().name.clone();
-        report.requested_bytes = request.requested_bytes;
-        report.segment_bytes = segment_bytes;
-        report.limit_bytes = self.limit_bytes;
-        report.reserved_bytes = core.reserved_bytes();
-        report.active_bytes = totals.active_bytes;
-        report.retired_bytes = totals.retired_bytes;
-        report.largest_free_bytes = core.ledger.largest_free_bytes(request.stream);
-        report.device_free_bytes = device_free_bytes;
-        report.tried = tried;
-        Error::OutOfMemory(Box::new(report))
+        Error::OutOfMemory(Box::new(OutOfMemory {
+            device: self.device.info().name.clone(),
+            requested_bytes: request.requested_bytes,
+            segment_bytes,
+            limit_bytes: self.limit_bytes,
+            reserved_bytes: core.reserved_bytes(),
+            active_bytes: totals.active_bytes,
+            retired_bytes: totals.retired_bytes,
+            largest_free_bytes: core.ledger.largest_free_bytes(request.stream),
+            device_free_bytes,
+            tried,
+        }))
     }
 
     /// The lock, with everything done that others left to be done: frees from other threads,
     /// and blocks whose uses are over.
-    pub(super) fn enter(&self) -> std::sync::MutexGuard<'_, Core> {
+    pub(super) fn enter(self: &Arc<Self>) -> MutexGuard<'_, Core> {
         let mut core = lock(&self.core);
         self.drain_mailbox(&mut core);
         core.poll(&self.events);
+        self.reap_dedicated(&mut core);
+        core
+    }
+
+    /// Waits until every segment on its way back to the driver has arrived.
+    pub(super) fn wait_released<'a>(&self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
+        while core.releasing_bytes > 0 {
+            core = self.released.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
         core
     }
 }

@@ -13,9 +13,9 @@ use crate::ledger::SegmentId;
 
 impl Shared {
     /// Gives segments back to the driver, waiting for their streams with the lock released.
-    /// What the driver refuses to take back is lost to use but stays counted as reserved.
+    /// What the driver refuses to take back stays in the ledger, reserved but out of use.
     pub(super) fn release<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         mut core: MutexGuard<'a, Core>,
         segments: Vec<SegmentId>,
     ) -> MutexGuard<'a, Core> {
@@ -38,36 +38,40 @@ impl Shared {
     }
 
     fn free_detached(&self, detached: Vec<Detached>) {
-        let freed = free_after_streams(&self.device, detached);
+        let outcomes = free_after_streams(&self.device, detached);
         let mut core = lock(&self.core);
-        for segment in freed {
-            core.released(&segment);
+        for (segment, freed) in outcomes {
+            if freed {
+                core.released(&segment);
+            } else {
+                core.keep(segment);
+            }
         }
         self.released.notify_all();
     }
 }
 
-/// Waits for the segments' streams and frees the segments; gives those that were freed.
-fn free_after_streams(device: &Device, detached: Vec<Detached>) -> Vec<Detached> {
+/// Waits for the segments' streams and frees the segments; tells of each whether it was freed.
+fn free_after_streams(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
     let mut waited: Vec<Stream> = Vec::new();
-    let mut freed = Vec::with_capacity(detached.len());
-    for segment in detached {
+    let free = |segment: Detached| {
         if !waited.contains(&segment.stream) {
             if let Err(error) = segment.stream.synchronize() {
                 tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
-                continue;
+                return (segment, false);
             }
             waited.push(segment.stream.clone());
         }
         // SAFETY: the segment came from `alloc`, left the ledger as one free block, and the
         // stream it belongs to has run everything; other streams' uses ended before the block
         // became free.
-        match unsafe { device.driver().free(segment.ptr) } {
-            Ok(()) => freed.push(segment),
-            Err(error) => tracing::warn!(%error, "the driver did not take a segment back"),
+        let freed = unsafe { device.driver().free(segment.ptr) };
+        if let Err(error) = &freed {
+            tracing::warn!(%error, "the driver did not take a segment back");
         }
-    }
-    freed
+        (segment, freed.is_ok())
+    };
+    detached.into_iter().map(free).collect()
 }
 
 impl Drop for Shared {

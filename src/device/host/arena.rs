@@ -254,11 +254,11 @@ fn discard(file: &OwnedFd, pages: &mut slab::Slab<Page>, committed_bytes: &mut u
 fn covering(ranges: &mut BTreeMap<u64, Range>, at: u64, bytes: u64) -> Option<&mut Range> {
     let end = at.checked_add(bytes)?;
     let (&start, range) = ranges.range_mut(..=at).next_back()?;
-    (at % PAGE_BYTES == 0 && end <= start + range.bytes).then_some(range)
+    (at.is_multiple_of(PAGE_BYTES) && end <= start + range.bytes).then_some(range)
 }
 
 fn check_granularity(bytes: u64) -> Result<(), Status> {
-    if bytes == 0 || bytes % PAGE_BYTES != 0 {
+    if bytes == 0 || !bytes.is_multiple_of(PAGE_BYTES) {
         return Err(DeviceError::INVALID_VALUE);
     }
     Ok(())

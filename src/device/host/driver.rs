@@ -242,7 +242,9 @@ impl Driver for HostDriver {
 
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
         let (ranges, aligned): (&[(DevicePtr, u64)], bool) = match *kernel {
-            Kernel::Checksum { src, bytes, out } => (&[(src, bytes), (out, 8)], out.0 % 8 == 0),
+            Kernel::Checksum { src, bytes, out } => {
+                (&[(src, bytes), (out, 8)], out.0.is_multiple_of(8))
+            }
             Kernel::Fill { dst, bytes, .. } => (&[(dst, bytes)], true),
             Kernel::Busy { .. } => (&[], true),
         };
