@@ -8,7 +8,9 @@ pub mod device;
 pub mod event;
 pub mod fence;
 pub mod ledger;
+pub mod pinned;
 pub mod policy;
 pub mod pool;
+pub mod transfer;
 
 pub use base::{Error, Result};

@@ -129,11 +129,13 @@ options! {
     /// Pins by locking ordinary pages, touched first, in place of the driver's own allocation.
     "pinned_use_cuda_host_register" ["pinned_use_hip_host_register"]
     pinned_use_cuda_host_register: bool = false;
-    form: Flag; by: [Pinned]; status: Effective;
+    form: Flag; by: [Pinned];
+    status: NotYet("the driver's own allocation is always used");
 
     /// Threads that touch pages before they are locked.
     "pinned_num_register_threads" [] pinned_num_register_threads: u32 = 1;
-    form: Threads; by: [Pinned]; status: Effective;
+    form: Threads; by: [Pinned];
+    status: NotYet("the driver's own allocation is always used");
 
     /// A background thread watches for the end of copies, so that allocating threads need not.
     "pinned_use_background_threads" [] pinned_use_background_threads: bool = false;
@@ -151,7 +153,8 @@ options! {
 
     /// Pinned blocks above this are given back to the system when freed, not cached.
     "pinned_max_cached_size_mb" [] pinned_max_cached_size_bytes: Option<u64> = None;
-    form: Optional(Mib(Least::Zero), "unlimited"); by: [Pinned]; status: Effective;
+    form: Optional(Mib(Least::Zero), "unlimited"); by: [Pinned];
+    status: NotYet("blocks of every size are cached until trimmed");
 
     /// Errors while pinned memory is freed are swallowed.
     "pinned_free_catch_all" [] pinned_free_catch_all: bool = false;
