@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod weights;
 
 pub use base::{Error, Result};
