@@ -12,5 +12,6 @@ pub mod pinned;
 pub mod policy;
 pub mod pool;
 pub mod transfer;
+pub mod weights;
 
 pub use base::{Error, Result};

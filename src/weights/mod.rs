@@ -1,0 +1,22 @@
+//! Rank 1: model files on the host. Which tensors a model has, where their bytes lie, how they
+//! group into layers, and how a layer is packed for one copy. Opening reads headers only;
+//! reading weights, and any device, belong to the floors above.
+
+mod cursor;
+mod dtype;
+mod gguf;
+mod gguf_pairs;
+mod layout;
+mod locate;
+mod model;
+mod pattern;
+mod safetensors;
+mod shards;
+mod tensor;
+mod units;
+
+pub use dtype::Dtype;
+pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, UnitLayout};
+pub use model::{Format, Model, ModelFile};
+pub use tensor::Tensor;
+pub use units::{Grouping, Unit};

@@ -1,0 +1,57 @@
+//! An allocator that counts what each thread asks for, so that a length from a header that
+//! becomes an allocation is seen even when the memory is never touched.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes this thread has asked for so far, never less for what it gave back.
+pub(crate) fn allocated_bytes() -> u64 {
+    ALLOCATED.with(Cell::get)
+}
+
+fn count(bytes: usize) {
+    ALLOCATED.with(|total| total.set(total.get().saturating_add(bytes as u64)));
+}
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: every call goes to `System` with the caller's own arguments. Counting touches only a
+// thread-local cell that has no destructor and never allocates.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size);
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[test]
+fn a_large_untouched_allocation_is_counted() {
+    let before = allocated_bytes();
+    drop(std::hint::black_box(vec![0u8; 1 << 24]));
+    assert!(allocated_bytes() - before >= 1 << 24);
+}
