@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod pinned;
 pub mod policy;
 pub mod pool;
+pub mod prefetch;
 pub mod transfer;
 pub mod weights;
 

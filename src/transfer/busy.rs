@@ -23,7 +23,11 @@ impl BusyClock {
     }
 
     /// Times what `copy` enqueues on `stream`.
-    pub(super) fn time(&mut self, stream: &Stream, copy: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn time(
+        &mut self,
+        stream: &Stream,
+        copy: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.harvest();
         let pair = match self.idle.pop() {
             Some(pair) => pair,

@@ -62,7 +62,11 @@ impl Reader {
                 .name("riverbed-reader".into())
                 .spawn(move || queue.into_iter().for_each(|job| job.run(&files, &cancelled)))
                 .map_err(|error| {
-                    Error::invalid("reader threads", threads, format!("the system refuses: {error}"))
+                    Error::invalid(
+                        "reader threads",
+                        threads,
+                        format!("the system refuses: {error}"),
+                    )
                 })?;
         }
         Ok(Self { jobs, cancelled })
@@ -99,7 +103,8 @@ impl Job {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            let start = self.landing.block.as_mut_ptr().wrapping_add(span.dst_offset_bytes as usize);
+            let start =
+                self.landing.block.as_mut_ptr().wrapping_add(span.dst_offset_bytes as usize);
             // SAFETY: the loader cut the spans to lie in the block, and those of one turn do not
             // overlap. At this turn the memory is the readers' alone (see `landing`).
             let into = unsafe { std::slice::from_raw_parts_mut(start, span.len_bytes as usize) };
