@@ -19,6 +19,19 @@ impl EventPool {
         Self { device: device.clone(), idle: Mutex::new(Vec::new()) }
     }
 
+    /// Makes events until at least `count` are idle, so that so many can be in use at once
+    /// without another driver call to make one.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn reserve(&self, count: usize) -> Result<()> {
+        let mut idle = lock(&self.idle);
+        while idle.len() < count {
+            idle.push(Event::new(&self.device)?);
+        }
+        Ok(())
+    }
+
     /// An event that marks the present end of `stream`.
     ///
     /// # Errors

@@ -98,6 +98,21 @@ impl<T: Pod> Buffer<T> {
         Ok(())
     }
 
+    /// Notes that work on `stream` uses the buffer, so that its memory is not given to anyone
+    /// before that work is done, and orders nothing: for whoever keeps the order of the work
+    /// by other means. Never blocks.
+    ///
+    /// # Errors
+    /// A stream of another device.
+    pub fn record_use(&self, stream: &Stream) -> Result<()> {
+        self.home.device().same_as(stream.device(), "stream")?;
+        let mut uses = lock(&self.uses);
+        if *stream != self.home && !uses.others.contains(stream) {
+            uses.others.push(stream.clone());
+        }
+        Ok(())
+    }
+
     /// Enqueues setting every byte to `value` on `stream`.
     ///
     /// # Errors

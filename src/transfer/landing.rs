@@ -20,32 +20,47 @@ pub(super) struct Landing {
     gate: Gate,
     /// Shared with the stream's host functions, which must not hold on to the block: giving
     /// it back calls the driver.
-    drained: Arc<Turns>,
+    turns: Arc<Turns>,
 }
 
-/// The last turn that was drained.
+/// The last turns that were filled and drained. A turn that could not be enqueued may be
+/// drained before it is filled, so a reader waits for both.
 #[derive(Debug, Default)]
 struct Turns {
-    last: Mutex<u64>,
+    last: Mutex<Last>,
     risen: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    filled: u64,
+    drained: u64,
+}
+
+impl Turns {
+    fn note(&self, change: impl FnOnce(&mut Last)) {
+        change(&mut lock(&self.last));
+        self.risen.notify_all();
+    }
 }
 
 impl Landing {
     pub(super) fn new(device: &Device, block: PinnedBlock, stream: &Stream) -> Result<Self> {
         block.record_use(stream)?;
-        Ok(Self { block, gate: Gate::new(device)?, drained: Arc::default() })
+        Ok(Self { block, gate: Gate::new(device)?, turns: Arc::default() })
     }
 
     /// Blocks until `turn` may be filled.
     pub(super) fn wait_drained(&self, turn: u64) {
-        let mut last = lock(&self.drained.last);
-        while *last + 1 < turn {
-            last = self.drained.risen.wait(last).unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.turns.last);
+        while last.filled.min(last.drained) + 1 < turn {
+            last = self.turns.risen.wait(last).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Lets the stream have `turn`, filled or failed.
     pub(super) fn open(&self, turn: u64) {
+        self.turns.note(|last| last.filled = turn);
         if let Err(error) = self.gate.open(turn) {
             tracing::error!(%error, "a gate did not open: the copy stream is stuck");
         }
@@ -58,10 +73,12 @@ impl Landing {
 
     /// Enqueues on `stream` that `turn` is drained.
     pub(super) fn note_drained(&self, stream: &Stream, turn: u64) -> Result<()> {
-        let drained = Arc::clone(&self.drained);
-        stream.launch_host(Box::new(move || {
-            *lock(&drained.last) = turn;
-            drained.risen.notify_all();
-        }))
+        let turns = Arc::clone(&self.turns);
+        stream.launch_host(Box::new(move || turns.note(|last| last.drained = turn)))
+    }
+
+    /// Notes that `turn` will not be copied, or was.
+    pub(super) fn set_drained(&self, turn: u64) {
+        self.turns.note(|last| last.drained = turn);
     }
 }

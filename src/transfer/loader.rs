@@ -39,13 +39,6 @@ impl Default for LoaderOptions {
 /// The smallest window slot worth a copy.
 const MIN_CHUNK_BYTES: u64 = 64 * KIB;
 
-/// A load under way or done.
-#[derive(Debug, Clone)]
-pub struct Load {
-    /// Whether it failed.
-    pub status: Arc<LoadStatus>,
-}
-
 /// Pinned memory that keeps the bytes of one unit.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -119,12 +112,15 @@ impl Loader {
         &self.stream
     }
 
-    /// A home for a unit of `layout`, if the pinned budget has room for it. Reading it begins
-    /// at once.
+    /// A home for a unit of `layout`, if it has bytes and the pinned budget has room for them.
+    /// Reading it begins at once.
     ///
     /// # Errors
     /// What the driver says.
     pub fn home(&mut self, layout: &UnitLayout) -> Result<Option<Home>> {
+        if layout.len_bytes == 0 {
+            return Ok(None);
+        }
         let block = match self.pinned.alloc(layout.len_bytes as usize) {
             Ok(block) => block,
             Err(Error::PinnedBudget { .. }) => return Ok(None),
@@ -162,7 +158,7 @@ impl Loader {
         dst: DevicePtr,
         layout: &UnitLayout,
         home: Option<&Home>,
-    ) -> Result<Load> {
+    ) -> Result<Arc<LoadStatus>> {
         if self.reader.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -170,7 +166,7 @@ impl Loader {
             home.landing.wait_filled(&self.stream, 1)?;
             // SAFETY: the home holds the whole layout, and so does `dst` by the caller's promise.
             unsafe { self.copy(dst, &home.landing, layout.len_bytes) }?;
-            return Ok(Load { status: Arc::clone(&home.status) });
+            return Ok(Arc::clone(&home.status));
         }
         let status = Arc::new(LoadStatus::default());
         for (start, len_bytes, spans) in chunks(layout, self.chunk_bytes) {
@@ -187,12 +183,19 @@ impl Loader {
                 status: Arc::clone(&status),
                 left: Arc::new(AtomicUsize::new(1)),
             });
-            landing.wait_filled(&self.stream, turn)?;
-            // SAFETY: a chunk is at most a slot, and lies in the layout that `dst` has room for.
-            unsafe { self.copy(dst.offset(start), &landing, len_bytes) }?;
-            landing.note_drained(&self.stream, turn)?;
+            let copied = landing.wait_filled(&self.stream, turn).and_then(|()| {
+                // SAFETY: a chunk is at most a slot, and lies in the layout `dst` has room for.
+                unsafe { self.copy(dst.offset(start), &landing, len_bytes) }
+            });
+            if let Err(error) = copied.and_then(|()| landing.note_drained(&self.stream, turn)) {
+                // The driver is failing. What did reach the stream is waited for, so that the
+                // slot's next turn, if there is one, finds it unused.
+                self.stream.synchronize()?;
+                landing.set_drained(turn);
+                return Err(error);
+            }
         }
-        Ok(Load { status })
+        Ok(status)
     }
 
     /// # Safety

@@ -11,6 +11,6 @@ mod reader;
 
 pub use engine::Transfer;
 pub use files::Files;
-pub use loader::{Home, Load, Loader, LoaderOptions};
+pub use loader::{Home, Loader, LoaderOptions};
 pub use pending::Pending;
 pub use reader::LoadStatus;
