@@ -8,6 +8,7 @@ pub mod device;
 pub mod event;
 pub mod fence;
 pub mod ledger;
+pub mod offload;
 pub mod pinned;
 pub mod policy;
 pub mod pool;

@@ -112,6 +112,12 @@ impl Prefetcher {
         self.0.enter().wraps = wraps;
     }
 
+    /// How many units are loaded ahead, as far as the ring has room.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.0.enter().options.depth
+    }
+
     /// The units' names and packed sizes in bytes, in order.
     #[must_use]
     pub fn units(&self) -> Vec<(String, u64)> {

@@ -69,7 +69,7 @@ pub(super) struct Ring {
     base: DevicePtr,
     ring_bytes: u64,
     pub(super) loader: Loader,
-    options: PrefetchOptions,
+    pub(super) options: PrefetchOptions,
     space: Space,
     entries: Slab<Entry>,
     /// The unit leased last: what is ahead is counted from here.

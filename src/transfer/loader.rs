@@ -15,6 +15,7 @@ use super::reader::{Job, LoadStatus, Reader};
 use crate::base::{Error, KIB, MIB, Result};
 use crate::device::{Device, DevicePtr, Priority, Stream};
 use crate::pinned::PinnedPool;
+use crate::pool::Buffer;
 use crate::weights::{ReadSpan, UnitLayout};
 
 /// Settings of a [`Loader`].
@@ -196,6 +197,26 @@ impl Loader {
             }
         }
         Ok(status)
+    }
+
+    /// Enqueues loading a unit to the start of a buffer, from its files. Safe because the buffer
+    /// orders the copy stream after its earlier uses and later ones after it.
+    ///
+    /// # Errors
+    /// A buffer smaller than the unit; as [`load`](Self::load).
+    pub fn load_buffer(
+        &mut self,
+        buffer: &Buffer<u8>,
+        layout: &UnitLayout,
+    ) -> Result<Arc<LoadStatus>> {
+        if layout.len_bytes > buffer.size_bytes() {
+            let expected = format!("it must hold {} bytes", layout.len_bytes);
+            return Err(Error::invalid("buffer", buffer.size_bytes(), expected));
+        }
+        buffer.use_on(&self.stream)?;
+        // SAFETY: the buffer holds the layout by the check, and by `use_on` it is ordered and
+        // outlives what this stream is given.
+        unsafe { self.load(buffer.ptr(), layout, None) }
     }
 
     /// # Safety

@@ -1,3 +1,75 @@
-//! The `riverbed` command line.
+//! The `riverbed` command line: one file a subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
-fn main() {}
+mod conf;
+mod devices;
+mod inspect;
+mod model_path;
+mod stream;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The memory under GPU streams: devices, alloc-confs, and models streamed through a hard VRAM
+/// limit.
+#[derive(Debug, Parser)]
+#[command(name = "riverbed", version, arg_required_else_help = true)]
+#[command(after_help = "Sizes are bytes or have a unit: GB is 10^9, GiB is 2^30.\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n\
+    RIVERBED_LOG=debug (or any tracing filter) shows what happens underneath.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Devices(devices::Args),
+    Conf(conf::Args),
+    Inspect(inspect::Args),
+    Stream(stream::Args),
+}
+
+/// Why a command ends without being done.
+enum Failure {
+    /// What was asked could not be done.
+    Failed(String),
+    /// What was asked makes no sense.
+    Usage(String),
+    /// Ctrl-C.
+    Interrupted(String),
+}
+
+impl From<riverbed::Error> for Failure {
+    fn from(error: riverbed::Error) -> Self {
+        match error {
+            riverbed::Error::InvalidArgument { .. } | riverbed::Error::Conf { .. } => {
+                Self::Usage(error.to_string())
+            }
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RIVERBED_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match Cli::parse().command {
+        Command::Devices(args) => devices::run(&args),
+        Command::Conf(args) => conf::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Stream(args) => stream::run(&args),
+    };
+    let (code, message) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (1, message),
+        Err(Failure::Usage(message)) => (2, message),
+        Err(Failure::Interrupted(message)) => (130, message),
+    };
+    eprintln!("error: {message}");
+    ExitCode::from(code)
+}

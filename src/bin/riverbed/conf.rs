@@ -1,0 +1,66 @@
+//! `riverbed conf`: what an alloc-conf string means.
+
+use riverbed::conf::{Conf, OptionReport, Pytorch, Status};
+
+use crate::Failure;
+use crate::text::{print, print_json, table};
+
+/// Explain an alloc-conf string: what is in effect, and what each key does
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    riverbed conf 'max_split_size_mb:64,garbage_collection_threshold:0.8'\n  \
+    riverbed conf --json 'expandable_segments:True'\n  \
+    riverbed conf --pytorch-env      # what the PyTorch variables set here would mean\n  \
+    riverbed conf                    # RIVERBED_ALLOC_CONF and the defaults")]
+pub(crate) struct Args {
+    /// The string, as PyTorch's PYTORCH_CUDA_ALLOC_CONF takes it. It counts over RIVERBED_ALLOC_CONF
+    #[arg(value_name = "STRING")]
+    conf: Option<String>,
+    /// Where RIVERBED_ALLOC_CONF is not set, read PyTorch's variables too
+    #[arg(long)]
+    pytorch_env: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    version: u32,
+    conf: String,
+    policy: String,
+    options: Vec<OptionReport>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let pytorch = if args.pytorch_env { Pytorch::Honour } else { Pytorch::Ignore };
+    let mut conf = Conf::from_env(pytorch)?;
+    if let Some(text) = &args.conf {
+        conf.merge(&text.parse()?)?;
+    }
+    let options = conf.explain();
+    if args.json {
+        let (policy, conf) = (conf.policy().to_string(), conf.to_string());
+        return print_json(&Report { version: 1, conf, policy, options });
+    }
+    print(&for_people(&conf, &options))
+}
+
+fn for_people(conf: &Conf, options: &[OptionReport]) -> String {
+    let mut rows = vec![["KEY", "VALUE", "FROM", "WHAT IT DOES"].map(String::from).to_vec()];
+    for option in options {
+        let note = match option.status {
+            Status::NotYet(why) => format!(" [no effect yet: {why}]"),
+            Status::ByDesign(why) => format!(" [{why}]"),
+            _ => String::new(),
+        };
+        let what = format!("{}{note}", option.help);
+        rows.push(vec![option.key.into(), option.value.clone(), option.source.to_string(), what]);
+    }
+    format!("policy {}; set: {}\n\n{}", conf.policy(), shown(conf), table(&rows, &[]))
+}
+
+fn shown(conf: &Conf) -> String {
+    let text = conf.to_string();
+    if text.is_empty() { "nothing, all defaults".into() } else { text }
+}

@@ -1,0 +1,35 @@
+//! `riverbed devices`: what this machine has.
+
+use riverbed::base::format_bytes;
+use riverbed::device;
+
+use crate::Failure;
+use crate::text::{print, print_json, table};
+
+/// List the devices of this machine, and why others are not available
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  riverbed devices\n  riverbed devices --json")]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    version: u32,
+    devices: Vec<device::Listing>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let devices = device::list();
+    if args.json {
+        return print_json(&Report { version: 1, devices });
+    }
+    let mut rows = vec![["DEVICE", "MEMORY", "DETAIL"].map(String::from).to_vec()];
+    rows.extend(devices.iter().map(|listing| {
+        let memory = listing.info.as_ref().map(|info| format_bytes(info.total_bytes));
+        vec![listing.name.clone(), memory.unwrap_or_else(|| "-".into()), listing.detail.clone()]
+    }));
+    print(&table(&rows, &[1]))
+}

@@ -1,0 +1,50 @@
+//! What the checksums must be: computed from the file, by reads of their own, on a thread of
+//! their own while the first pass runs.
+
+use std::thread::JoinHandle;
+
+use riverbed::Result;
+use riverbed::device::Checksum;
+use riverbed::offload::StreamedModel;
+use riverbed::transfer::Files;
+
+/// How much is read at once.
+const PART_BYTES: u64 = 1 << 20;
+
+/// Checksums under way, one for each tensor of the model.
+pub(super) struct Expected(JoinHandle<Result<Vec<u64>>>);
+
+impl Expected {
+    /// Starts reading.
+    pub(super) fn start(streamed: &StreamedModel) -> Result<Self> {
+        let files = Files::open(streamed.model())?;
+        let spans: Vec<_> = streamed
+            .model()
+            .tensors()
+            .iter()
+            .map(|tensor| (tensor.file, tensor.offset_bytes, tensor.len_bytes))
+            .collect();
+        let checksum = move |&(file, offset, len): &(usize, u64, u64)| {
+            let mut sum = Checksum::default();
+            let mut part = vec![0; PART_BYTES.min(len) as usize];
+            let mut done = 0;
+            while done < len {
+                let take = PART_BYTES.min(len - done) as usize;
+                files.read(file, offset + done, &mut part[..take])?;
+                sum.update(&part[..take]);
+                done += take as u64;
+            }
+            Ok(sum.finish())
+        };
+        let thread = std::thread::Builder::new().name("riverbed-verify".into());
+        let thread = thread.spawn(move || spans.iter().map(checksum).collect());
+        thread.map(Self).map_err(|error| {
+            riverbed::Error::invalid("threads", "one more", format!("the system refuses: {error}"))
+        })
+    }
+
+    /// Waits for the result.
+    pub(super) fn finish(self) -> Result<Vec<u64>> {
+        self.0.join().unwrap_or(Err(riverbed::Error::Cancelled))
+    }
+}

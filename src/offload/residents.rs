@@ -1,0 +1,92 @@
+//! Weights that stay on the device.
+#![allow(unsafe_code)]
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::base::{Error, Result};
+use crate::device::Stream;
+use crate::pool::{Allocator, Buffer};
+use crate::prefetch::UnitView;
+use crate::transfer::Loader;
+use crate::weights::{Model, UnitLayout};
+
+/// Tensors of a model in a segment of their own, loaded once and never written again.
+#[derive(Debug)]
+pub struct Residents {
+    buffer: Buffer<u8>,
+    view: UnitView,
+}
+
+impl Residents {
+    /// Loads the tensors of `layout`. Blocks until they are there.
+    ///
+    /// # Errors
+    /// No room; a failed read, with file and offset; what the driver says.
+    pub(super) fn load(
+        model: &Arc<Model>,
+        layout: UnitLayout,
+        allocator: &Allocator,
+        loader: &mut Loader,
+    ) -> Result<Self> {
+        let len = usize::try_from(layout.len_bytes)
+            .map_err(|_| Error::invalid("residents", layout.len_bytes, "they exceed memory"))?;
+        let stream = loader.stream().clone();
+        let buffer = allocator.alloc_dedicated::<u8>(len, &stream)?;
+        let status = loader.load_buffer(&buffer, &layout)?;
+        stream.synchronize()?;
+        status.check()?;
+        let view = UnitView::new(Arc::clone(model), Arc::new(layout), buffer.ptr());
+        Ok(Self { buffer, view })
+    }
+
+    /// Enqueues on `stream` the [checksum](crate::device::checksum()) of a tensor, written to
+    /// element `slot` of `out`. Never blocks.
+    ///
+    /// # Errors
+    /// No such tensor or slot; what the driver says.
+    pub fn checksum(
+        &self,
+        tensor: &str,
+        out: &Buffer<u64>,
+        slot: usize,
+        stream: &Stream,
+    ) -> Result<()> {
+        let tensor = self.view.tensor(tensor)?;
+        let offset = tensor.ptr.0 - self.buffer.ptr().0;
+        self.buffer.checksum(offset, tensor.len_bytes, out, slot, stream)
+    }
+
+    /// The bytes of a tensor as the CPU sees them.
+    ///
+    /// # Errors
+    /// No such tensor; the device's memory is not the CPU's to read.
+    pub fn bytes(&self, tensor: &str) -> Result<&[u8]> {
+        let info = self.buffer.allocator().device().info();
+        if !info.host_accessible {
+            return Err(Error::Unsupported {
+                what: "reading device memory from the CPU".into(),
+                by: info.name.clone(),
+                way_out: "copy it to the host".into(),
+            });
+        }
+        let tensor = self.view.tensor(tensor)?;
+        if tensor.len_bytes == 0 {
+            return Ok(&[]);
+        }
+        // SAFETY: the device's memory is the CPU's to read. The load was waited for by `load`,
+        // and nothing can write the buffer again: it is private, and read-only kernels are all
+        // that is enqueued on it.
+        Ok(unsafe {
+            std::slice::from_raw_parts(tensor.ptr.0 as *const u8, tensor.len_bytes as usize)
+        })
+    }
+}
+
+impl Deref for Residents {
+    type Target = UnitView;
+
+    fn deref(&self) -> &UnitView {
+        &self.view
+    }
+}
