@@ -1,7 +1,7 @@
 //! Weights that stay on the device.
 #![allow(unsafe_code)]
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::base::{Error, Result};
@@ -40,21 +40,26 @@ impl Residents {
         Ok(Self { buffer, view })
     }
 
-    /// Enqueues on `stream` the [checksum](crate::device::checksum()) of a tensor, written to
-    /// element `slot` of `out`. Never blocks.
+    /// Enqueues on `stream` the [checksum](crate::device::checksum()) of a range of a tensor's
+    /// bytes, written to element `slot` of `out`. Never blocks.
     ///
     /// # Errors
-    /// No such tensor or slot; what the driver says.
+    /// No such tensor, range or slot; what the driver says.
     pub fn checksum(
         &self,
         tensor: &str,
+        range: Range<u64>,
         out: &Buffer<u64>,
         slot: usize,
         stream: &Stream,
     ) -> Result<()> {
         let tensor = self.view.tensor(tensor)?;
-        let offset = tensor.ptr.0 - self.buffer.ptr().0;
-        self.buffer.checksum(offset, tensor.len_bytes, out, slot, stream)
+        if range.start > range.end || range.end > tensor.len_bytes {
+            let expected = format!("{} has {} bytes", tensor.name, tensor.len_bytes);
+            return Err(Error::invalid("range", format_args!("{range:?}"), expected));
+        }
+        let offset = tensor.ptr.0 - self.buffer.ptr().0 + range.start;
+        self.buffer.checksum(offset, range.end - range.start, out, slot, stream)
     }
 
     /// The bytes of a tensor as the CPU sees them.

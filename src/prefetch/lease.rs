@@ -9,7 +9,7 @@ use super::prefetcher::Shared;
 use super::ring::Granted;
 use super::view::UnitView;
 use crate::base::{Error, Result};
-use crate::device::{Event, Kernel, Stream};
+use crate::device::{Kernel, Stream};
 use crate::pool::Buffer;
 use crate::transfer::LoadStatus;
 
@@ -19,22 +19,22 @@ use crate::transfer::LoadStatus;
 #[derive(Debug)]
 pub struct Lease {
     shared: Arc<Shared>,
-    entry: usize,
+    unit: usize,
     view: UnitView,
     stream: Stream,
-    ready: Arc<Event>,
     status: Arc<LoadStatus>,
 }
 
 impl Lease {
     pub(super) fn new(
         shared: Arc<Shared>,
+        unit: usize,
         granted: Granted,
         view: UnitView,
         stream: &Stream,
     ) -> Self {
-        let Granted { entry, ready, status, .. } = granted;
-        Self { shared, entry, view, stream: stream.clone(), ready, status }
+        let status = granted.status;
+        Self { shared, unit, view, stream: stream.clone(), status }
     }
 
     /// The stream it is for.
@@ -86,7 +86,10 @@ impl Lease {
             });
         }
         self.shared.host_waits.fetch_add(1, Ordering::Relaxed);
-        self.ready.synchronize()?;
+        // The entry keeps its place, and so its event, while this lease lives.
+        if let Some(ready) = self.shared.ready(self.unit) {
+            ready.synchronize()?;
+        }
         self.status.check()?;
         Ok(HostView { lease: self })
     }
@@ -103,7 +106,7 @@ impl Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         match self.shared.events.record(&self.stream) {
-            Ok(end) => self.shared.give_back(self.entry, vec![end]),
+            Ok(end) => self.shared.give_back(self.unit, end),
             // Nobody can tell when the use ends, so the place is never used again.
             Err(error) => tracing::error!(%error, "the end of a lease cannot be recorded"),
         }

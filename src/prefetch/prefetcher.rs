@@ -31,7 +31,7 @@ pub(super) struct Shared {
     ring: Mutex<Ring>,
     /// Leases that were dropped while the lock was taken: whoever holds it next takes them
     /// back. Held for a push or a swap only, so that dropping a lease never waits.
-    returned: Mutex<Vec<(usize, Vec<Event>)>>,
+    returned: Mutex<Vec<(usize, Event)>>,
     pub(super) host_waits: AtomicU64,
 }
 
@@ -103,7 +103,7 @@ impl Prefetcher {
         drop(ring);
         let base = shared.ring_buffer.ptr().offset(granted.offset);
         let view = UnitView::new(Arc::clone(&shared.model), layout, base);
-        Ok(Lease::new(Arc::clone(shared), granted, view, stream))
+        Ok(Lease::new(Arc::clone(shared), unit, granted, view, stream))
     }
 
     /// Whether the first unit follows the last one, so that it is loaded ahead. Turn it off
@@ -158,14 +158,19 @@ impl Shared {
     }
 
     fn take_back(&self, ring: &mut Ring) {
-        for (entry, uses) in std::mem::take(&mut *lock(&self.returned)) {
-            ring.give_back(entry, uses);
+        for (unit, end) in std::mem::take(&mut *lock(&self.returned)) {
+            ring.give_back(unit, end);
         }
     }
 
+    /// The end of the load of a unit that is in the ring.
+    pub(super) fn ready(&self, unit: usize) -> Option<Arc<Event>> {
+        self.enter().ready(unit)
+    }
+
     /// Takes a lease back without ever waiting, and uses its room.
-    pub(super) fn give_back(&self, entry: usize, uses: Vec<Event>) {
-        lock(&self.returned).push((entry, uses));
+    pub(super) fn give_back(&self, unit: usize, end: Event) {
+        lock(&self.returned).push((unit, end));
         let mut ring = match self.ring.try_lock() {
             Ok(ring) => ring,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

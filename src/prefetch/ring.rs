@@ -10,8 +10,6 @@
 
 use std::sync::Arc;
 
-use slab::Slab;
-
 use super::options::{PrefetchOptions, PrefetchStats};
 use super::space::Space;
 use crate::base::{Error, Result};
@@ -27,7 +25,7 @@ pub(super) struct RingUnit {
     pub(super) layout: Arc<UnitLayout>,
     home: Option<Home>,
     /// Its entry, while it is in the ring.
-    entry: Option<usize>,
+    entry: Option<Entry>,
     /// The load its last lease was of, until the pass reports it.
     leased: Option<Arc<LoadStatus>>,
 }
@@ -35,8 +33,8 @@ pub(super) struct RingUnit {
 /// A unit in the ring.
 #[derive(Debug)]
 struct Entry {
-    unit: usize,
     offset: u64,
+    /// Shared with CPU code that waits for it without the lock.
     ready: Arc<Event>,
     status: Arc<LoadStatus>,
     hold: Hold,
@@ -57,9 +55,7 @@ enum Hold {
 /// What a lease gets to know.
 #[derive(Debug)]
 pub(super) struct Granted {
-    pub(super) entry: usize,
     pub(super) offset: u64,
-    pub(super) ready: Arc<Event>,
     pub(super) status: Arc<LoadStatus>,
 }
 
@@ -71,7 +67,6 @@ pub(super) struct Ring {
     pub(super) loader: Loader,
     pub(super) options: PrefetchOptions,
     space: Space,
-    entries: Slab<Entry>,
     /// The unit leased last: what is ahead is counted from here.
     cursor: usize,
     /// Whether the first unit follows the last one.
@@ -99,7 +94,6 @@ impl Ring {
             loader,
             options,
             space: Space::new(ring_bytes),
-            entries: Slab::new(),
             cursor: 0,
             wraps: true,
             stats: PrefetchStats::default(),
@@ -119,22 +113,16 @@ impl Ring {
             return Err(error.clone());
         }
         self.drop_if_failed(unit, events)?;
-        let key = match self.units[unit].entry {
-            Some(key) => key,
+        let entry = match self.units[unit].entry {
+            Some(ref mut entry) => entry,
             None => self.load_on_demand(unit, stream, events)?,
         };
-        let entry = &mut self.entries[key];
         stream.wait(&entry.ready)?;
         entry.hold = match entry.hold {
             Hold::Leased(leases) => Hold::Leased(leases + 1),
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
-        let granted = Granted {
-            entry: key,
-            offset: entry.offset,
-            ready: Arc::clone(&entry.ready),
-            status: Arc::clone(&entry.status),
-        };
+        let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status) };
         self.note_failure(unit);
         self.units[unit].leased = Some(Arc::clone(&granted.status));
         self.stats.leases += 1;
@@ -142,10 +130,17 @@ impl Ring {
         Ok(granted)
     }
 
-    /// Takes a lease back; `uses` are the ends of what it was used for.
-    pub(super) fn give_back(&mut self, key: usize, uses: Vec<Event>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.uses.extend(uses);
+    /// The end of the load of `unit`, if it is in the ring.
+    pub(super) fn ready(&self, unit: usize) -> Option<Arc<Event>> {
+        Some(Arc::clone(&self.units.get(unit)?.entry.as_ref()?.ready))
+    }
+
+    /// Takes a lease of `unit` back; `end` is the end of what it was used for.
+    pub(super) fn give_back(&mut self, unit: usize, end: Event) {
+        let Some(entry) = self.units.get_mut(unit).and_then(|unit| unit.entry.as_mut()) else {
+            return;
+        };
+        entry.uses.push(end);
         entry.hold = match entry.hold {
             Hold::Leased(leases) if leases > 1 => Hold::Leased(leases - 1),
             _ => Hold::Spent,
@@ -163,20 +158,20 @@ impl Ring {
                 return;
             }
             let unit = next % self.units.len();
-            match self.units[unit].entry {
-                Some(key) if self.entries[key].hold == Hold::Spent => {
-                    self.entries[key].hold = Hold::Ahead;
+            if let Some(entry) = &mut self.units[unit].entry {
+                if entry.hold == Hold::Spent {
+                    entry.hold = Hold::Ahead;
                 }
-                Some(_) => {}
-                None => match self.load(unit, events, |hold| hold == Hold::Spent) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return,
-                    Err(error) => {
-                        // Whoever asks for the unit tries again and is told.
-                        tracing::warn!(%error, unit = %self.units[unit].name, "loading ahead failed");
-                        return;
-                    }
-                },
+                continue;
+            }
+            match self.load(unit, events, |hold| hold == Hold::Spent) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    // Whoever asks for the unit tries again and is told.
+                    tracing::warn!(%error, unit = %self.units[unit].name, "loading ahead failed");
+                    return;
+                }
             }
         }
     }
@@ -186,49 +181,54 @@ impl Ring {
         unit: usize,
         stream: &Stream,
         events: &EventPool,
-    ) -> Result<usize> {
+    ) -> Result<&mut Entry> {
         if self.options.depth == 0 {
             // Off means off: the copy does not start before the stream gets here.
             events.order(stream, self.loader.stream())?;
         }
         self.stats.demand_loads += 1;
-        if let Some(key) = self.load(unit, events, |hold| hold == Hold::Spent)? {
-            return Ok(key);
-        }
         // A unit somebody asked for goes before units nobody has asked for yet.
-        if let Some(key) = self.load(unit, events, |hold| !matches!(hold, Hold::Leased(_)))? {
-            return Ok(key);
+        let loaded = self.load(unit, events, |hold| hold == Hold::Spent)?
+            || self.load(unit, events, |hold| !matches!(hold, Hold::Leased(_)))?;
+        let held = if loaded { None } else { Some(self.held(unit)) };
+        match (held, &mut self.units[unit].entry) {
+            (None, Some(entry)) => Ok(entry),
+            (held, _) => Err(held.unwrap_or(Error::Cancelled)),
         }
-        let leased = || {
-            self.entries.iter().filter_map(|(_, entry)| match entry.hold {
-                Hold::Leased(leases) => Some((leases, self.units[entry.unit].layout.len_bytes)),
-                _ => None,
-            })
-        };
-        Err(Error::RingHeld {
+    }
+
+    /// Why there is no room for `unit`.
+    fn held(&self, unit: usize) -> Error {
+        let leased = self.units.iter().filter_map(|unit| match unit.entry.as_ref()?.hold {
+            Hold::Leased(leases) => Some((leases, unit.layout.len_bytes)),
+            _ => None,
+        });
+        let (leases, bytes): (Vec<_>, Vec<_>) = leased.unzip();
+        Error::RingHeld {
             unit: self.units[unit].name.clone(),
             unit_bytes: self.units[unit].layout.len_bytes,
-            held_bytes: leased().map(|(_, bytes)| bytes).sum(),
+            held_bytes: bytes.iter().sum(),
             ring_bytes: self.ring_bytes,
-            live_leases: leased().map(|(leases, _)| leases).sum(),
-        })
+            live_leases: leases.iter().sum(),
+        }
     }
 
     /// Loads a unit into a place where only entries that `may_evict` allows are in the way;
-    /// `None` if there is no such place.
+    /// false if there is no such place.
     fn load(
         &mut self,
         unit: usize,
         events: &EventPool,
         may_evict: impl Fn(Hold) -> bool,
-    ) -> Result<Option<usize>> {
+    ) -> Result<bool> {
         let layout = Arc::clone(&self.units[unit].layout);
-        let key = self.entries.vacant_key();
-        let entries = &self.entries;
-        let place = self.space.take(key, layout.len_bytes, |key| may_evict(entries[key].hold));
-        let Some((offset, evicted)) = place else { return Ok(None) };
-        for key in evicted {
-            self.retire(key, events)?;
+        let units = &self.units;
+        let place = self.space.take(unit, layout.len_bytes, |other| {
+            units[other].entry.as_ref().is_none_or(|entry| may_evict(entry.hold))
+        });
+        let Some((offset, evicted)) = place else { return Ok(false) };
+        for other in evicted {
+            self.retire(other, events)?;
         }
         if self.options.keep_in_ram && self.units[unit].home.is_none() {
             self.units[unit].home = self.loader.home(&layout).unwrap_or_else(|error| {
@@ -242,24 +242,21 @@ impl Ring {
         // use. The stream was made to wait for every earlier use of the place (invariant 2).
         let loaded = unsafe { self.loader.load(dst, &layout, home) };
         let recorded = loaded.and_then(|status| Ok((status, events.record(self.loader.stream())?)));
-        let (status, ready) = recorded.inspect_err(|_| self.space.free(key))?;
-        self.entries.insert(Entry {
-            unit,
+        let (status, ready) = recorded.inspect_err(|_| self.space.free(unit))?;
+        self.units[unit].entry = Some(Entry {
             offset,
             ready: Arc::new(ready),
             status,
             hold: Hold::Ahead,
             uses: Vec::new(),
         });
-        self.units[unit].entry = Some(key);
         self.stats.loads += 1;
-        Ok(Some(key))
+        Ok(true)
     }
 
-    /// Takes an entry out; the copy stream is made to wait for its uses.
-    fn retire(&mut self, key: usize, events: &EventPool) -> Result<()> {
-        let entry = self.entries.remove(key);
-        self.units[entry.unit].entry = None;
+    /// Takes a unit's entry out; the copy stream is made to wait for its uses.
+    fn retire(&mut self, unit: usize, events: &EventPool) -> Result<()> {
+        let Some(entry) = self.units[unit].entry.take() else { return Ok(()) };
         for used in entry.uses {
             let ordered = self.loader.stream().wait(&used).or_else(|_| used.synchronize());
             if let Err(error) = ordered {
@@ -268,7 +265,6 @@ impl Ring {
             }
             events.give_back(used);
         }
-        // The lease that held the other reference is gone, or this would not be evicted.
         if let Ok(ready) = Arc::try_unwrap(entry.ready) {
             events.give_back(ready);
         }
@@ -278,11 +274,11 @@ impl Ring {
     /// Tells of a load that is known to have failed, and forgets it, so that asking again loads
     /// again. While others still hold it, it stays and is only told of.
     fn drop_if_failed(&mut self, unit: usize, events: &EventPool) -> Result<()> {
-        let Some(key) = self.units[unit].entry else { return Ok(()) };
-        let Err(error) = self.entries[key].status.check() else { return Ok(()) };
-        if !matches!(self.entries[key].hold, Hold::Leased(_)) {
-            self.space.free(key);
-            self.retire(key, events)?;
+        let Some(entry) = &self.units[unit].entry else { return Ok(()) };
+        let Err(error) = entry.status.check() else { return Ok(()) };
+        if !matches!(entry.hold, Hold::Leased(_)) {
+            self.space.free(unit);
+            self.retire(unit, events)?;
             self.units[unit].home = None;
         }
         Err(error)

@@ -8,22 +8,23 @@ use riverbed::device::Checksum;
 use riverbed::offload::StreamedModel;
 use riverbed::transfer::Files;
 
+use super::parts::{Part, Parts};
+
 /// How much is read at once.
 const PART_BYTES: u64 = 1 << 20;
 
-/// Checksums under way, one for each tensor of the model.
+/// Checksums under way, one for each part.
 pub(super) struct Expected(JoinHandle<Result<Vec<u64>>>);
 
 impl Expected {
     /// Starts reading.
-    pub(super) fn start(streamed: &StreamedModel) -> Result<Self> {
+    pub(super) fn start(streamed: &StreamedModel, parts: &Parts) -> Result<Self> {
         let files = Files::open(streamed.model())?;
-        let spans: Vec<_> = streamed
-            .model()
-            .tensors()
-            .iter()
-            .map(|tensor| (tensor.file, tensor.offset_bytes, tensor.len_bytes))
-            .collect();
+        let span = |part: &Part| {
+            let tensor = &streamed.model().tensors()[part.tensor];
+            (tensor.file, tensor.offset_bytes + part.offset_bytes, part.len_bytes)
+        };
+        let spans: Vec<_> = parts.all.iter().map(span).collect();
         let checksum = move |&(file, offset, len): &(usize, u64, u64)| {
             let mut sum = Checksum::default();
             let mut part = vec![0; PART_BYTES.min(len) as usize];

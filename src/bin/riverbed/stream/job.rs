@@ -1,11 +1,11 @@
 //! The passes: lease, checksum, let go, unit after unit, as a model's forward pass would; then
 //! the checksums come back and are compared.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use indicatif::{ProgressBar, ProgressStyle};
 use riverbed::device::{Call, Device, Priority, Stream};
 use riverbed::offload::StreamedModel;
@@ -16,10 +16,11 @@ use riverbed::transfer::Transfer;
 
 use super::expected::Expected;
 use super::meter::{Meter, Times};
+use super::parts::{Part, Parts};
 use crate::Failure;
 
 /// How often the progress bar and Ctrl-C are looked at while the device works.
-const POLL: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What to run.
 pub(super) struct Settings {
@@ -31,7 +32,7 @@ pub(super) struct Settings {
 /// What came of it.
 pub(super) struct Outcome {
     pub(super) passes: Vec<Pass>,
-    /// Tensors whose checksum was wrong, by pass.
+    /// Tensors of the parts whose checksum was wrong, pass after pass.
     pub(super) mismatches: Vec<String>,
     pub(super) bytes_verified: u64,
     /// The prefetcher's counters over the passes alone.
@@ -56,12 +57,10 @@ struct Runner<'a> {
     settings: &'a Settings,
     stream: Stream,
     meter: Meter,
-    /// One checksum for each tensor of the model, on the device.
+    parts: Parts,
+    /// One checksum for each part, on the device.
     sums: Buffer<u64>,
     transfer: Transfer,
-    /// For each unit, the residents checked after it: their bytes are spread over the pass,
-    /// as their use in a model is.
-    resident_shares: Vec<Vec<usize>>,
     bar: ProgressBar,
 }
 
@@ -70,15 +69,15 @@ pub(super) fn run(
     streamed: &StreamedModel,
     settings: &Settings,
 ) -> Result<Outcome, Failure> {
-    let expected = Expected::start(streamed)?;
+    let parts = Parts::of(streamed);
+    let expected = Expected::start(streamed, &parts)?;
     let stream = Stream::new(device, Priority::Normal)?;
-    let tensors = streamed.model().tensors().len();
-    let mut sums_on_host = streamed.pinned().alloc(8 * tensors)?;
+    let mut sums_on_host = streamed.pinned().alloc(8 * parts.all.len())?;
     let runner = Runner {
         meter: Meter::new(device, streamed.units().len())?,
-        sums: streamed.allocator().alloc::<u64>(tensors, &stream)?,
+        sums: streamed.allocator().alloc::<u64>(parts.all.len(), &stream)?,
         transfer: Transfer::new(device)?,
-        resident_shares: share_residents(streamed),
+        parts,
         bar: progress_bar(settings.passes, streamed.units().len()),
         device,
         streamed,
@@ -144,13 +143,15 @@ impl Runner<'_> {
         marks.asked(&self.stream)?;
         let lease = self.streamed.acquire(unit, &self.stream)?;
         marks.ready(&self.stream)?;
-        for (&slot, tensor) in self.streamed.units()[unit].tensors.iter().zip(lease.tensors()) {
+        for (tensor, slot) in lease.tensors().zip(self.parts.first_of_unit[unit]..) {
             lease.checksum(tensor.name, &self.sums, slot)?;
         }
         if let Some(residents) = self.streamed.residents() {
-            for &slot in &self.resident_shares[unit] {
-                let name = &self.streamed.model().tensors()[slot].name;
-                residents.checksum(name, &self.sums, slot, &self.stream)?;
+            for &slot in &self.parts.residents_of_unit[unit] {
+                let Part { tensor, offset_bytes, len_bytes } = self.parts.all[slot];
+                let name = &self.streamed.model().tensors()[tensor].name;
+                let range = offset_bytes..offset_bytes + len_bytes;
+                residents.checksum(name, range, &self.sums, slot, &self.stream)?;
             }
         }
         if self.settings.layer_ns > 0 {
@@ -159,19 +160,20 @@ impl Runner<'_> {
         Ok(marks.done(&self.stream)?)
     }
 
-    /// Lets the device work, with the progress bar going and an eye on Ctrl-C.
+    /// Lets the device work, with the progress bar going and an eye on Ctrl-C. The stream
+    /// itself says when it is through, so that the next pass begins at once.
     fn wait_for_pass(&self, number: u32) -> Result<(), Failure> {
         let units = self.streamed.units().len();
+        let (through, end) = crossbeam_channel::bounded::<()>(0);
+        self.stream.launch_host(Box::new(move || drop(through)))?;
         let mut done = 0;
-        loop {
+        while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             done = self.meter.reached(done)?;
             self.bar.set_position(u64::from(number) * units as u64 + done as u64);
-            if done == units {
-                return Ok(());
-            }
             self.check_interrupt(number)?;
-            std::thread::sleep(POLL);
         }
+        self.bar.set_position(u64::from(number + 1) * units as u64);
+        Ok(())
     }
 
     fn check_interrupt(&self, passes_done: u32) -> Result<(), Failure> {
@@ -185,33 +187,15 @@ impl Runner<'_> {
 
     fn compare(&self, sums: &[u8], expected: &[u64], outcome: &mut Outcome) {
         let sums = sums.as_chunks::<8>().0.iter().map(|sum| u64::from_le_bytes(*sum));
-        for ((tensor, sum), expected) in
-            self.streamed.model().tensors().iter().zip(sums).zip(expected)
-        {
+        for ((part, sum), expected) in self.parts.all.iter().zip(sums).zip(expected) {
             if sum == *expected {
-                outcome.bytes_verified += tensor.len_bytes;
+                outcome.bytes_verified += part.len_bytes;
             } else {
+                let tensor = &self.streamed.model().tensors()[part.tensor];
                 outcome.mismatches.push(tensor.name.clone());
             }
         }
     }
-}
-
-/// Deals the residents out to the units, largest first, each to the unit with the least.
-fn share_residents(streamed: &StreamedModel) -> Vec<Vec<usize>> {
-    let size = |tensor: usize| streamed.model().tensors()[tensor].len_bytes;
-    let units = streamed.units().len();
-    let mut shares = vec![Vec::new(); units];
-    let mut least: BTreeSet<(u64, usize)> = (0..units).map(|unit| (0, unit)).collect();
-    let mut residents = streamed.placement().residents.clone();
-    residents.sort_by_key(|&tensor| std::cmp::Reverse(size(tensor)));
-    for tensor in residents {
-        if let Some((bytes, unit)) = least.pop_first() {
-            shares[unit].push(tensor);
-            least.insert((bytes + size(tensor), unit));
-        }
-    }
-    shares
 }
 
 fn progress_bar(passes: u32, units: usize) -> ProgressBar {

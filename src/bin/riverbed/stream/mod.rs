@@ -3,6 +3,7 @@
 mod expected;
 mod job;
 mod meter;
+mod parts;
 mod report;
 
 use std::path::PathBuf;
