@@ -6,15 +6,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::link::{Link, sleep_until};
-use super::sync::{EventState, GateState};
+use super::sync::{GateState, Mark};
 use crate::base::lock;
 use crate::device::contract::HostFn;
 use crate::device::kernel::{Kernel, checksum};
 
 /// A thing a stream does.
 pub(super) enum Op {
-    Record(Arc<EventState>, u64),
-    WaitEvent(Arc<EventState>, u64),
+    Record(Arc<Mark>),
+    WaitMark(Arc<Mark>),
     WaitGate(Arc<GateState>, u64),
     Host(HostFn),
     Copy {
@@ -78,11 +78,11 @@ impl Queue {
             let (op, enqueued) = self.pop();
             let ready = clock.max(enqueued);
             clock = match op {
-                Op::Record(event, recording) => {
-                    event.reach(recording, ready);
+                Op::Record(mark) => {
+                    mark.reach(ready);
                     ready
                 }
-                Op::WaitEvent(event, recording) => ready.max(event.wait(recording)),
+                Op::WaitMark(mark) => ready.max(mark.wait()),
                 Op::WaitGate(gate, value) => ready.max(gate.wait(value)),
                 Op::Host(function) => timed(ready, || {
                     if catch_unwind(AssertUnwindSafe(function)).is_err() {
