@@ -122,13 +122,18 @@ fn timed(ready: Instant, work: impl FnOnce()) -> Instant {
 fn run_kernel(kernel: &Kernel, ready: Instant) -> Instant {
     match *kernel {
         Kernel::Checksum { src, bytes, out } => timed(ready, || {
-            // SAFETY: the caller of `Driver::launch` promised that `bytes` at `src` are valid and
-            // not written until the kernel has run.
-            let data = unsafe { std::slice::from_raw_parts(src.0 as *const u8, bytes as usize) };
+            let data = match bytes {
+                // An address of no bytes may be 0, which no slice has.
+                0 => &[],
+                // SAFETY: the caller of `Driver::launch` promised that `bytes` at `src` are valid
+                // and not written until the kernel has run.
+                _ => unsafe { std::slice::from_raw_parts(src.0 as *const u8, bytes as usize) },
+            };
             let sum = checksum(data);
             // SAFETY: by the same promise the 8 bytes at `out` are valid, aligned, ours to write.
             unsafe { (out.0 as *mut u64).write(sum.to_le()) };
         }),
+        Kernel::Fill { bytes: 0, .. } => ready,
         Kernel::Fill { dst, bytes, value } => timed(ready, || {
             // SAFETY: the caller of `Driver::launch` promised that `bytes` at `dst` are valid and
             // touched by nothing unordered.
