@@ -207,4 +207,10 @@ impl Random {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+
+    /// A size above 0 of at most about 2^`bits` bytes; every order of magnitude is as likely.
+    pub(crate) fn size(&mut self, bits: u64) -> u64 {
+        let magnitude = 1 + self.below(bits);
+        1 + self.below(1 << magnitude)
+    }
 }
