@@ -174,8 +174,6 @@ struct Live {
     home: usize,
     last: usize,
     /// Streams but its own that used it.
-    others: bool,
-    /// Where one of these stands at the gate, or will.
     users: Vec<usize>,
     value: u8,
 }
@@ -237,7 +235,8 @@ impl Program {
     }
 
     fn alloc(&mut self) {
-        let bytes = self.random.size(if self.random.clone().below(10) == 0 { 23 } else { 18 });
+        let large = self.random.below(10) == 0;
+        let bytes = self.random.size(if large { 23 } else { 18 });
         let held: u64 = self.live.iter().map(|live| live.buffer.size_bytes()).sum();
         if held + bytes > LIVE_BYTES {
             return self.free();
@@ -260,14 +259,17 @@ impl Program {
         self.assert_disjoint(&buffer);
         let value = self.value();
         buffer.fill(value, &self.streams[home]).unwrap();
-        self.live.push(Live { buffer, home, last: home, others: false, users: vec![], value });
+        self.live.push(Live { buffer, home, last: home, users: vec![], value });
     }
 
     fn free(&mut self) {
         let Some(live) = self.pick() else { return };
         self.owe(&live);
         let held = live.users.iter().any(|&user| self.blocked[user]);
-        let state = if live.others { State::Retired { held } } else { State::Free };
+        let state = match live.users[..] {
+            [] => State::Free,
+            _ => State::Retired { held },
+        };
         let (address, bytes) = (live.buffer.ptr().0, live.buffer.size_bytes());
         drop(live);
         self.model.free(address, bytes, state);
@@ -281,7 +283,6 @@ impl Program {
         self.blocked[user] |= self.blocked[live.last];
         live.last = user;
         if user != live.home {
-            live.others = true;
             live.users.push(user);
         }
         self.owe(&live);
@@ -416,8 +417,7 @@ fn run(seed: u64) {
     for _ in 0..STEPS {
         program.step();
     }
-    let model = &program.model;
-    assert!(model.taken > 200 && model.segments_freed > 0, "a program that does nothing");
+    assert!(program.model.taken > 200, "a program that does nothing");
     program.finish();
 }
 
