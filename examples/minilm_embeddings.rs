@@ -59,8 +59,7 @@ fn run(options: &Options) -> Result<()> {
     let embeddings = embed(&hidden, &batch.mask)?;
 
     let peak = streamed.allocator().stats().reserved_bytes.peak;
-    let model_bytes = model.total_bytes();
-    println!("model          {} in {}", format_bytes(model_bytes), weights.display());
+    println!("model          {} in {}", format_bytes(model.total_bytes()), weights.display());
     println!("limit          {}", format_bytes(options.vram));
     println!("peak reserved  {}", format_bytes(peak));
 
@@ -88,7 +87,7 @@ fn run(options: &Options) -> Result<()> {
     let least_similar = of(true).fold(f32::INFINITY, f32::min);
     let most_dissimilar = of(false).fold(f32::NEG_INFINITY, f32::max);
     let normal = |row: &Vec<f32>| row.len() == 384 && (dot(row, row) - 1.0).abs() < 1e-5;
-    check(options.vram < model_bytes, "the limit is not below the model's size: nothing is shown")?;
+    check(options.vram < model.total_bytes(), "a limit the model fits into shows nothing")?;
     check(peak <= options.vram, "more memory was reserved than the limit allows")?;
     check(equal, "the streamed embeddings differ from the whole model's")?;
     check(embeddings.iter().all(normal), "an embedding is not of 384 numbers and length 1")?;
