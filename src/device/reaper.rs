@@ -8,21 +8,26 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::handles::Event;
+use crate::base::Result;
 
 /// How often events of waiting jobs are asked, while there are such jobs.
 const ASK_EVERY: Duration = Duration::from_millis(1);
 
+/// How often a driver may refuse to answer for a job's events before its device counts as lost.
+const REFUSALS: u32 = 100;
+
 /// Something to do once nothing on a device stands in its way.
 struct Job {
     after: Vec<Arc<Event>>,
-    run: Box<dyn FnOnce() + Send>,
+    refusals: u32,
+    run: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
-/// Hands `run` to the reaper thread, which runs it once all of `after` are reached. Never
-/// blocks, and a job that waits holds up no other. A job whose events cannot be asked any more,
-/// because the device is lost, is dropped unrun, and so is every job if the thread cannot be
-/// started: what they would have freed is leaked, the lesser evil inside a `Drop`.
-pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce() + Send + 'static) {
+/// Hands `run` to the reaper thread, which runs it once all of `after` are reached, or with an
+/// error once they cannot be asked any more. Never blocks, and a job that waits holds up no
+/// other. If the thread cannot be started jobs are dropped unrun: what they would have freed is
+/// leaked, the lesser evil inside a `Drop`.
+pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send + 'static) {
     static REAPER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         let (sender, jobs) = crossbeam_channel::unbounded();
@@ -35,7 +40,7 @@ pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce() + Send + 'static) 
     });
     if let Some(reaper) = reaper {
         // It fails only if the thread died, and then there is nobody left to tell.
-        let _ = reaper.send(Job { after, run: Box::new(run) });
+        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run) });
     }
 }
 
@@ -55,15 +60,22 @@ fn work(jobs: &Receiver<Job>) {
         for mut job in std::mem::take(&mut waiting) {
             match job.still_waits() {
                 Ok(true) => waiting.push(job),
-                Ok(false) => (job.run)(),
-                Err(error) => tracing::warn!(%error, "a lost device's memory is left alone"),
+                Ok(false) => (job.run)(Ok(())),
+                Err(_) if job.refusals < REFUSALS => {
+                    job.refusals += 1;
+                    waiting.push(job);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a lost device's memory is left alone");
+                    (job.run)(Err(error));
+                }
             }
         }
     }
 }
 
 impl Job {
-    fn still_waits(&mut self) -> crate::base::Result<bool> {
+    fn still_waits(&mut self) -> Result<bool> {
         while let Some(event) = self.after.last() {
             if !event.query()? {
                 return Ok(true);

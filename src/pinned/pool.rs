@@ -249,7 +249,10 @@ impl Drop for Shared {
         }
         let (waiting, pending) = core.retired.take_waiting();
         let device = self.device.clone();
-        reap(pending, move || {
+        reap(pending, move |reached| {
+            if reached.is_err() {
+                return;
+            }
             for id in waiting {
                 core.ledger.give_back(id, 0);
             }

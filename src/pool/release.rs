@@ -52,7 +52,10 @@ impl Shared {
             core.keep(segment);
         }
         let shared = Arc::clone(self);
-        reap(after, move || shared.free_detached(marked, Vec::new()));
+        reap(after, move |reached| match reached {
+            Ok(()) => shared.free_detached(marked, Vec::new()),
+            Err(_) => shared.free_detached(Vec::new(), marked),
+        });
     }
 
     /// Marks the present end of each segment's stream: the marks, the segments they are of, and
@@ -134,8 +137,10 @@ impl Drop for Shared {
         drop(core);
         let (ends, marked, _) = self.mark_ends(detached);
         let device = self.device.clone();
-        reap(pending.into_iter().chain(ends).collect(), move || {
-            free_segments(&device, marked);
+        reap(pending.into_iter().chain(ends).collect(), move |reached| {
+            if reached.is_ok() {
+                free_segments(&device, marked);
+            }
         });
     }
 }
