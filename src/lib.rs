@@ -1,4 +1,14 @@
 //! Riverbed: the memory under GPU streams.
+//!
+//! - [`pool::Allocator`]: a stream-ordered device allocator with pluggable policies, configured
+//!   by PyTorch's alloc-conf strings ([`conf`]).
+//! - [`pinned::PinnedPool`] and [`transfer::Transfer`]: pinned host memory and copies that keep
+//!   both their ends alive.
+//! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
+//!   on device memory, with leases that never make the host wait ([`prefetch`]).
+//!
+//! Everything runs on the embedded host device ([`device::host`]). The floors of the crate and
+//! the reasons for them are in `docs/architecture.md`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
@@ -17,3 +27,8 @@ pub mod transfer;
 pub mod weights;
 
 pub use base::{Error, Result};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,11 +2,11 @@
 //! on the last rung the host waits for the streams, searches again, gives everything cached
 //! back and grows.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use super::allocator::Shared;
 use super::core::Core;
-use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes, lock};
+use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes, lock, wait};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
@@ -87,9 +87,7 @@ impl Shared {
         let cached = core.releasable();
         tried.push(format!("releasing all {} cached segment(s)", cached.len()));
         core = self.release(core, cached);
-        while core.releasing_bytes > 0 {
-            core = self.released.wait(core).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
+        core = self.wait_released(core);
         if let Some(ptr) = reuse(&mut core) {
             return Ok(ptr);
         }
@@ -226,7 +224,7 @@ impl Shared {
     /// Waits until every segment on its way back to the driver has arrived.
     pub(super) fn wait_released<'a>(&self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
         while core.releasing_bytes > 0 {
-            core = self.released.wait(core).unwrap_or_else(PoisonError::into_inner);
+            core = wait(&self.released, core);
         }
         core
     }

@@ -1,15 +1,14 @@
 //! Where reads land: pinned memory that a reader thread fills and a copy stream drains, turn by
-//! turn.
+//! turn (see `turns`), with a gate that lets the stream have each turn.
 //!
-//! Turn `n` (from 1): the reader waits until turn `n - 1` is drained, fills, opens the gate to
-//! `n`; the stream waits for the gate at `n`, copies, and a host function notes turn `n` as
-//! drained. So neither side ever touches the memory in the other's half of a turn, and the
-//! thread that enqueues waits for neither. A turn is enqueued after the turns before it, on one
-//! stream, which is why nobody can wait for a turn behind their own.
+//! Neither side ever touches the memory in the other's half of a turn, and the thread that
+//! enqueues waits for neither. A turn is enqueued after the turns before it, on one stream, which
+//! is why nobody can wait for a turn behind their own.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::base::{Result, lock};
+use super::turns::Turns;
+use crate::base::Result;
 use crate::device::{Device, Gate, Stream};
 use crate::pinned::PinnedBlock;
 
@@ -23,27 +22,6 @@ pub(super) struct Landing {
     turns: Arc<Turns>,
 }
 
-/// The last turns that were filled and drained. A turn that could not be enqueued may be
-/// drained before it is filled, so a reader waits for both.
-#[derive(Debug, Default)]
-struct Turns {
-    last: Mutex<Last>,
-    risen: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Last {
-    filled: u64,
-    drained: u64,
-}
-
-impl Turns {
-    fn note(&self, change: impl FnOnce(&mut Last)) {
-        change(&mut lock(&self.last));
-        self.risen.notify_all();
-    }
-}
-
 impl Landing {
     pub(super) fn new(device: &Device, block: PinnedBlock, stream: &Stream) -> Result<Self> {
         block.record_use(stream)?;
@@ -51,16 +29,13 @@ impl Landing {
     }
 
     /// Blocks until `turn` may be filled.
-    pub(super) fn wait_drained(&self, turn: u64) {
-        let mut last = lock(&self.turns.last);
-        while last.filled.min(last.drained) + 1 < turn {
-            last = self.turns.risen.wait(last).unwrap_or_else(PoisonError::into_inner);
-        }
+    pub(super) fn wait_for(&self, turn: u64) {
+        self.turns.wait_for(turn);
     }
 
     /// Lets the stream have `turn`, filled or failed.
     pub(super) fn open(&self, turn: u64) {
-        self.turns.note(|last| last.filled = turn);
+        self.turns.set_filled(turn);
         if let Err(error) = self.gate.open(turn) {
             tracing::error!(%error, "a gate did not open: the copy stream is stuck");
         }
@@ -74,11 +49,11 @@ impl Landing {
     /// Enqueues on `stream` that `turn` is drained.
     pub(super) fn note_drained(&self, stream: &Stream, turn: u64) -> Result<()> {
         let turns = Arc::clone(&self.turns);
-        stream.launch_host(Box::new(move || turns.note(|last| last.drained = turn)))
+        stream.launch_host(Box::new(move || turns.set_drained(turn)))
     }
 
     /// Notes that `turn` will not be copied, or was.
     pub(super) fn set_drained(&self, turn: u64) {
-        self.turns.note(|last| last.drained = turn);
+        self.turns.set_drained(turn);
     }
 }

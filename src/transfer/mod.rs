@@ -8,6 +8,7 @@ mod landing;
 mod loader;
 mod pending;
 mod reader;
+mod turns;
 
 pub use engine::Transfer;
 pub use files::Files;

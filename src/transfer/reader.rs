@@ -98,7 +98,7 @@ impl Drop for Reader {
 
 impl Job {
     fn run(self, files: &Files, cancelled: &AtomicBool) {
-        self.landing.wait_drained(self.turn);
+        self.landing.wait_for(self.turn);
         let read = |span: &ReadSpan| {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);

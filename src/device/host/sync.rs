@@ -6,10 +6,10 @@
 //! system got round to it, so a late wake-up does not add up. It never runs ahead of the
 //! wall clock when something becomes visible.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use crate::base::lock;
+use crate::base::{lock, wait};
 
 /// A mark in a stream: reached once, at a device time.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Mark {
             if let Some(at) = *reached_at {
                 return at;
             }
-            reached_at = self.reached.wait(reached_at).unwrap_or_else(PoisonError::into_inner);
+            reached_at = wait(&self.reached, reached_at);
         }
     }
 
@@ -92,7 +92,7 @@ impl GateState {
     pub(super) fn wait(&self, value: u64) -> Instant {
         let mut state = lock(&self.state);
         while state.0 < value {
-            state = self.risen.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.risen, state);
         }
         state.1
     }

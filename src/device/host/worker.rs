@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{Link, sleep_until};
 use super::sync::{GateState, Mark};
-use crate::base::lock;
+use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
 use crate::device::kernel::{Kernel, checksum};
 
@@ -67,7 +67,7 @@ impl Queue {
             if let Some(op) = ops.pop_front() {
                 return op;
             }
-            ops = self.pushed.wait(ops).unwrap_or_else(std::sync::PoisonError::into_inner);
+            ops = wait(&self.pushed, ops);
         }
     }
 

@@ -1,0 +1,20 @@
+//! Locking that outlives a panic elsewhere.
+//!
+//! Every structure behind a lock here is changed in steps that each leave it whole, so a panic
+//! between them loses nothing; refusing service from then on would turn one thread's panic into
+//! everybody's.
+
+use std::sync::{MutexGuard, PoisonError};
+// Files whose interleavings are modelled name these two from here, so that the model can put its
+// own in their place.
+pub(crate) use std::sync::{Condvar, Mutex};
+
+/// Locks `mutex` even if a thread panicked while it held it.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for `condition` to be signalled, likewise.
+pub(crate) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
