@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::events::EventPool;
 use super::stream_key::StreamKey;
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::device::{Event, Stream};
 
 /// Retired things of type `T`, each with the events it waits for. Not thread-safe: its owner's
@@ -19,10 +19,19 @@ use crate::device::{Event, Stream};
 pub struct RetireQueue<T> {
     /// What waits, and for how many events yet.
     waiting: Slab<(T, usize)>,
+    marks: BTreeMap<StreamKey, Marks>,
+    /// Things whose end of use cannot be known, because the driver failed: asked about again
+    /// at every poll.
+    stranded: Vec<(T, Vec<Stream>)>,
+}
+
+/// What a stream has yet to reach, oldest first.
+#[derive(Debug)]
+struct Marks {
+    /// Kept alive, so that its handle names no other stream while marks are waited for.
+    _stream: Stream,
     /// Arcs, so that the last rung of the ladder can wait without its owner's lock.
-    marks: BTreeMap<StreamKey, VecDeque<(Arc<Event>, usize)>>,
-    /// Things whose end of use cannot be known, because the driver failed: never used again.
-    stranded: Vec<T>,
+    queue: VecDeque<(Arc<Event>, usize)>,
 }
 
 impl<T> Default for RetireQueue<T> {
@@ -33,7 +42,7 @@ impl<T> Default for RetireQueue<T> {
 
 impl<T> RetireQueue<T> {
     /// Retires `thing` until everything now enqueued on `uses` has run. Where an event cannot be
-    /// recorded the thing is stranded: it is never given out again, and the error is logged.
+    /// recorded the error is logged and the thing is stranded: [`poll`](Self::poll) tries again.
     /// Never blocks.
     pub fn retire<'a>(
         &mut self,
@@ -41,32 +50,48 @@ impl<T> RetireQueue<T> {
         uses: impl IntoIterator<Item = &'a Stream>,
         events: &EventPool,
     ) {
-        let recorded: Result<Vec<_>> = uses
-            .into_iter()
-            .map(|stream| Ok((StreamKey::of(stream), Arc::new(events.record(stream)?))))
-            .collect();
-        match recorded {
-            Ok(marks) => {
-                let slot = self.waiting.insert((thing, marks.len()));
-                for (key, event) in marks {
-                    self.marks.entry(key).or_default().push_back((event, slot));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell when freed memory is out of use: it is set aside");
-                self.stranded.push(thing);
-            }
+        let uses = uses.into_iter().cloned().collect();
+        if let Err((thing, uses, error)) = self.mark(thing, uses, events) {
+            tracing::warn!(%error, "cannot tell when freed memory is out of use: it is set aside");
+            self.stranded.push((thing, uses));
         }
+    }
+
+    /// Lets `thing` wait for what is now enqueued on `uses`, or gives it back.
+    fn mark(
+        &mut self,
+        thing: T,
+        uses: Vec<Stream>,
+        events: &EventPool,
+    ) -> Result<(), (T, Vec<Stream>, Error)> {
+        let recorded: Result<Vec<_>> = uses.iter().map(|stream| events.record(stream)).collect();
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(error) => return Err((thing, uses, error)),
+        };
+        let slot = self.waiting.insert((thing, recorded.len()));
+        for (stream, event) in uses.into_iter().zip(recorded) {
+            let marks = self.marks.entry(StreamKey::of(&stream));
+            let marks = marks.or_insert(Marks { _stream: stream, queue: VecDeque::new() });
+            marks.queue.push_back((Arc::new(event), slot));
+        }
+        Ok(())
     }
 
     /// Gives every thing whose uses are over to `done`. Asks the driver once for each stream
     /// that has something waiting, and once more for each mark reached. Never blocks.
     pub fn poll(&mut self, events: &EventPool, mut done: impl FnMut(T)) {
+        for (thing, uses) in std::mem::take(&mut self.stranded) {
+            // A later mark is reached after the one that could not be recorded would have been.
+            if let Err((thing, uses, _)) = self.mark(thing, uses, events) {
+                self.stranded.push((thing, uses));
+            }
+        }
         self.marks.retain(|_, marks| {
-            while let Some((event, slot)) = marks.pop_front() {
+            while let Some((event, slot)) = marks.queue.pop_front() {
                 // A driver that cannot answer any more has not said that the use is over.
                 if !event.query().unwrap_or(false) {
-                    marks.push_front((event, slot));
+                    marks.queue.push_front((event, slot));
                     break;
                 }
                 if let Ok(event) = Arc::try_unwrap(event) {
@@ -78,15 +103,25 @@ impl<T> RetireQueue<T> {
                     done(self.waiting.remove(slot).0);
                 }
             }
-            !marks.is_empty()
+            !marks.queue.is_empty()
         });
+    }
+
+    /// Takes out everything that waits, with the events to wait for before any of it is used
+    /// again. What is stranded stays.
+    #[must_use]
+    pub fn take_waiting(&mut self) -> (Vec<T>, Vec<Arc<Event>>) {
+        let pending = self.pending();
+        self.marks.clear();
+        (self.waiting.drain().map(|(thing, _)| thing).collect(), pending)
     }
 
     /// The latest mark of each stream: once these are reached, [`poll`](Self::poll) gives back
     /// everything waiting now.
     #[must_use]
     pub fn pending(&self) -> Vec<Arc<Event>> {
-        self.marks.values().filter_map(|marks| Some(Arc::clone(&marks.back()?.0))).collect()
+        let latest = self.marks.values().filter_map(|marks| marks.queue.back());
+        latest.map(|(event, _)| Arc::clone(event)).collect()
     }
 
     /// How many things wait.
@@ -95,7 +130,7 @@ impl<T> RetireQueue<T> {
         self.waiting.len()
     }
 
-    /// How many things were set aside for good.
+    /// How many things are set aside, because the driver would not mark the end of their use.
     #[must_use]
     pub fn stranded_count(&self) -> usize {
         self.stranded.len()

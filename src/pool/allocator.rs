@@ -55,6 +55,7 @@ pub(super) struct Shared {
 pub struct AllocatorBuilder {
     device: Device,
     conf: Conf,
+    limit_bytes: Option<u64>,
     recorder: Option<Arc<dyn Recorder>>,
 }
 
@@ -80,7 +81,9 @@ impl AllocatorBuilder {
     /// # Errors
     /// A limit that contradicts the conf.
     pub fn limit_bytes(mut self, bytes: u64) -> Result<Self> {
-        self.conf = self.conf.with_limit_bytes(bytes)?;
+        // Refuses what the conf would; the limit itself is settled in `build`.
+        self.conf.clone().with_limit_bytes(bytes)?;
+        self.limit_bytes = Some(self.limit_bytes.map_or(bytes, |other| other.min(bytes)));
         Ok(self)
     }
 
@@ -94,7 +97,10 @@ impl AllocatorBuilder {
     ///
     /// # Errors
     /// A policy nobody registered; what the policy says.
-    pub fn build(self) -> Result<Allocator> {
+    pub fn build(mut self) -> Result<Allocator> {
+        if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
+            self.conf = self.conf.with_limit_bytes(least)?;
+        }
         let policy = policy::create(&self.conf)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
@@ -115,7 +121,12 @@ impl AllocatorBuilder {
 impl Allocator {
     /// Starts the settings of an allocator on `device`.
     pub fn builder(device: &Device) -> AllocatorBuilder {
-        AllocatorBuilder { device: device.clone(), conf: Conf::default(), recorder: None }
+        AllocatorBuilder {
+            device: device.clone(),
+            conf: Conf::default(),
+            limit_bytes: None,
+            recorder: None,
+        }
     }
 
     /// A buffer of `len` elements on `stream`, of undefined content, aligned to 512 bytes. It

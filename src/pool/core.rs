@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::stats::Stats;
 use crate::base::Result;
-use crate::device::{Device, DevicePtr, Stream};
+use crate::device::{Device, DevicePtr, Event, Stream};
 use crate::event::{Recorder, TraceEvent};
 use crate::fence::{EventPool, RetireQueue, StreamKey};
 use crate::ledger::{BlockId, Ledger, NewSegment, SegmentId, State};
@@ -179,12 +179,20 @@ impl Core {
 
     /// Makes free what other streams are done with. One query for each stream waited for.
     pub(super) fn poll(&mut self, events: &EventPool) {
-        if self.retired.waiting_count() == 0 {
+        if self.retired.waiting_count() + self.retired.stranded_count() == 0 {
             return;
         }
         let mut done = Vec::new();
         self.retired.poll(events, |id| done.push(id));
         done.into_iter().for_each(|id| self.settle(id));
+    }
+
+    /// Counts as free what other streams still use: for when nothing is handed out any more.
+    /// Gives the events to wait for before any of it goes back to the driver.
+    pub(super) fn settle_retired(&mut self) -> Vec<Arc<Event>> {
+        let (blocks, pending) = self.retired.take_waiting();
+        blocks.into_iter().for_each(|id| self.settle(id));
+        pending
     }
 
     fn settle(&mut self, id: BlockId) {

@@ -78,20 +78,28 @@ impl Drop for Shared {
     /// Hands everything to the reaper; never blocks. Raw blocks that were never freed keep their
     /// segments: somebody may still use them.
     fn drop(&mut self) {
-        let core = self.core.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let leaked: Vec<_> = core.ledger.in_use().map(|block| block.requested_bytes).collect();
+        let mut core = lock(&self.core);
+        self.drain_mailbox(&mut core);
+        core.poll(&self.events);
+        let pending = core.settle_retired();
         if core.stats.allocation.current > 0 {
             tracing::warn!(
                 device = %self.device.info().name,
-                blocks = leaked.len(),
-                bytes = leaked.iter().sum::<u64>(),
+                blocks = core.stats.allocation.current,
+                bytes = core.stats.requested_bytes.current,
                 "raw blocks were never freed: their segments are leaked"
             );
         }
-        let detached = core.detach(core.releasable());
+        let releasable = core.releasable();
+        let detached = core.detach(releasable);
         if !detached.is_empty() {
             let device = self.device.clone();
-            reap(move || drop(free_after_streams(&device, detached)));
+            reap(move || match pending.iter().try_for_each(|event| event.synchronize()) {
+                Ok(()) => drop(free_after_streams(&device, detached)),
+                Err(error) => {
+                    tracing::warn!(%error, "streams cannot be waited for: their memory is kept");
+                }
+            });
         }
     }
 }

@@ -58,6 +58,6 @@ pub struct Stats {
     pub num_device_free: u64,
     /// Blocks freed and still in flight, now.
     pub retired_bytes: u64,
-    /// Blocks set aside for good, because the driver could not say when they are out of use.
+    /// Blocks set aside now, because the driver would not mark the end of their use.
     pub stranded_blocks: u64,
 }

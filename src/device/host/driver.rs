@@ -9,7 +9,7 @@ use super::faults::{Faults, status_text};
 use super::link::Link;
 use super::pinned::PinnedRanges;
 use super::spec::{HostSpec, PAGE_BYTES};
-use super::sync::{EventState, GateState};
+use super::sync::{EventState, GateState, Mark};
 use super::worker::{Address, Op, Queue};
 use crate::base::{DeviceError, Error, GIB, Result, lock};
 use crate::device::calls::{Call, CallCounts};
@@ -226,12 +226,11 @@ impl Driver for HostDriver {
     }
 
     fn synchronize_stream(&self, stream: StreamId) -> DeviceResult<()> {
-        let end = Arc::new(EventState::new(false));
-        let mark = Arc::clone(&end);
         self.run(Call::SynchronizeStream, || {
             let queue = self.streams.get(stream.raw())?;
-            end.record(|recording| queue.push(Op::Record(mark, recording)));
-            end.wait(end.latest());
+            let end = Arc::new(Mark::default());
+            queue.push(Op::Record(Arc::clone(&end)));
+            end.wait();
             Ok(())
         })
     }
@@ -275,20 +274,23 @@ impl Driver for HostDriver {
         self.run(Call::RecordEvent, || {
             let queue = self.streams.get(stream.raw())?;
             let event = self.events.get(event.raw())?;
-            let mark = Arc::clone(&event);
-            event.record(|recording| queue.push(Op::Record(mark, recording)));
+            event.record(|mark| queue.push(Op::Record(mark)));
             Ok(())
         })
     }
 
     fn query_event(&self, event: EventId) -> DeviceResult<bool> {
-        self.run(Call::QueryEvent, || Ok(self.events.get(event.raw())?.reached_at().is_some()))
+        self.run(Call::QueryEvent, || {
+            let latest = self.events.get(event.raw())?.latest();
+            Ok(latest.is_none_or(|mark| mark.reached_at().is_some()))
+        })
     }
 
     fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
         self.run(Call::SynchronizeEvent, || {
-            let event = self.events.get(event.raw())?;
-            event.wait(event.latest());
+            if let Some(mark) = self.events.get(event.raw())?.latest() {
+                mark.wait();
+            }
             Ok(())
         })
     }
@@ -296,9 +298,9 @@ impl Driver for HostDriver {
     fn wait_event(&self, stream: StreamId, event: EventId) -> DeviceResult<()> {
         self.run(Call::WaitEvent, || {
             let queue = self.streams.get(stream.raw())?;
-            let event = self.events.get(event.raw())?;
-            let recording = event.latest();
-            queue.push(Op::WaitEvent(event, recording));
+            if let Some(mark) = self.events.get(event.raw())?.latest() {
+                queue.push(Op::WaitMark(mark));
+            }
             Ok(())
         })
     }
@@ -307,8 +309,8 @@ impl Driver for HostDriver {
         self.run(Call::Elapsed, || {
             let reached = |event: EventId| {
                 let event = self.events.get(event.raw())?;
-                let at = event.reached_at().filter(|_| event.timing);
-                at.ok_or(DeviceError::INVALID_VALUE)
+                let latest = event.latest().filter(|_| event.timing);
+                latest.and_then(|mark| mark.reached_at()).ok_or(DeviceError::INVALID_VALUE)
             };
             let elapsed = reached(end)?.saturating_duration_since(reached(start)?);
             Ok(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))

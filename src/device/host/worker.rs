@@ -6,15 +6,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::link::{Link, sleep_until};
-use super::sync::{EventState, GateState};
+use super::sync::{GateState, Mark};
 use crate::base::lock;
 use crate::device::contract::HostFn;
 use crate::device::kernel::{Kernel, checksum};
 
 /// A thing a stream does.
 pub(super) enum Op {
-    Record(Arc<EventState>, u64),
-    WaitEvent(Arc<EventState>, u64),
+    Record(Arc<Mark>),
+    WaitMark(Arc<Mark>),
     WaitGate(Arc<GateState>, u64),
     Host(HostFn),
     Copy {
@@ -78,11 +78,11 @@ impl Queue {
             let (op, enqueued) = self.pop();
             let ready = clock.max(enqueued);
             clock = match op {
-                Op::Record(event, recording) => {
-                    event.reach(recording, ready);
+                Op::Record(mark) => {
+                    mark.reach(ready);
                     ready
                 }
-                Op::WaitEvent(event, recording) => ready.max(event.wait(recording)),
+                Op::WaitMark(mark) => ready.max(mark.wait()),
                 Op::WaitGate(gate, value) => ready.max(gate.wait(value)),
                 Op::Host(function) => timed(ready, || {
                     if catch_unwind(AssertUnwindSafe(function)).is_err() {
@@ -122,13 +122,18 @@ fn timed(ready: Instant, work: impl FnOnce()) -> Instant {
 fn run_kernel(kernel: &Kernel, ready: Instant) -> Instant {
     match *kernel {
         Kernel::Checksum { src, bytes, out } => timed(ready, || {
-            // SAFETY: the caller of `Driver::launch` promised that `bytes` at `src` are valid and
-            // not written until the kernel has run.
-            let data = unsafe { std::slice::from_raw_parts(src.0 as *const u8, bytes as usize) };
+            let data = match bytes {
+                // An address of no bytes may be 0, which no slice has.
+                0 => &[],
+                // SAFETY: the caller of `Driver::launch` promised that `bytes` at `src` are valid
+                // and not written until the kernel has run.
+                _ => unsafe { std::slice::from_raw_parts(src.0 as *const u8, bytes as usize) },
+            };
             let sum = checksum(data);
             // SAFETY: by the same promise the 8 bytes at `out` are valid, aligned, ours to write.
             unsafe { (out.0 as *mut u64).write(sum.to_le()) };
         }),
+        Kernel::Fill { bytes: 0, .. } => ready,
         Kernel::Fill { dst, bytes, value } => timed(ready, || {
             // SAFETY: the caller of `Driver::launch` promised that `bytes` at `dst` are valid and
             // touched by nothing unordered.

@@ -1,0 +1,47 @@
+//! What the allocator does, policy by policy and promise by promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod dedicated;
+mod ladder;
+mod lifetime;
+mod limits;
+mod policies;
+mod raw;
+mod reuse;
+mod vectors;
+
+use std::sync::Mutex;
+
+use riverbed::device::Device;
+use riverbed::event::{Recorder, TraceEvent};
+use riverbed::pool::Allocator;
+
+/// A host device of so many MiB. It commits no memory before that is touched.
+fn device(mib: u64) -> Device {
+    Device::open(&format!("host:vram={mib}MiB")).unwrap()
+}
+
+fn allocator(device: &Device, conf: &str) -> Allocator {
+    Allocator::builder(device).conf_str(conf).unwrap().build().unwrap()
+}
+
+/// Proves the bookkeeping, and that the counters add up.
+#[track_caller]
+fn check(allocator: &Allocator) {
+    allocator.check().unwrap();
+    let stats = allocator.stats();
+    assert!(stats.active_bytes.current <= stats.reserved_bytes.current, "{stats:?}");
+    assert!(stats.requested_bytes.current <= stats.allocated_bytes.current, "{stats:?}");
+}
+
+/// Writes down everything that happens.
+#[derive(Debug, Default)]
+struct Trace(Mutex<Vec<TraceEvent>>);
+
+impl Recorder for Trace {
+    fn record(&self, event: &TraceEvent) {
+        self.0.lock().unwrap().push(event.clone());
+    }
+}

@@ -1,0 +1,199 @@
+//! What every policy must do, and a policy of one's own.
+
+use std::sync::Once;
+
+use riverbed::base::MIB;
+use riverbed::conf::Conf;
+use riverbed::device::{Device, Gate};
+use riverbed::ledger::Ledger;
+use riverbed::policy::{self, Fit, Policy, Request};
+use riverbed::pool::{Allocator, Buffer};
+
+use crate::support::{Random, download, stream};
+use crate::{check, device};
+
+/// Rounds to a power of two and serves each size from segments of its own, never split.
+#[derive(Debug)]
+struct SizeClasses;
+
+impl Policy for SizeClasses {
+    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request> {
+        let block_bytes = requested_bytes.checked_next_power_of_two()?.max(2 * MIB);
+        let class = u8::try_from(block_bytes.trailing_zeros()).ok()?;
+        Some(Request { requested_bytes, block_bytes, class, stream })
+    }
+
+    fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
+        let block = ledger.fits(request.class, request.stream, request.block_bytes).next()?;
+        Some(Fit { block, take_bytes: request.block_bytes })
+    }
+
+    fn segment_bytes(&self, request: &Request) -> u64 {
+        request.block_bytes
+    }
+
+    fn take_of_segment(&self, segment_bytes: u64, _request: &Request) -> u64 {
+        segment_bytes
+    }
+}
+
+const OWN: &str = "size-classes-of-the-test";
+
+fn build(device: &Device, policy: &str, more: &str) -> Allocator {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| policy::register(OWN, |_: &Conf| Ok(Box::new(SizeClasses))).unwrap());
+    let builder = Allocator::builder(device).conf_str(&format!("policy:{policy}")).unwrap();
+    builder.conf_str(more).unwrap().build().unwrap()
+}
+
+macro_rules! suite {
+    ($($name:ident: $policy:expr),+) => {$(
+        mod $name {
+            #[test]
+            fn what_is_freed_is_used_again() { super::what_is_freed_is_used_again($policy); }
+            #[test]
+            fn live_blocks_never_overlap() { super::live_blocks_never_overlap($policy); }
+            #[test]
+            fn other_streams_are_waited_for() { super::other_streams_are_waited_for($policy); }
+            #[test]
+            fn the_limit_holds() { super::the_limit_holds($policy); }
+            #[test]
+            fn everything_comes_back() { super::everything_comes_back($policy); }
+        }
+    )+};
+}
+
+suite!(caching: "caching", own: super::OWN);
+
+fn what_is_freed_is_used_again(policy: &str) {
+    let device = device(64);
+    let (allocator, stream) = (build(&device, policy, ""), stream(&device));
+    for bytes in [1usize, 1000, 3 << 20, 9 << 20] {
+        drop(allocator.alloc::<u8>(bytes, &stream).unwrap());
+        let segments = allocator.stats().num_device_alloc;
+        for _ in 0..50 {
+            drop(allocator.alloc::<u8>(bytes, &stream).unwrap());
+        }
+        assert_eq!(allocator.stats().num_device_alloc, segments, "{bytes} bytes");
+    }
+    check(&allocator);
+}
+
+fn live_blocks_never_overlap(policy: &str) {
+    let device = device(512);
+    let allocator = build(&device, policy, "");
+    let streams = [stream(&device), stream(&device)];
+    let mut random = Random::new(1);
+    let mut live: Vec<(Buffer, u8)> = Vec::new();
+    for step in 0..300 {
+        let bytes = random.size(20) as usize;
+        let stream = &streams[random.below(2) as usize];
+        let buffer = allocator.alloc::<u8>(bytes, stream).unwrap();
+        assert_eq!(buffer.ptr().0 % 512, 0, "{bytes} bytes are not aligned");
+        let (start, end) = (buffer.ptr().0, buffer.ptr().0 + bytes as u64);
+        for (other, _) in &live {
+            let (from, to) = (other.ptr().0, other.ptr().0 + other.size_bytes());
+            assert!(end <= from || to <= start, "step {step}: {buffer:?} over {other:?}");
+        }
+        let value = step as u8;
+        buffer.fill(value, stream).unwrap();
+        live.push((buffer, value));
+        if live.len() > 24 {
+            let (buffer, value) = live.swap_remove(random.below(24) as usize);
+            let found = download(buffer.stream(), buffer.ptr(), buffer.len());
+            assert!(found.iter().all(|&byte| byte == value), "step {step}: {buffer:?}");
+        }
+        check(&allocator);
+    }
+    let stats = allocator.stats();
+    assert_eq!(stats.allocation.current, live.len() as u64);
+    let asked: u64 = live.iter().map(|(buffer, _)| buffer.size_bytes()).sum();
+    assert_eq!(stats.requested_bytes.current, asked);
+}
+
+fn other_streams_are_waited_for(policy: &str) {
+    let device = device(64);
+    let (home, other) = (stream(&device), stream(&device));
+    let allocator = build(&device, policy, "");
+    let gate = Gate::new(&device).unwrap();
+    let buffer = allocator.alloc::<u8>(1000, &home).unwrap();
+    let address = buffer.ptr();
+    other.wait_gate(&gate, 1).unwrap();
+    buffer.use_on(&other).unwrap();
+    drop(buffer);
+    let meanwhile = allocator.alloc::<u8>(1000, &home).unwrap();
+    assert_ne!(meanwhile.ptr(), address);
+    gate.open(1).unwrap();
+    other.synchronize().unwrap();
+    assert_eq!(allocator.alloc::<u8>(1000, &home).unwrap().ptr(), address);
+    check(&allocator);
+}
+
+fn the_limit_holds(policy: &str) {
+    let device = device(64);
+    let (allocator, stream) = (build(&device, policy, "limit_mb:40"), stream(&device));
+    let mut live = Vec::new();
+    let error = loop {
+        match allocator.alloc::<u8>(4 << 20, &stream) {
+            Ok(buffer) => live.push(buffer),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_retryable(), "{error}");
+    assert!((8..=10).contains(&live.len()), "{} blocks of 4 MiB", live.len());
+    let memory = device.memory().unwrap();
+    assert!(memory.total_bytes - memory.free_bytes <= 40 * MIB);
+    drop(live);
+    let _other = allocator.alloc::<u8>(16 << 20, &stream).expect("what is cached makes room");
+    assert!(allocator.stats().reserved_bytes.peak <= 40 * MIB);
+    check(&allocator);
+}
+
+fn everything_comes_back(policy: &str) {
+    let device = device(64);
+    let allocator = build(&device, policy, "");
+    let streams = [stream(&device), stream(&device)];
+    for (index, bytes) in [1usize, 5000, 3 << 20, 12 << 20].into_iter().enumerate() {
+        let buffer = allocator.alloc::<u8>(bytes, &streams[index % 2]).unwrap();
+        buffer.fill(1, &streams[(index + 1) % 2]).unwrap();
+    }
+    allocator.close().unwrap();
+    assert_eq!(device.memory().unwrap().free_bytes, 64 * MIB);
+}
+
+#[test]
+fn names_are_taken_once() {
+    let device = device(64);
+    drop(build(&device, OWN, ""));
+    for name in [OWN, "caching", "expandable", "mempool", "planned"] {
+        let error = policy::register(name, |_: &Conf| Ok(Box::new(SizeClasses))).unwrap_err();
+        assert!(error.to_string().contains("it is taken"), "{name}: {error}");
+    }
+    assert!(policy::names().iter().any(|name| name == OWN));
+}
+
+#[test]
+fn a_policy_that_is_not_there_is_named_with_those_that_are() {
+    let device = device(64);
+    for (conf, name, why) in [
+        ("policy:expandable", "expandable", "does not have it yet"),
+        ("expandable_segments:True", "expandable", "does not have it yet"),
+        ("backend:cudaMallocAsync", "mempool", "does not have it yet"),
+        ("policy:nobody", "nobody", "nobody registered it"),
+    ] {
+        let builder = Allocator::builder(&device).conf_str(conf).unwrap();
+        let error = builder.build().unwrap_err().to_string();
+        for words in [name, why, "available: caching"] {
+            assert!(error.contains(words), "{conf}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_policys_own_failure_comes_through() {
+    let device = device(64);
+    let name = "never-there";
+    policy::register(name, |_: &Conf| Err(riverbed::Error::Cancelled)).unwrap();
+    let builder = Allocator::builder(&device).conf_str("policy:never-there").unwrap();
+    assert!(matches!(builder.build(), Err(riverbed::Error::Cancelled)));
+}
