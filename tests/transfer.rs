@@ -369,7 +369,10 @@ fn a_full_budget_is_an_error_that_says_what_is_held_and_what_to_do() {
     };
     assert_eq!((*requested_bytes, *reserved_bytes, *budget_bytes), (3 * MIB, 8 * MIB, 10 * MIB));
     assert!(error.is_retryable());
-    assert_says(&error.to_string(), &["pinned", "3.00 MiB", "8.00 MiB", "10.00 MiB", "raise the budget"]);
+    assert_says(
+        &error.to_string(),
+        &["pinned", "3.00 MiB", "8.00 MiB", "10.00 MiB", "raise the budget"],
+    );
     pool.alloc(2 << 20).unwrap();
     drop(held);
     // What is free is unpinned where another size is wanted.

@@ -93,7 +93,14 @@ fn every_format_is_inspected_and_streamed() {
 
         for (passes, prefetch) in [("1", "4"), ("4", "0"), ("4", "1"), ("4", "64")] {
             let report = json(&[
-                "stream", model, "--vram", "8MiB", "--passes", passes, "--prefetch", prefetch,
+                "stream",
+                model,
+                "--vram",
+                "8MiB",
+                "--passes",
+                passes,
+                "--prefetch",
+                prefetch,
                 "--json",
             ]);
             check_stream(&report, 8 * MIB, passes.parse().unwrap());

@@ -25,7 +25,12 @@ fn fetched(name: &str) -> PathBuf {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/fetch-models");
         let status = Command::new(&script).arg(name).status();
         let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
-        assert!(done, "{name} is not in {} and {} fails: {status:?}", models.display(), script.display());
+        assert!(
+            done,
+            "{name} is not in {} and {} fails: {status:?}",
+            models.display(),
+            script.display()
+        );
     }
     path
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::process::{Place, fail, json, path, succeed};
-use super::streaming::{Content, MIB, Random};
+use super::streaming::{Content, Random};
 
 fn model() -> Content {
     Content::new(&[&[700_000], &[900_000]], &[1000])
@@ -98,8 +98,18 @@ fn a_model_cut_in_its_data_while_it_streams_is_a_failure_that_names_file_and_off
     let place = Place::new();
     // Slow, so that the cut comes first; with so little RAM every pass reads the file again.
     let arguments = [
-        "stream", path(&content.path), "--vram", "8MiB", "--passes", "1000", "--ram", "256KiB",
-        "--prefetch", "0", "--layer-ms", "5",
+        "stream",
+        path(&content.path),
+        "--vram",
+        "8MiB",
+        "--passes",
+        "1000",
+        "--ram",
+        "512KiB",
+        "--prefetch",
+        "0",
+        "--layer-ms",
+        "5",
     ];
     let mut command = place.command(&arguments);
     let child = command
@@ -121,8 +131,18 @@ fn a_model_whose_bytes_change_while_it_streams_is_told_as_a_mismatch() {
     let content = Content::layers(&[&[700_000], &[900_000], &[800_000]]);
     let place = Place::new();
     let arguments = [
-        "stream", path(&content.path), "--vram", "8MiB", "--passes", "300", "--ram", "256KiB",
-        "--prefetch", "0", "--layer-ms", "1",
+        "stream",
+        path(&content.path),
+        "--vram",
+        "8MiB",
+        "--passes",
+        "300",
+        "--ram",
+        "512KiB",
+        "--prefetch",
+        "0",
+        "--layer-ms",
+        "1",
     ];
     let mut command = place.command(&arguments);
     let child = command
@@ -142,7 +162,7 @@ fn a_model_whose_bytes_change_while_it_streams_is_told_as_a_mismatch() {
 }
 
 #[test]
-fn a_file_cut_anywhere_opens_or_is_refused_but_never_streams_wrong_bytes() {
+fn a_file_cut_anywhere_is_refused() {
     use super::model_files::{GgufTensor, gguf};
     use riverbed::weights::Model;
     let directory = tempfile::tempdir().unwrap();
@@ -166,5 +186,4 @@ fn a_file_cut_anywhere_opens_or_is_refused_but_never_streams_wrong_bytes() {
         std::fs::write(&path, &whole).unwrap();
         assert!(Model::open(&path).is_ok());
     }
-    assert!(MIB > 0);
 }

@@ -62,9 +62,7 @@ fn a_ring_below_the_largest_unit_is_refused_with_both_sizes() {
     let content = Content::layers(&[&[1000], &[200_000]]);
     let largest = content.largest();
     let error = Rig::build(&content, Setup::ring(largest - 1)).unwrap_err();
-    let Error::TooLarge { requested_bytes, available_bytes, .. } = error else {
-        panic!("{error}")
-    };
+    let Error::TooLarge { requested_bytes, available_bytes, .. } = error else { panic!("{error}") };
     assert_eq!((requested_bytes, available_bytes), (largest, largest - 1));
     Rig::new(&content, Setup::ring(largest));
 }

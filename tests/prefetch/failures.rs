@@ -198,5 +198,8 @@ fn a_file_that_changed_its_length_before_streaming_began_is_refused() {
     let content = layers();
     content.cut_before_end_of(3);
     let error = Rig::build(&content, Setup::ring(2 * content.largest())).unwrap_err();
-    assert_says(&error.to_string(), &["model.safetensors", "bytes now", "when its header was read"]);
+    assert_says(
+        &error.to_string(),
+        &["model.safetensors", "bytes now", "when its header was read"],
+    );
 }

@@ -21,20 +21,17 @@ fn all_is_back(driver: &Arc<HostDriver>) {
     });
 }
 
-/// A rig with leases and a pass in flight behind the gate, as things to be dropped one by one.
-fn parts(content: &Content, gate: Option<Gate>, depth: usize) -> Vec<Box<dyn Any + Send>> {
-    let setup = Setup::ring(2 * content.largest()).depth(depth).keep(depth > 0);
+/// A rig's parts, two leases and sums, with a pass in flight behind a closed gate.
+fn parts(content: &Content, setup: Setup) -> (Gate, Arc<HostDriver>, Vec<Box<dyn Any + Send>>) {
     let rig = Rig::new(content, setup);
+    let gate = Gate::new(&rig.device).unwrap();
     let mut sums = rig.sums();
-    if let Some(gate) = &gate {
-        rig.stream.wait_gate(gate, 1).unwrap();
-    }
+    rig.stream.wait_gate(&gate, 1).unwrap();
     rig.pass(content, &mut sums);
-    let leases = [0, 1].map(|unit| rig.prefetcher.acquire(unit, &rig.stream).unwrap());
-    let [first, second] = leases;
+    let [first, second] = [0, 1].map(|unit| rig.prefetcher.acquire(unit, &rig.stream).unwrap());
     sums.enqueue(&first, content);
-    let Rig { driver: _, device, pinned, allocator, prefetcher, stream } = rig;
-    vec![
+    let Rig { driver, device, pinned, allocator, prefetcher, stream } = rig;
+    let parts: Vec<Box<dyn Any + Send>> = vec![
         Box::new(device),
         Box::new(pinned),
         Box::new(allocator),
@@ -43,7 +40,8 @@ fn parts(content: &Content, gate: Option<Gate>, depth: usize) -> Vec<Box<dyn Any
         Box::new(first),
         Box::new(second),
         Box::new(sums),
-    ]
+    ];
+    (gate, driver, parts)
 }
 
 #[test]
@@ -52,45 +50,18 @@ fn everything_may_go_in_any_order_while_the_device_stands_still() {
         let mut random = Random::from_env(11);
         let content = layers();
         for round in 0..60 {
-            let (device, driver) = host(64);
-            drop(device);
-            let mut kept = None;
-            let mut things = {
-                // The gate is made on the rig's device, so the rig is made around it.
-                let setup = Setup::ring(2 * content.largest()).depth(round % 3).keep(round % 2 == 0);
-                let rig = Rig::new(&content, setup);
-                let gate = Gate::new(&rig.device).unwrap();
-                let mut sums = rig.sums();
-                rig.stream.wait_gate(&gate, 1).unwrap();
-                rig.pass(&content, &mut sums);
-                let first = rig.prefetcher.acquire(0, &rig.stream).unwrap();
-                let second = rig.prefetcher.acquire(1, &rig.stream).unwrap();
-                sums.enqueue(&first, &content);
-                kept.replace((gate, Arc::clone(&rig.driver)));
-                let Rig { driver: _, device, pinned, allocator, prefetcher, stream } = rig;
-                let things: Vec<Box<dyn Any + Send>> = vec![
-                    Box::new(device),
-                    Box::new(pinned),
-                    Box::new(allocator),
-                    Box::new(prefetcher),
-                    Box::new(stream),
-                    Box::new(first),
-                    Box::new(second),
-                    Box::new(sums),
-                ];
-                things
-            };
-            drop(driver);
-            let (gate, driver) = kept.unwrap();
-            while !things.is_empty() {
-                let thing = things.swap_remove(random.below(things.len()));
+            let setup = Setup::ring(2 * content.largest()).depth(round % 3).keep(round % 2 == 0);
+            let (gate, driver, mut parts) = parts(&content, setup);
+            while !parts.is_empty() {
+                let part = parts.swap_remove(random.below(parts.len()));
                 if random.below(2) == 0 {
-                    drop(thing);
+                    drop(part);
                 } else {
-                    std::thread::spawn(move || drop(thing)).join().unwrap();
+                    std::thread::spawn(move || drop(part)).join().unwrap();
                 }
             }
-            assert!(driver.memory().unwrap().free_bytes < driver.memory().unwrap().total_bytes);
+            let memory = driver.memory().unwrap();
+            assert!(memory.free_bytes < memory.total_bytes, "freed under pending work");
             gate.open(1).unwrap();
             all_is_back(&driver);
         }
@@ -153,8 +124,7 @@ fn a_streamed_model_gives_everything_back_with_leases_outliving_it() {
             let (device, driver) = host(64);
             let options = StreamOptions::new(8 * MIB);
             let model = Arc::clone(&content.model);
-            let streamed =
-                StreamedModel::load(&device, model, &content.grouping, options).unwrap();
+            let streamed = StreamedModel::load(&device, model, &content.grouping, options).unwrap();
             let gate = Gate::new(&device).unwrap();
             let compute = stream(&device);
             compute.wait_gate(&gate, 1).unwrap();
@@ -198,8 +168,6 @@ fn a_gate_that_goes_unopened_lets_everything_end() {
 fn an_idle_prefetcher_goes_back_whole() {
     ends(|| {
         let content = layers();
-        let things = parts(&content, None, 2);
-        drop(things);
         let rig = Rig::new(&content, Setup::ring(2 * content.largest()));
         let driver = Arc::clone(&rig.driver);
         drop(rig);

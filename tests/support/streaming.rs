@@ -108,8 +108,7 @@ impl Content {
         for (number, &size) in rest.iter().enumerate() {
             tensors.push((format!("rest{number}"), bytes_of(size)));
         }
-        let shapes: Vec<[u64; 1]> =
-            tensors.iter().map(|(_, bytes)| [bytes.len() as u64]).collect();
+        let shapes: Vec<[u64; 1]> = tensors.iter().map(|(_, bytes)| [bytes.len() as u64]).collect();
         let entries: Vec<_> = tensors
             .iter()
             .zip(&shapes)
