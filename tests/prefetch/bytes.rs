@@ -95,9 +95,9 @@ fn addresses_of_a_lease_lie_in_the_ring_and_are_aligned() {
         let mut low = u64::MAX;
         let mut high = 0;
         for _ in 0..3 {
-            for unit in 0..UNEQUAL.len() {
+            for (unit, tensors) in UNEQUAL.iter().enumerate() {
                 let lease = rig.prefetcher.acquire(unit, &rig.stream).unwrap();
-                assert_eq!(lease.tensors().len(), UNEQUAL[unit].len());
+                assert_eq!(lease.tensors().len(), tensors.len());
                 for tensor in lease.tensors() {
                     assert_eq!(tensor.ptr.0 % 256, 0, "{}", tensor.name);
                     low = low.min(tensor.ptr.0);
