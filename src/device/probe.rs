@@ -31,7 +31,7 @@ pub(super) fn probe(vendor: &Vendor) -> String {
         // driver, which every GPU program on the machine loads the same way.
         match unsafe { Library::new(file) } {
             Ok(library) => return ask(vendor, file, library),
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failures.push(reason(&error)),
         }
     }
     format!(
@@ -50,14 +50,14 @@ fn ask(vendor: &Vendor, file: &str, library: Library) -> String {
         if let Some(symbol) = vendor.init {
             // SAFETY: both vendors' init take one unsigned and return a status integer.
             let init = unsafe { library.get::<unsafe extern "C" fn(u32) -> u32>(symbol) }
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| reason(&error))?;
             // SAFETY: 0 is the only flag value defined.
             check(vendor, "initialising", unsafe { init(0) })?;
         }
         for (symbol, out) in [(vendor.version, &mut version), (vendor.device_count, &mut devices)] {
             // SAFETY: both calls take a pointer to int and return a status integer.
             let query = unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> u32>(symbol) }
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| reason(&error))?;
             // SAFETY: `out` is a live int.
             check(vendor, "asking for devices", unsafe { query(out) })?;
         }
@@ -72,6 +72,11 @@ fn ask(vendor: &Vendor, file: &str, library: Library) -> String {
             vendor.name
         ),
     }
+}
+
+/// The loader's own words, which the error keeps as its source.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn check(vendor: &Vendor, doing: &str, status: u32) -> Result<(), String> {

@@ -2,27 +2,86 @@
 //! which may block. Started at first use; jobs that are still queued when the process ends are
 //! left to the operating system, so nothing is freed after a driver has shut down.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-type Job = Box<dyn FnOnce() + Send>;
+use super::handles::Event;
+use crate::base::Result;
 
-/// Hands `job` to the reaper thread. Never blocks. If the thread cannot be started the job is
-/// dropped unrun, which leaks what it would have freed: the lesser evil inside a `Drop`.
-pub(crate) fn reap(job: impl FnOnce() + Send + 'static) {
+/// How often events of waiting jobs are asked, while there are such jobs.
+const ASK_EVERY: Duration = Duration::from_millis(1);
+
+/// How often a driver may refuse to answer for a job's events before its device counts as lost.
+const REFUSALS: u32 = 100;
+
+/// Something to do once nothing on a device stands in its way.
+struct Job {
+    after: Vec<Arc<Event>>,
+    refusals: u32,
+    run: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+/// Hands `run` to the reaper thread, which runs it once all of `after` are reached, or with an
+/// error once they cannot be asked any more. Never blocks, and a job that waits holds up no
+/// other. If the thread cannot be started jobs are dropped unrun: what they would have freed is
+/// leaked, the lesser evil inside a `Drop`.
+pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send + 'static) {
     static REAPER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
-        let (sender, jobs) = crossbeam_channel::unbounded::<Job>();
+        let (sender, jobs) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("riverbed-reaper".into())
-            .spawn(move || jobs.into_iter().for_each(|job| job()))
+            .spawn(move || work(&jobs))
             .inspect_err(|error| tracing::error!(%error, "no reaper thread: memory will leak"))
             .ok()
             .map(|_| sender)
     });
     if let Some(reaper) = reaper {
         // It fails only if the thread died, and then there is nobody left to tell.
-        let _ = reaper.send(Box::new(job));
+        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run) });
+    }
+}
+
+fn work(jobs: &Receiver<Job>) {
+    let mut waiting: Vec<Job> = Vec::new();
+    loop {
+        let next = if waiting.is_empty() {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            jobs.recv_timeout(ASK_EVERY)
+        };
+        match next {
+            Ok(job) => waiting.push(job),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for mut job in std::mem::take(&mut waiting) {
+            match job.still_waits() {
+                Ok(true) => waiting.push(job),
+                Ok(false) => (job.run)(Ok(())),
+                Err(_) if job.refusals < REFUSALS => {
+                    job.refusals += 1;
+                    waiting.push(job);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a lost device's memory is left alone");
+                    (job.run)(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Job {
+    fn still_waits(&mut self) -> Result<bool> {
+        while let Some(event) = self.after.last() {
+            if !event.query()? {
+                return Ok(true);
+            }
+            self.after.pop();
+        }
+        Ok(false)
     }
 }

@@ -198,11 +198,10 @@ impl Ledger {
         self.totals
     }
 
-    /// The largest free block a stream could be given, in bytes.
+    /// The largest free block of a class and stream, in bytes.
     #[must_use]
-    pub fn largest_free_bytes(&self, stream: u64) -> u64 {
-        let of_stream = self.free.iter().filter(|key| key.1 == stream);
-        of_stream.map(|key| key.2).max().unwrap_or(0)
+    pub fn largest_free_bytes(&self, class: u8, stream: u64) -> u64 {
+        self.fits(class, stream, 0).last().map_or(0, |id| self[id].bytes)
     }
 
     /// Every active and retired block.

@@ -241,23 +241,19 @@ impl Drop for Shared {
         let mailbox =
             std::mem::take(self.mailbox.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut core = std::mem::take(self.core.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (address, uses) in mailbox {
+            if let Some(id) = core.ledger.at(address) {
+                core.ledger.retire(id);
+                core.retired.retire(id, &uses, &self.events);
+            }
+        }
+        let (waiting, pending) = core.retired.take_waiting();
         let device = self.device.clone();
-        let events = EventPool::new(&device);
-        reap(move || {
-            for (address, uses) in mailbox {
-                if let Some(id) = core.ledger.at(address) {
-                    core.ledger.retire(id);
-                    core.retired.retire(id, &uses, &events);
-                }
+        reap(pending, move |reached| {
+            if reached.is_err() {
+                return;
             }
-            for event in core.retired.pending() {
-                if event.synchronize().is_err() {
-                    return; // A lost device: what it may still touch is left alone.
-                }
-            }
-            let mut done = Vec::new();
-            core.retired.poll(&events, |id| done.push(id));
-            for id in done {
+            for id in waiting {
                 core.ledger.give_back(id, 0);
             }
             for id in core.ledger.releasable(0) {

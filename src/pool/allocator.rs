@@ -8,7 +8,7 @@ use super::buffer::Buffer;
 use super::core::{Core, Freed};
 use super::ladder::Placement;
 use super::stats::Stats;
-use crate::base::{Error, Result, lock};
+use crate::base::{DeviceError, Error, Result, lock};
 use crate::conf::Conf;
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
@@ -264,7 +264,8 @@ impl Allocator {
     /// in the background.
     ///
     /// # Errors
-    /// Blocks are still alive; the allocator then goes on as before.
+    /// Blocks are still alive, and the allocator then goes on as before; the driver did not take
+    /// everything back.
     pub fn close(self) -> Result<()> {
         let live = self.stats().allocation.current;
         if live > 0 {
@@ -279,7 +280,15 @@ impl Allocator {
             event.synchronize()?;
         }
         self.trim();
-        drop(self.0.wait_released(self.0.enter()));
+        let kept_bytes = self.0.wait_released(self.0.enter()).reserved_bytes();
+        if kept_bytes > 0 {
+            return Err(Error::Device(DeviceError {
+                device: self.0.device.info().name.clone(),
+                call: "free",
+                status: DeviceError::UNKNOWN,
+                text: format!("{kept_bytes} bytes were not taken back"),
+            }));
+        }
         Ok(())
     }
 

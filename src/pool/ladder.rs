@@ -31,7 +31,9 @@ impl Shared {
     ) -> Result<DevicePtr> {
         self.device.same_as(stream.device(), "stream")?;
         let mut core = self.enter();
-        let (request, segment_bytes) = self.request(&core, bytes, stream, placement)?;
+        let Some((request, segment_bytes)) = self.request(&core, bytes, stream, placement) else {
+            return Err(self.refuse(&mut core, bytes, bytes, stream));
+        };
         let reuse = |core: &mut Core| match placement {
             Placement::Policy => core.reuse(&request),
             Placement::Dedicated => None,
@@ -40,7 +42,9 @@ impl Shared {
             return Ok(ptr);
         }
         let mut tried = vec!["cached blocks".to_string()];
-        self.refuse_impossible(&mut core, &request, segment_bytes)?;
+        if segment_bytes > self.most_bytes() {
+            return Err(self.refuse(&mut core, bytes, segment_bytes, stream));
+        }
         if self.conf.throw_on_cudamalloc_oom && self.is_over_limit(&core, segment_bytes) {
             core.stats.num_oom_rejections += 1;
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
@@ -95,42 +99,44 @@ impl Shared {
         Err(self.out_of_memory(&mut core, &request, segment_bytes, tried))
     }
 
+    /// The request as the policy sizes it, with the segment it needs; `None` if too large to
+    /// be counted.
     fn request(
         &self,
         core: &Core,
         bytes: u64,
         stream: &Stream,
         placement: Placement,
-    ) -> Result<(Request, u64)> {
+    ) -> Option<(Request, u64)> {
         let key = StreamKey::of(stream).raw();
-        let sized = match placement {
+        let granularity = self.device.info().granularity_bytes;
+        match placement {
             Placement::Policy => core.policy.request(bytes, key).map(|request| {
-                let segment_bytes = core.policy.segment_bytes(&request);
-                (request, segment_bytes)
+                // What the device really takes counts against the limit.
+                let wanted_bytes = core.policy.segment_bytes(&request);
+                (request, align_up(wanted_bytes, granularity).unwrap_or(u64::MAX))
             }),
-            Placement::Dedicated => {
-                let segment_bytes = align_up(bytes, self.device.info().granularity_bytes);
-                segment_bytes.map(|block_bytes| {
-                    let request =
-                        Request { requested_bytes: bytes, block_bytes, class: 0, stream: key };
-                    (request, block_bytes)
-                })
-            }
-        };
-        sized.ok_or_else(|| self.too_large(bytes, bytes))
+            Placement::Dedicated => align_up(bytes, granularity).map(|block_bytes| {
+                let request =
+                    Request { requested_bytes: bytes, block_bytes, class: 0, stream: key };
+                (request, block_bytes)
+            }),
+        }
     }
 
-    fn refuse_impossible(
-        &self,
-        core: &mut Core,
-        request: &Request,
-        segment_bytes: u64,
-    ) -> Result<()> {
-        if segment_bytes <= self.most_bytes() {
-            return Ok(());
-        }
+    /// The error for a request that no freeing could serve, counted and shown.
+    #[cold]
+    fn refuse(&self, core: &mut Core, bytes: u64, segment_bytes: u64, stream: &Stream) -> Error {
         core.stats.num_ooms += 1;
-        Err(self.too_large(request.requested_bytes, segment_bytes))
+        self.note_failure(core, bytes, StreamKey::of(stream).raw());
+        self.too_large(bytes, segment_bytes)
+    }
+
+    /// Shows a failed request to the recorder; gives what the device has free.
+    fn note_failure(&self, core: &Core, requested_bytes: u64, stream: u64) -> u64 {
+        let device_free_bytes = self.device.memory().map_or(0, |memory| memory.free_bytes);
+        core.note(|| TraceEvent::OutOfMemory { requested_bytes, device_free_bytes, stream });
+        device_free_bytes
     }
 
     fn too_large(&self, requested_bytes: u64, segment_bytes: u64) -> Error {
@@ -192,12 +198,7 @@ impl Shared {
     ) -> Error {
         core.stats.num_ooms += 1;
         let totals = core.ledger.totals();
-        let device_free_bytes = self.device.memory().map_or(0, |memory| memory.free_bytes);
-        core.note(|| TraceEvent::OutOfMemory {
-            requested_bytes: request.requested_bytes,
-            device_free_bytes,
-            stream: request.stream,
-        });
+        let device_free_bytes = self.note_failure(core, request.requested_bytes, request.stream);
         Error::OutOfMemory(Box::new(OutOfMemory {
             device: self.device.info().name.clone(),
             requested_bytes: request.requested_bytes,
@@ -206,7 +207,7 @@ impl Shared {
             reserved_bytes: core.reserved_bytes(),
             active_bytes: totals.active_bytes,
             retired_bytes: totals.retired_bytes,
-            largest_free_bytes: core.ledger.largest_free_bytes(request.stream),
+            largest_free_bytes: core.ledger.largest_free_bytes(request.class, request.stream),
             device_free_bytes,
             tried,
         }))

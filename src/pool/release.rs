@@ -1,6 +1,6 @@
 //! Giving segments back to the driver. A free block may still be in use by the work its stream
 //! was given before it was freed, so the stream is waited for first: without the lock, so that
-//! nobody else waits, and on the reaper thread where a `Drop` began it.
+//! nobody else waits, and by the reaper thread where a `Drop` began it.
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, MutexGuard};
@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard};
 use super::allocator::Shared;
 use super::core::{Core, Detached};
 use crate::base::lock;
-use crate::device::{Device, Stream, reap};
+use crate::device::{Device, Event, Stream, reap};
 use crate::ledger::SegmentId;
 
 impl Shared {
@@ -24,21 +24,68 @@ impl Shared {
             return core;
         }
         drop(core);
-        self.free_detached(detached);
+        let mut waited: Vec<Stream> = Vec::new();
+        let (quiet, busy) = detached.into_iter().partition(|segment| {
+            if waited.contains(&segment.stream) {
+                return true;
+            }
+            let reached = segment.stream.synchronize();
+            if let Err(error) = &reached {
+                tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
+            } else {
+                waited.push(segment.stream.clone());
+            }
+            reached.is_ok()
+        });
+        self.free_detached(quiet, busy);
         self.enter()
     }
 
     /// Gives dedicated segments that are out of use to the reaper. Never blocks.
     pub(super) fn reap_dedicated(self: &Arc<Self>, core: &mut Core) {
         let detached = core.detach(core.finished_dedicated());
-        if !detached.is_empty() {
-            let shared = Arc::clone(self);
-            reap(move || shared.free_detached(detached));
+        if detached.is_empty() {
+            return;
         }
+        let (after, marked, unmarked) = self.mark_ends(detached);
+        for segment in unmarked {
+            core.keep(segment);
+        }
+        let shared = Arc::clone(self);
+        reap(after, move |reached| match reached {
+            Ok(()) => shared.free_detached(marked, Vec::new()),
+            Err(_) => shared.free_detached(Vec::new(), marked),
+        });
     }
 
-    fn free_detached(&self, detached: Vec<Detached>) {
-        let outcomes = free_after_streams(&self.device, detached);
+    /// Marks the present end of each segment's stream: the marks, the segments they are of, and
+    /// those of streams that could not be marked.
+    fn mark_ends(
+        &self,
+        detached: Vec<Detached>,
+    ) -> (Vec<Arc<Event>>, Vec<Detached>, Vec<Detached>) {
+        let mut ends: Vec<(Stream, Arc<Event>)> = Vec::new();
+        let (marked, unmarked) = detached.into_iter().partition(|segment| {
+            if ends.iter().any(|(stream, _)| *stream == segment.stream) {
+                return true;
+            }
+            let end = self.events.record(&segment.stream);
+            match end {
+                Ok(end) => ends.push((segment.stream.clone(), Arc::new(end))),
+                Err(error) => {
+                    tracing::warn!(%error, "a stream cannot be marked: its memory is kept");
+                    return false;
+                }
+            }
+            true
+        });
+        (ends.into_iter().map(|(_, end)| end).collect(), marked, unmarked)
+    }
+
+    /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
+    /// to the ledger.
+    fn free_detached(&self, detached: Vec<Detached>, kept: Vec<Detached>) {
+        let outcomes = free_segments(&self.device, detached);
         let mut core = lock(&self.core);
         for (segment, freed) in outcomes {
             if freed {
@@ -47,24 +94,19 @@ impl Shared {
                 core.keep(segment);
             }
         }
+        for segment in kept {
+            core.keep(segment);
+        }
         self.released.notify_all();
     }
 }
 
-/// Waits for the segments' streams and frees the segments; tells of each whether it was freed.
-fn free_after_streams(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
-    let mut waited: Vec<Stream> = Vec::new();
+/// Frees segments nobody uses any more; tells of each whether the driver took it.
+fn free_segments(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
     let free = |segment: Detached| {
-        if !waited.contains(&segment.stream) {
-            if let Err(error) = segment.stream.synchronize() {
-                tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
-                return (segment, false);
-            }
-            waited.push(segment.stream.clone());
-        }
         // SAFETY: the segment came from `alloc`, left the ledger as one free block, and the
-        // stream it belongs to has run everything; other streams' uses ended before the block
-        // became free.
+        // stream it belongs to has run everything it was given by then; other streams' uses
+        // ended before the block became free.
         let freed = unsafe { device.driver().free(segment.ptr) };
         if let Err(error) = &freed {
             tracing::warn!(%error, "the driver did not take a segment back");
@@ -92,14 +134,13 @@ impl Drop for Shared {
         }
         let releasable = core.releasable();
         let detached = core.detach(releasable);
-        if !detached.is_empty() {
-            let device = self.device.clone();
-            reap(move || match pending.iter().try_for_each(|event| event.synchronize()) {
-                Ok(()) => drop(free_after_streams(&device, detached)),
-                Err(error) => {
-                    tracing::warn!(%error, "streams cannot be waited for: their memory is kept");
-                }
-            });
-        }
+        drop(core);
+        let (ends, marked, _) = self.mark_ends(detached);
+        let device = self.device.clone();
+        reap(pending.into_iter().chain(ends).collect(), move |reached| {
+            if reached.is_ok() {
+                free_segments(&device, marked);
+            }
+        });
     }
 }
