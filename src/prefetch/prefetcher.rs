@@ -159,7 +159,7 @@ impl Shared {
 
     fn take_back(&self, ring: &mut Ring) {
         for (unit, end) in std::mem::take(&mut *lock(&self.returned)) {
-            ring.give_back(unit, end);
+            ring.give_back(unit, end, &self.events);
         }
     }
 

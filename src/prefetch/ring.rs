@@ -136,10 +136,15 @@ impl Ring {
     }
 
     /// Takes a lease of `unit` back; `end` is the end of what it was used for.
-    pub(super) fn give_back(&mut self, unit: usize, end: Event) {
+    pub(super) fn give_back(&mut self, unit: usize, end: Event, events: &EventPool) {
         let Some(entry) = self.units.get_mut(unit).and_then(|unit| unit.entry.as_mut()) else {
             return;
         };
+        // A unit that is never evicted would else gather an event with every lease. What the
+        // driver cannot tell of counts as still in use.
+        for over in entry.uses.extract_if(.., |used| used.query().unwrap_or(false)) {
+            events.give_back(over);
+        }
         entry.uses.push(end);
         entry.hold = match entry.hold {
             Hold::Leased(leases) if leases > 1 => Hold::Leased(leases - 1),
@@ -230,6 +235,8 @@ impl Ring {
         for other in evicted {
             self.retire(other, events)?;
         }
+        // A home that could not be read is of no use: it would fail every later load too.
+        self.units[unit].home.take_if(|home| home.status().check().is_err());
         if self.options.keep_in_ram && self.units[unit].home.is_none() {
             self.units[unit].home = self.loader.home(&layout).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no pinned memory to keep a unit in");

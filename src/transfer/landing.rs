@@ -36,7 +36,8 @@ impl Landing {
     /// Lets the stream have `turn`, filled or failed.
     pub(super) fn open(&self, turn: u64) {
         self.turns.set_filled(turn);
-        if let Err(error) = self.gate.open(turn) {
+        // Once more if refused: a gate that stays shut would hold the copy stream for ever.
+        if let Err(error) = self.gate.open(turn).or_else(|_| self.gate.open(turn)) {
             tracing::error!(%error, "a gate did not open: the copy stream is stuck");
         }
     }

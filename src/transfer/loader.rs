@@ -82,8 +82,13 @@ impl Loader {
     ) -> Result<Self> {
         let stream = Stream::new(device, Priority::Normal)?;
         let slots = options.slots.max(2);
-        let affordable = pinned.budget().bytes / slots as u64 / MIN_CHUNK_BYTES * MIN_CHUNK_BYTES;
-        let chunk_bytes = options.chunk_bytes.min(affordable);
+        let affordable = |bytes: u64| bytes / slots as u64 / MIN_CHUNK_BYTES * MIN_CHUNK_BYTES;
+        // A part of a tight budget stays for others, unless nothing else would do.
+        let budget_bytes = pinned.budget().bytes;
+        let chunk_bytes = match affordable(budget_bytes - budget_bytes / 8) {
+            0 => affordable(budget_bytes),
+            chunk_bytes => chunk_bytes.min(options.chunk_bytes),
+        };
         if chunk_bytes < MIN_CHUNK_BYTES {
             return Err(Error::PinnedBudget {
                 requested_bytes: slots as u64 * MIN_CHUNK_BYTES,

@@ -9,6 +9,7 @@ mod model_path;
 mod stream;
 mod text;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         Err(Failure::Usage(message)) => (2, message),
         Err(Failure::Interrupted(message)) => (130, message),
     };
-    eprintln!("error: {message}");
+    // `eprintln!` would panic where nobody reads any more.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(code)
 }

@@ -44,6 +44,11 @@ impl Expected {
         })
     }
 
+    /// Whether [`finish`](Self::finish) would not wait.
+    pub(super) fn is_done(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Waits for the result.
     pub(super) fn finish(self) -> Result<Vec<u64>> {
         self.0.join().unwrap_or(Err(riverbed::Error::Cancelled))

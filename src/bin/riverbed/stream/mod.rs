@@ -6,6 +6,7 @@ mod meter;
 mod parts;
 mod report;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +74,8 @@ fn parse_ms(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let interrupted = catch_interrupts()?;
+    let loading = Arc::new(AtomicBool::new(true));
+    let interrupted = catch_interrupts(Arc::clone(&loading))?;
     let device = Device::open(&args.device)?;
     let mut conf = Conf::from_env(Pytorch::Ignore)?;
     if let Some(text) = &args.conf {
@@ -91,6 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     options.conf = conf;
     options.prefetch.depth = args.prefetch;
     let streamed = StreamedModel::load(&device, Arc::clone(&model), &grouping, options)?;
+    loading.store(false, Ordering::Relaxed);
     let settings =
         job::Settings { passes: args.passes, layer_ns: (args.layer_ms * 1e6) as u64, interrupted };
     let outcome = job::run(&device, &streamed, &settings)?;
@@ -109,11 +112,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set.
-fn catch_interrupts() -> Result<Arc<AtomicBool>, Failure> {
+/// A flag that Ctrl-C, SIGTERM and SIGHUP set. While `loading` is set nobody looks at it, and
+/// nothing has to be brought to an end: then they end the process themselves.
+fn catch_interrupts(loading: Arc<AtomicBool>) -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&flag);
-    ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))
+    let handler = move || {
+        raised.store(true, Ordering::Relaxed);
+        if loading.load(Ordering::Relaxed) {
+            let _ = writeln!(std::io::stderr(), "error: interrupted while loading");
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(handler)
         .map_err(|error| Failure::Failed(format!("cannot watch for Ctrl-C: {error}")))?;
     Ok(flag)
 }

@@ -1,0 +1,53 @@
+//! `riverbed conf`.
+
+use super::process::{Place, fail, json, succeed};
+use super::streaming::assert_says;
+
+#[test]
+fn a_string_is_explained_key_by_key() {
+    let text = succeed(&["conf", "max_split_size_mb:64,garbage_collection_threshold:0.8"]);
+    assert_says(&text, &["KEY", "VALUE", "max_split_size_mb", "64", "0.8", "WHAT IT DOES"]);
+    let value = json(&["conf", "--json", "max_split_size_mb:64"]);
+    assert_eq!(value["conf"], "max_split_size_mb:64");
+    let options = value["options"].as_array().unwrap();
+    let option = options.iter().find(|option| option["key"] == "max_split_size_mb").unwrap();
+    assert_eq!(option["value"], "64");
+    assert!(options.len() > 10);
+}
+
+#[test]
+fn a_string_of_defaults_prints_all_keys() {
+    let value = json(&["conf", "--json"]);
+    assert_eq!(value["conf"], "");
+    let text = succeed(&["conf"]);
+    for option in value["options"].as_array().unwrap() {
+        assert_says(&text, &[option["key"].as_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_wrong_string_is_wrong_usage_and_names_key_value_and_range() {
+    let key = "garbage_collection_threshold";
+    fail(&["conf", &format!("{key}:1.5")], 2, &[key, "1.5", "0"]);
+    fail(&["conf", "max_split_size_mb:few"], 2, &["max_split_size_mb", "few"]);
+    fail(&["conf", "max_split_sise_mb:64"], 2, &["max_split_sise_mb", "max_split_size_mb"]);
+    fail(&["conf", "--json", "max_split_size_mb"], 2, &["max_split_size_mb"]);
+}
+
+#[test]
+fn the_environment_counts_below_the_string_and_pytorchs_only_on_request() {
+    let place = Place::new();
+    let conf = |arguments: &[&str], variable: &str, value: &str| {
+        let output = place.command(arguments).env(variable, value).output().unwrap();
+        assert!(output.status.success());
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        value["conf"].as_str().unwrap().to_owned()
+    };
+    let (own, theirs) = ("RIVERBED_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF");
+    assert_eq!(conf(&["conf", "--json"], own, "max_split_size_mb:64"), "max_split_size_mb:64");
+    let both = ["conf", "--json", "max_split_size_mb:128"];
+    assert_eq!(conf(&both, own, "max_split_size_mb:64"), "max_split_size_mb:128");
+    assert_eq!(conf(&["conf", "--json"], theirs, "max_split_size_mb:64"), "");
+    let asked = ["conf", "--json", "--pytorch-env"];
+    assert_eq!(conf(&asked, theirs, "max_split_size_mb:64"), "max_split_size_mb:64");
+}

@@ -1,0 +1,13 @@
+//! The binary as its users meet it: what it prints, how it ends, what it leaves behind.
+
+mod conf;
+mod devices;
+mod ends;
+#[path = "../support/model_files.rs"]
+mod model_files;
+mod models;
+mod process;
+mod real;
+mod refusals;
+#[path = "../support/streaming.rs"]
+mod streaming;

@@ -1,0 +1,15 @@
+//! The weight ring: right bytes for every shape and setting, no waiting host, and no failure
+//! that hangs, lies or leaks.
+
+mod bytes;
+mod failures;
+mod faults;
+mod held;
+#[path = "../support/model_files.rs"]
+mod model_files;
+mod steady;
+#[path = "../support/streaming.rs"]
+mod streaming;
+mod teardown;
+mod threads;
+mod waiting;
