@@ -79,14 +79,30 @@ impl<T: Pod> Buffer<T> {
 
     /// Makes `stream` wait, on the device, for what was last enqueued on this buffer, and notes
     /// the use, so that the memory is not given to anyone before `stream` is done with it. Call
-    /// it before enqueueing work by address. Costs nothing while one stream uses the buffer; one
-    /// event record and one wait at each change. Never blocks.
+    /// it before enqueueing work by address; other threads that enqueue on the same buffer
+    /// between the two are the caller's to keep away. Costs nothing while one stream uses the
+    /// buffer; one event record and one wait at each change. Never blocks.
     ///
     /// # Errors
     /// A stream of another device; what the driver says.
     pub fn use_on(&self, stream: &Stream) -> Result<()> {
+        self.in_order(stream, || Ok(()))
+    }
+
+    /// As [`use_on`](Self::use_on), with the work itself: `enqueue` puts it on `stream` before
+    /// any other operation of this buffer can come between.
+    pub(crate) fn in_order<R>(
+        &self,
+        stream: &Stream,
+        enqueue: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
         self.home.device().same_as(stream.device(), "stream")?;
         let mut uses = lock(&self.uses);
+        self.order(&mut uses, stream)?;
+        enqueue()
+    }
+
+    fn order(&self, uses: &mut Uses, stream: &Stream) -> Result<()> {
         if uses.last == *stream {
             return Ok(());
         }
@@ -118,11 +134,12 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// As [`use_on`](Self::use_on).
     pub fn fill(&self, value: u8, stream: &Stream) -> Result<()> {
-        self.use_on(stream)?;
         let kernel = Kernel::Fill { dst: self.ptr, bytes: self.size_bytes(), value };
-        // SAFETY: the range is this buffer's own. `use_on` ordered `stream` after all earlier
-        // operations, and the block is not reused before `stream` is done with it.
-        Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+        self.in_order(stream, || {
+            // SAFETY: the range is this buffer's own. `stream` is ordered after all earlier
+            // operations, and the block is not reused before `stream` is done with it.
+            Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+        })
     }
 }
 
@@ -148,16 +165,20 @@ impl Buffer<u8> {
                 format!("the buffer has {} bytes, the sums {} slots", self.len, out.len()),
             ));
         }
-        self.use_on(stream)?;
-        out.use_on(stream)?;
         let kernel = Kernel::Checksum {
             src: self.ptr.offset(offset),
             bytes,
             out: out.ptr.offset(8 * slot as u64),
         };
-        // SAFETY: both ranges lie in these buffers by the check above. `use_on` ordered `stream`
-        // after their earlier operations, and neither block is reused before `stream` is done.
-        Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+        // Locks nest bytes before sums, here and everywhere.
+        self.in_order(stream, || {
+            out.in_order(stream, || {
+                // SAFETY: both ranges lie in these buffers by the check above. `stream` is
+                // ordered after their earlier operations, and neither block is reused before
+                // `stream` is done.
+                Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
+            })
+        })
     }
 }
 

@@ -135,11 +135,17 @@ impl Drop for Shared {
         let releasable = core.releasable();
         let detached = core.detach(releasable);
         drop(core);
-        let (ends, marked, _) = self.mark_ends(detached);
+        // Nobody will ask again, so what is refused here is tried once more at once.
+        let (ends, mut marked, unmarked) = self.mark_ends(detached);
+        let (more_ends, more, _) = self.mark_ends(unmarked);
+        marked.extend(more);
+        let after = pending.into_iter().chain(ends).chain(more_ends).collect();
         let device = self.device.clone();
-        reap(pending.into_iter().chain(ends).collect(), move |reached| {
+        reap(after, move |reached| {
             if reached.is_ok() {
-                free_segments(&device, marked);
+                let outcomes = free_segments(&device, marked);
+                let refused = outcomes.into_iter().filter(|(_, freed)| !freed);
+                free_segments(&device, refused.map(|(segment, _)| segment).collect());
             }
         });
     }

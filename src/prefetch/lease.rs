@@ -62,13 +62,17 @@ impl Lease {
         if slot >= out.len() {
             return Err(Error::invalid("slot", slot, format!("there are {}", out.len())));
         }
-        out.use_on(&self.stream)?;
-        let out = out.ptr().offset(8 * slot as u64);
-        let kernel = Kernel::Checksum { src: tensor.ptr, bytes: tensor.len_bytes, out };
-        // SAFETY: the tensor lies in the leased place, which keeps its content until this
-        // stream has run what is enqueued while the lease lives. The slot lies in `out`, which
-        // `use_on` ordered and noted.
-        Ok(unsafe { self.stream.device().driver().launch(self.stream.id(), &kernel) }?)
+        let kernel = Kernel::Checksum {
+            src: tensor.ptr,
+            bytes: tensor.len_bytes,
+            out: out.ptr().offset(8 * slot as u64),
+        };
+        out.in_order(&self.stream, || {
+            // SAFETY: the tensor lies in the leased place, which keeps its content until this
+            // stream has run what is enqueued while the lease lives. The slot lies in `out`,
+            // which this stream is ordered for.
+            Ok(unsafe { self.stream.device().driver().launch(self.stream.id(), &kernel) }?)
+        })
     }
 
     /// Blocks until the weights are there, and shows them to the CPU. Counted apart, for this is

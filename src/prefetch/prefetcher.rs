@@ -67,9 +67,9 @@ impl Prefetcher {
         let copies = layouts.iter().map(|(_, layout)| loader.copies(layout)).sum::<usize>();
         loader.reserve(2 * copies)?;
         let events = EventPool::new(ring.allocator().device());
-        // Each unit has one entry at most, with an end of load and the end of a lease; and one
-        // event is in hand while it orders two streams.
-        events.reserve(2 * units.len() + 2)?;
+        // Each unit has one entry at most, with an end of load, the end of a lease, and perhaps
+        // the end of the lease before; and one event is in hand while it orders two streams.
+        events.reserve(3 * units.len() + 2)?;
         ring.record_use(loader.stream())?;
         Ok(Self(Arc::new(Shared {
             ring: Mutex::new(Ring::new(layouts, ring.ptr(), ring.size_bytes(), loader, options)),

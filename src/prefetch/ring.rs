@@ -157,6 +157,7 @@ impl Ring {
         if self.broken.is_some() {
             return;
         }
+        self.let_go_of_strays();
         for step in 1..=self.options.depth.min(self.units.len()) {
             let next = self.cursor + step;
             if next >= self.units.len() && !self.wraps {
@@ -177,6 +178,18 @@ impl Ring {
                     tracing::warn!(%error, unit = %self.units[unit].name, "loading ahead failed");
                     return;
                 }
+            }
+        }
+    }
+
+    /// What was loaded ahead for an order that was not kept makes room like what was used.
+    fn let_go_of_strays(&mut self) {
+        let (count, cursor, depth) = (self.units.len(), self.cursor, self.options.depth);
+        for (number, unit) in self.units.iter_mut().enumerate() {
+            let steps_ahead = (number + count - cursor) % count;
+            let stray = unit.entry.as_mut().filter(|_| steps_ahead > depth);
+            if let Some(entry) = stray.filter(|entry| entry.hold == Hold::Ahead) {
+                entry.hold = Hold::Spent;
             }
         }
     }

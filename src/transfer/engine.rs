@@ -86,14 +86,15 @@ impl Transfer {
     fn h2d<T: Pod>(&self, block: &PinnedBlock, buffer: &Buffer<T>, offset: u64) -> Result<()> {
         let bytes = block.len() as u64;
         check_range(buffer, offset, bytes)?;
-        buffer.use_on(&self.h2d)?;
         block.record_use(&self.h2d)?;
         let (dst, src) = (buffer.ptr().offset(offset), block.as_mut_ptr());
-        // SAFETY: the target lies in the buffer, ordered by `use_on` and not reused before this
-        // stream is done. The source is the block, owned or shared for reading by the `Pending`;
-        // if that is dropped early, the recorded use keeps the memory from anyone else.
-        unsafe { self.h2d.device().driver().copy_h2d(self.h2d.id(), dst, src, bytes) }?;
-        Ok(())
+        buffer.in_order(&self.h2d, || {
+            // SAFETY: the target lies in the buffer, which this stream is ordered for and which
+            // is not reused before it is done. The source is the block, owned or shared for
+            // reading by the `Pending`; if that is dropped early, the recorded use keeps the
+            // memory from anyone else.
+            Ok(unsafe { self.h2d.device().driver().copy_h2d(self.h2d.id(), dst, src, bytes) }?)
+        })
     }
 
     /// Copies from `offset` bytes into the buffer to the whole block, which comes back through
@@ -109,13 +110,15 @@ impl Transfer {
     ) -> Result<Pending<PinnedBlock>> {
         let bytes = block.len() as u64;
         check_range(buffer, offset, bytes)?;
-        buffer.use_on(&self.d2h)?;
         block.record_use(&self.d2h)?;
         let (dst, src) = (block.as_mut_ptr(), buffer.ptr().offset(offset));
-        // SAFETY: the source lies in the buffer, ordered by `use_on` and not reused before this
-        // stream is done. The target is the block, which the `Pending` owns: nobody can see it
-        // before `wait`, and its memory goes to nobody before the recorded use is over.
-        unsafe { self.d2h.device().driver().copy_d2h(self.d2h.id(), dst, src, bytes) }?;
+        buffer.in_order(&self.d2h, || {
+            // SAFETY: the source lies in the buffer, which this stream is ordered for and which
+            // is not reused before it is done. The target is the block, which the `Pending`
+            // owns: nobody can see it before `wait`, and its memory goes to nobody before the
+            // recorded use is over.
+            Ok(unsafe { self.d2h.device().driver().copy_d2h(self.d2h.id(), dst, src, bytes) }?)
+        })?;
         Ok(Pending::new(block, self.events.record(&self.d2h)?, &self.events))
     }
 

@@ -195,9 +195,11 @@ impl Loader {
             });
             if let Err(error) = copied.and_then(|()| landing.note_drained(&self.stream, turn)) {
                 // The driver is failing. What did reach the stream is waited for, so that the
-                // slot's next turn, if there is one, finds it unused.
-                self.stream.synchronize()?;
-                landing.set_drained(turn);
+                // slot's next turn finds it unused; if that fails too, there is no next turn.
+                match self.stream.synchronize() {
+                    Ok(()) => landing.set_drained(turn),
+                    Err(_) => self.cancel(),
+                }
                 return Err(error);
             }
         }
@@ -218,10 +220,12 @@ impl Loader {
             let expected = format!("it must hold {} bytes", layout.len_bytes);
             return Err(Error::invalid("buffer", buffer.size_bytes(), expected));
         }
-        buffer.use_on(&self.stream)?;
-        // SAFETY: the buffer holds the layout by the check, and by `use_on` it is ordered and
-        // outlives what this stream is given.
-        unsafe { self.load(buffer.ptr(), layout, None) }
+        let stream = self.stream.clone();
+        buffer.in_order(&stream, || {
+            // SAFETY: the buffer holds the layout by the check; this stream is ordered for it,
+            // and it outlives what the stream is given.
+            unsafe { self.load(buffer.ptr(), layout, None) }
+        })
     }
 
     /// # Safety

@@ -51,6 +51,7 @@ fn run(content: &Content, nth: u64, depth: usize, keep: bool) -> (bool, usize) {
         }
     }
     let struck = driver.faults().clear() == 0;
+
     drop((sums, compute, device));
     eventually("all device memory is given back", || {
         let memory = driver.memory().unwrap();
