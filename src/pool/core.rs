@@ -122,6 +122,7 @@ impl Core {
         self.stats.reserved_bytes.add(segment.bytes);
         self.stats.num_device_alloc += 1;
         let NewSegment { bytes, stream, .. } = segment;
+        tracing::debug!(bytes, stream, "took a segment");
         self.note(|| TraceEvent::SegmentAlloc { address, bytes, stream });
         Ok(block)
     }
@@ -239,6 +240,7 @@ impl Core {
         self.stats.num_device_free += 1;
         let stream = StreamKey::of(&segment.stream).raw();
         let (address, bytes) = (segment.ptr.0, segment.bytes);
+        tracing::debug!(bytes, stream, "gave a segment back");
         self.note(|| TraceEvent::SegmentFree { address, bytes, stream });
     }
 

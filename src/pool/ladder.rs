@@ -71,6 +71,7 @@ impl Shared {
             }
         }
 
+        tracing::debug!(bytes, reserved_bytes = core.reserved_bytes(), "waiting for streams");
         // The last rung. The host waits, without the lock: what the streams run may need it.
         core.stats.num_alloc_retries += 1;
         core.stats.num_sync_all_streams += 1;

@@ -271,6 +271,7 @@ impl Ring {
             uses: Vec::new(),
         });
         self.stats.loads += 1;
+        tracing::debug!(unit = %self.units[unit].name, offset, bytes = layout.len_bytes, "loading");
         Ok(true)
     }
 

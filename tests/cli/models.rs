@@ -149,3 +149,15 @@ fn a_model_is_found_by_its_name_among_the_fetched_ones() {
     assert_eq!(elsewhere.status.code(), Some(1));
     assert_says(&String::from_utf8(elsewhere.stderr).unwrap(), &["tiny"]);
 }
+
+#[test]
+fn a_model_with_no_known_layers_can_still_be_inspected() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("odd.safetensors");
+    let bytes = safetensors(&[("a.w", "U8", &[3], &[1, 2, 3]), ("b.w", "U8", &[1], &[4])]);
+    std::fs::write(&file, bytes).unwrap();
+    let report = json(&["inspect", path(&file), "--json"]);
+    assert_eq!(report["layers"].as_array().unwrap().len(), 0);
+    assert_eq!(report["rest"].as_array().unwrap().len(), 2);
+    assert_says(&succeed(&["inspect", path(&file)]), &["a.w", "--layers"]);
+}

@@ -65,10 +65,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::open(resolve(&args.model))?;
     let grouping = match &args.layers {
         Some(pattern) => Grouping::by_pattern(&model, pattern)?,
-        None => Grouping::by_preset(&model)?,
+        // A model whose layers nobody knows can still be looked at.
+        None => Grouping::by_preset(&model).unwrap_or_else(|_| ungrouped(&model)),
     };
     let report = report(&model, &grouping, args.tensors);
     if args.json { print_json(&report) } else { print(&for_people(&report)) }
+}
+
+/// Every tensor by itself, in no layer.
+fn ungrouped(model: &Model) -> Grouping {
+    let tensors = model.tensors().iter().enumerate();
+    let rest = tensors.map(|(at, tensor)| Unit {
+        name: tensor.name.clone(),
+        tensors: vec![at],
+        bytes: tensor.len_bytes,
+    });
+    Grouping { layers: Vec::new(), rest: rest.collect() }
 }
 
 fn report(model: &Model, grouping: &Grouping, with_tensors: bool) -> Report {
@@ -137,6 +149,9 @@ fn for_people(report: &Report) -> String {
         }));
     }
     text.push_str(&table(&rows, &[2, 3]));
+    if report.layers.is_empty() {
+        text.push_str("\nno layers found: name their prefix with --layers 'layers.{i}.'\n");
+    }
     if let Some(tensors) = &report.tensors {
         let mut rows = vec![["TENSOR", "DTYPE", "SHAPE", "BYTES"].map(String::from).to_vec()];
         rows.extend(tensors.iter().map(|tensor| {

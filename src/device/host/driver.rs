@@ -10,6 +10,7 @@ use super::link::Link;
 use super::pinned::PinnedRanges;
 use super::spec::{HostSpec, PAGE_BYTES};
 use super::sync::{EventState, GateState, Mark};
+use super::table::Table;
 use super::worker::{Address, Op, Queue};
 use crate::base::{DeviceError, Error, GIB, Result, lock};
 use crate::device::calls::{Call, CallCounts};
@@ -38,33 +39,6 @@ pub struct HostDriver {
 struct Memory {
     arena: Mutex<Arena>,
     pinned: Mutex<PinnedRanges>,
-}
-
-/// Live handles of one kind; a handle is an index above [`FIRST_HANDLE`].
-#[derive(Debug)]
-struct Table<T>(Mutex<slab::Slab<Arc<T>>>);
-
-/// Smaller stream handles name default streams on CUDA and HIP; they are kept free here too.
-const FIRST_HANDLE: usize = 16;
-
-impl<T> Table<T> {
-    fn new() -> Self {
-        Self(Mutex::new(slab::Slab::new()))
-    }
-
-    fn insert(&self, entry: Arc<T>) -> u64 {
-        (lock(&self.0).insert(entry) + FIRST_HANDLE) as u64
-    }
-
-    fn get(&self, handle: u64) -> Result<Arc<T>, Status> {
-        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
-        lock(&self.0).get(index).cloned().ok_or(DeviceError::INVALID_HANDLE)
-    }
-
-    fn remove(&self, handle: u64) -> Result<Arc<T>, Status> {
-        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
-        lock(&self.0).try_remove(index).ok_or(DeviceError::INVALID_HANDLE)
-    }
 }
 
 impl HostDriver {
@@ -411,12 +385,8 @@ impl Driver for HostDriver {
 impl Drop for HostDriver {
     fn drop(&mut self) {
         // Handles that were never given up: let everybody through and every worker end.
-        for (_, gate) in lock(&self.gates.0).iter() {
-            gate.open(u64::MAX);
-        }
-        for (_, queue) in lock(&self.streams.0).iter() {
-            queue.push(Op::End);
-        }
+        self.gates.for_each(|gate| gate.open(u64::MAX));
+        self.streams.for_each(|queue| queue.push(Op::End));
     }
 }
 

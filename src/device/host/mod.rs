@@ -12,6 +12,7 @@ mod link;
 mod pinned;
 mod spec;
 mod sync;
+mod table;
 mod worker;
 
 pub use driver::HostDriver;

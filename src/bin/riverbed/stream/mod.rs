@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let settings =
         job::Settings { passes: args.passes, layer_ns: (args.layer_ms * 1e6) as u64, interrupted };
     let outcome = job::run(&device, &streamed, &settings)?;
-    let report = report::Report::new(args.vram, &device, &streamed, &outcome);
+    let report = report::Report::new(&device, &streamed, &outcome);
     if args.json {
         print_json(&report)?;
     } else {

@@ -44,12 +44,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        limit_bytes: u64,
-        device: &Device,
-        streamed: &StreamedModel,
-        outcome: &Outcome,
-    ) -> Self {
+    pub(super) fn new(device: &Device, streamed: &StreamedModel, outcome: &Outcome) -> Self {
         let seconds = |ns: u64| ns as f64 / 1e9;
         let passes = &outcome.passes;
         let steady = passes.get(1..).unwrap_or_default();
@@ -67,7 +62,7 @@ impl Report {
             layers: streamed.units().len(),
             passes: passes.len(),
             prefetch_depth_units: streamed.prefetcher().depth(),
-            limit_bytes,
+            limit_bytes: streamed.allocator().limit_bytes().unwrap_or(u64::MAX),
             peak_reserved_bytes: streamed.allocator().stats().reserved_bytes.peak,
             resident_bytes: streamed.placement().resident_bytes,
             ring_bytes: streamed.placement().ring_bytes,
