@@ -192,6 +192,12 @@ impl Ledger {
         self.segments.iter().map(|(_, segment)| segment.class).collect()
     }
 
+    /// A block, if there is one of that name.
+    #[must_use]
+    pub fn get(&self, id: BlockId) -> Option<&Block> {
+        self.blocks.get(id.0)
+    }
+
     /// Sums over all segments.
     #[must_use]
     pub fn totals(&self) -> Totals {

@@ -11,7 +11,8 @@ pub struct Request {
     pub requested_bytes: u64,
     /// What a block for it takes.
     pub block_bytes: u64,
-    /// The class of segments that serve it; blocks of different classes never mix.
+    /// The class of segments that serve it; blocks of different classes never mix. 254 and 255
+    /// are the pool's own.
     pub class: u8,
     /// The key of the asking stream.
     pub stream: u64,
@@ -35,7 +36,8 @@ pub struct Pressure {
     pub limit_bytes: u64,
 }
 
-/// Decides where requests are placed. Called with the allocator's lock held, on one thread at
+/// Decides where requests are placed. The pool checks every decision, so a policy that is wrong
+/// wastes memory or fails requests and can do no worse. Called with the allocator's lock held, on one thread at
 /// a time; it must not block. It may keep state of its own, and learns from the ledger alone
 /// what became of its decisions.
 pub trait Policy: Send + fmt::Debug {

@@ -15,7 +15,7 @@ use crate::policy::{Policy, Request};
 /// The class of dedicated segments; no policy uses it.
 const DEDICATED_CLASS: u8 = u8::MAX;
 /// The class of segments the driver would not take back; nothing is served from them.
-const KEPT_CLASS: u8 = u8::MAX - 1;
+pub(super) const KEPT_CLASS: u8 = u8::MAX - 1;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -67,9 +67,20 @@ impl Core {
         self.ledger.totals().reserved_bytes + self.releasing_bytes
     }
 
-    /// Serves `request` from what is cached.
+    /// Serves `request` from what is cached. A policy may be anybody's, so what it says is
+    /// checked: memory is never handed out twice on its word.
     pub(super) fn reuse(&mut self, request: &Request) -> Option<DevicePtr> {
         let fit = self.policy.fit(&self.ledger, request)?;
+        let sound = self.ledger.get(fit.block).is_some_and(|block| {
+            let segment = &self.ledger[block.segment];
+            block.state == State::Free
+                && (segment.class, segment.stream) == (request.class, request.stream)
+                && (request.requested_bytes..=block.bytes).contains(&fit.take_bytes)
+        });
+        if !sound {
+            tracing::error!(?fit, ?request, "the policy chose a block that does not fit");
+            return None;
+        }
         Some(self.hand_out(fit.block, fit.take_bytes, request.requested_bytes))
     }
 
@@ -81,7 +92,8 @@ impl Core {
         request: &Request,
         segment_bytes: u64,
     ) -> Result<DevicePtr> {
-        let take_bytes = self.policy.take_of_segment(segment_bytes, request);
+        let wanted_bytes = self.policy.take_of_segment(segment_bytes, request);
+        let take_bytes = wanted_bytes.clamp(request.block_bytes, segment_bytes);
         let segment = NewSegment {
             address: 0,
             bytes: segment_bytes,

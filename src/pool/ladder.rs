@@ -5,7 +5,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use super::allocator::Shared;
-use super::core::Core;
+use super::core::{Core, KEPT_CLASS};
 use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes, lock, wait};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
@@ -110,11 +110,18 @@ impl Shared {
         let key = StreamKey::of(stream).raw();
         let granularity = self.device.info().granularity_bytes;
         match placement {
-            Placement::Policy => core.policy.request(bytes, key).map(|request| {
+            Placement::Policy => {
+                let request = core.policy.request(bytes, key)?;
+                // A policy may be anybody's: a request it makes smaller is refused.
+                let sound = request.requested_bytes == bytes
+                    && request.block_bytes >= bytes
+                    && request.stream == key
+                    && request.class < KEPT_CLASS;
+                let wanted_bytes = core.policy.segment_bytes(&request).max(request.block_bytes);
                 // What the device really takes counts against the limit.
-                let wanted_bytes = core.policy.segment_bytes(&request);
-                (request, align_up(wanted_bytes, granularity).unwrap_or(u64::MAX))
-            }),
+                let segment_bytes = align_up(wanted_bytes, granularity).unwrap_or(u64::MAX);
+                sound.then_some((request, segment_bytes))
+            }
             Placement::Dedicated => align_up(bytes, granularity).map(|block_bytes| {
                 let request =
                     Request { requested_bytes: bytes, block_bytes, class: 0, stream: key };

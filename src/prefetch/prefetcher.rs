@@ -70,7 +70,8 @@ impl Prefetcher {
         // Each unit has one entry at most, with an end of load, the end of a lease, and perhaps
         // the end of the lease before; and one event is in hand while it orders two streams.
         events.reserve(3 * units.len() + 2)?;
-        ring.record_use(loader.stream())?;
+        // Whatever was enqueued on the buffer before comes before the first load.
+        ring.use_on(loader.stream())?;
         Ok(Self(Arc::new(Shared {
             ring: Mutex::new(Ring::new(layouts, ring.ptr(), ring.size_bytes(), loader, options)),
             model,

@@ -197,3 +197,68 @@ fn a_policys_own_failure_comes_through() {
     let builder = Allocator::builder(&device).conf_str("policy:never-there").unwrap();
     assert!(matches!(builder.build(), Err(riverbed::Error::Cancelled)));
 }
+
+/// Says what must not be believed: blocks in use, more than a block has, segments too small.
+#[derive(Debug, Default)]
+struct Rogue {
+    turns: u64,
+    last: Option<Fit>,
+}
+
+impl Policy for Rogue {
+    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request> {
+        let block_bytes = requested_bytes.next_multiple_of(512);
+        Some(Request { requested_bytes, block_bytes, class: 0, stream })
+    }
+
+    fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
+        self.turns += 1;
+        let found = ledger.fits(0, request.stream, 0).next();
+        let lie = match (self.turns % 4, found) {
+            // The block it gave out last, in use or gone by now.
+            (0, _) => self.last?,
+            (1, Some(block)) => Fit { block, take_bytes: ledger[block].bytes + 512 },
+            (2, Some(block)) => Fit { block, take_bytes: 1 },
+            (_, Some(block)) => Fit { block, take_bytes: request.block_bytes },
+            (_, None) => return None,
+        };
+        self.last = Some(lie);
+        Some(lie)
+    }
+
+    fn segment_bytes(&self, _request: &Request) -> u64 {
+        1
+    }
+
+    fn take_of_segment(&self, segment_bytes: u64, _request: &Request) -> u64 {
+        segment_bytes * 2
+    }
+}
+
+#[test]
+fn a_policy_that_lies_hands_out_nothing_twice() {
+    policy::register("rogue-of-the-test", |_: &Conf| Ok(Box::new(Rogue::default()))).unwrap();
+    let device = device(64);
+    let stream = stream(&device);
+    let allocator =
+        Allocator::builder(&device).conf_str("policy:rogue-of-the-test").unwrap().build().unwrap();
+    let mut random = Random::new(7);
+    let mut live: Vec<Buffer<u8>> = Vec::new();
+    let mut served = 0;
+    for _ in 0..400 {
+        if let Ok(buffer) = allocator.alloc::<u8>(1 + random.below(100_000) as usize, &stream) {
+            let (start, end) = (buffer.ptr().0, buffer.ptr().0 + buffer.size_bytes());
+            let apart = |other: &Buffer<u8>| {
+                other.ptr().0 >= end || other.ptr().0 + other.size_bytes() <= start
+            };
+            assert!(live.iter().all(apart), "a buffer lies over another one");
+            live.push(buffer);
+            served += 1;
+        }
+        if random.below(3) == 0 && !live.is_empty() {
+            live.swap_remove(random.below(live.len() as u64) as usize);
+        }
+        check(&allocator);
+    }
+    assert!(served > 20, "only {served} requests were served: the test shows little");
+}
