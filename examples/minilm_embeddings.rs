@@ -77,6 +77,7 @@ fn run(options: &Options) -> Result<()> {
     println!("embeddings     {verdict} those of the whole model in memory");
 
     let cosine = |a: usize, b: usize| dot(&embeddings[a], &embeddings[b]);
+    print_beginnings(&embeddings, &expected);
     print_cosines(&cosine);
 
     let pairs = || (0..SENTENCES.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
@@ -92,6 +93,18 @@ fn run(options: &Options) -> Result<()> {
     check(equal, "the streamed embeddings differ from the whole model's")?;
     check(embeddings.iter().all(normal), "an embedding is not of 384 numbers and length 1")?;
     check(least_similar > most_dissimilar, "similar sentences do not score above the others")
+}
+
+/// The first numbers of every embedding, from streamed weights and from weights in memory.
+fn print_beginnings(streamed: &[Vec<f32>], whole: &[Vec<f32>]) {
+    let beginning = |row: &[f32]| -> String {
+        row.iter().take(6).map(|value| format!(" {value:>10.7}")).collect()
+    };
+    println!();
+    for (number, (streamed, whole)) in streamed.iter().zip(whole).enumerate() {
+        println!("{} streamed {} ...", number + 1, beginning(streamed));
+        println!("  whole    {} ...", beginning(whole));
+    }
 }
 
 /// The model's forward pass, with one layer's weights at a time.
