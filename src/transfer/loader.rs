@@ -158,7 +158,8 @@ impl Loader {
     ///
     /// # Safety
     /// `dst` has room for the layout and stays valid until the stream has run what is enqueued;
-    /// no work that the stream is not ordered after touches it.
+    /// no work that the stream is not ordered after touches it. `home`, if given, is of this
+    /// layout and from this loader.
     pub unsafe fn load(
         &mut self,
         dst: DevicePtr,
