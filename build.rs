@@ -1,9 +1,8 @@
-//! Tells the binary what it was built for (`riverbed --version` shows it) and watches the device
-//! code. Needs no GPU toolkit, downloads nothing, and cannot fail.
+//! Tells the binary what it was built for (`riverbed --version` shows it). Needs no GPU toolkit,
+//! downloads nothing, and cannot fail.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=kernels");
     let target = std::env::var("TARGET").unwrap_or_else(|_| "unknown target".into());
     println!("cargo::rustc-env=RIVERBED_TARGET={target}");
 }

@@ -9,7 +9,7 @@ use super::explain::Source;
 use super::settings::Conf;
 use super::tokens::conf_error;
 
-/// The variable that Riverbed always reads.
+/// The variable that allocators and streamed models always read, under what the program sets.
 pub const RIVERBED_ALLOC_CONF: &str = "RIVERBED_ALLOC_CONF";
 
 /// PyTorch's variables, first one first.
@@ -44,6 +44,16 @@ impl Conf {
     /// reason, or for two variables whose keys break a rule together.
     pub fn from_env(pytorch: Pytorch) -> Result<Self> {
         Self::from_lookup(pytorch, |name| std::env::var_os(name))
+    }
+
+    /// This conf merged over the environment.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env), and where the two break a rule together.
+    pub fn over_env(&self, pytorch: Pytorch) -> Result<Self> {
+        let mut conf = Self::from_env(pytorch)?;
+        conf.merge(self)?;
+        Ok(conf)
     }
 
     /// [`from_env`](Self::from_env) over any source of variables.

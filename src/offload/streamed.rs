@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::placement::Placement;
 use super::residents::Residents;
 use crate::base::{MIB, Result};
-use crate::conf::Conf;
+use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
@@ -25,7 +25,8 @@ pub struct StreamOptions {
     pub prefetch: PrefetchOptions,
     /// How files are read.
     pub loader: LoaderOptions,
-    /// Settings of the allocator and the pinned pool. The limit above counts beside its own.
+    /// Settings of the allocator and the pinned pool, over those of `RIVERBED_ALLOC_CONF`. The
+    /// limit above counts beside its own.
     pub conf: Conf,
 }
 
@@ -86,7 +87,7 @@ impl StreamedModel {
         grouping: &Grouping,
         options: StreamOptions,
     ) -> Result<Self> {
-        let conf = options.conf;
+        let conf = options.conf.over_env(Pytorch::Ignore)?;
         let limit_bytes = options.limit_bytes.min(conf.limit_bytes.unwrap_or(u64::MAX));
         let placement = Placement::new(
             &model,

@@ -14,8 +14,10 @@ use crate::ledger::{BlockId, Ledger, NewSegment};
 
 /// Blocks are multiples of this: the alignment direct disk reads need.
 const GRANULE_BYTES: u64 = 4096;
-/// Smaller requests share slabs of this size.
-const SMALL_SLAB_BYTES: u64 = 2 * MIB;
+/// Small requests share slabs of this size; at least four fit, so that little is wasted.
+const SHARED_SLAB_BYTES: u64 = 2 * MIB;
+/// Larger requests get a slab of their own size: half-used slabs would spend the budget.
+const SMALL_REQUEST_BYTES: u64 = SHARED_SLAB_BYTES / 4;
 
 /// A pool of pinned host memory for one device. Clones share one; it lives as long as any clone
 /// or block of it. All methods may be called from any thread.
@@ -175,7 +177,8 @@ impl Shared {
                 budget_bytes: self.budget.bytes,
             });
         }
-        let wanted = bytes.max(SMALL_SLAB_BYTES).max(self.slab_bytes);
+        let own = if bytes <= SMALL_REQUEST_BYTES { SHARED_SLAB_BYTES } else { bytes };
+        let wanted = own.max(self.slab_bytes);
         let slab_bytes = wanted.min(room(core) / GRANULE_BYTES * GRANULE_BYTES);
         let start = self.device.driver().alloc_pinned(slab_bytes)?;
         let address = start.as_ptr() as u64;

@@ -9,7 +9,7 @@ use super::core::{Core, Freed};
 use super::ladder::Placement;
 use super::stats::Stats;
 use crate::base::{DeviceError, Error, Result, lock};
-use crate::conf::Conf;
+use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
 use crate::fence::EventPool;
@@ -55,6 +55,7 @@ pub(super) struct Shared {
 pub struct AllocatorBuilder {
     device: Device,
     conf: Conf,
+    pytorch: Pytorch,
     limit_bytes: Option<u64>,
     recorder: Option<Arc<dyn Recorder>>,
 }
@@ -93,11 +94,20 @@ impl AllocatorBuilder {
         self
     }
 
-    /// The allocator. Takes no memory yet.
+    /// Where `RIVERBED_ALLOC_CONF` is silent too, PyTorch's variables count.
+    pub fn pytorch_env(mut self) -> Self {
+        self.pytorch = Pytorch::Honour;
+        self
+    }
+
+    /// The allocator. Takes no memory yet. What was set here counts over the environment, key by
+    /// key.
     ///
     /// # Errors
-    /// A policy nobody registered; what the policy says.
+    /// A variable that is not a valid conf, or contradicts what was set; a policy nobody
+    /// registered; what the policy says.
     pub fn build(mut self) -> Result<Allocator> {
+        self.conf = self.conf.over_env(self.pytorch)?;
         if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
@@ -124,6 +134,7 @@ impl Allocator {
         AllocatorBuilder {
             device: device.clone(),
             conf: Conf::default(),
+            pytorch: Pytorch::Ignore,
             limit_bytes: None,
             recorder: None,
         }
@@ -298,13 +309,14 @@ impl Allocator {
 
     /// Frees a buffer's block without ever waiting: if the lock is taken, its next holder does it.
     pub(super) fn free_buffer(&self, ptr: DevicePtr, uses: Vec<Stream>) {
-        lock(&self.0.mailbox).push(Freed { address: ptr.0, uses });
+        let freed = Freed { address: ptr.0, uses };
         let mut core = match self.0.core.try_lock() {
             Ok(core) => core,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return lock(&self.0.mailbox).push(freed),
         };
         self.0.drain_mailbox(&mut core);
+        self.0.free(&mut core, freed);
         self.0.reap_dedicated(&mut core);
     }
 }
@@ -313,8 +325,12 @@ impl Shared {
     pub(super) fn drain_mailbox(&self, core: &mut Core) {
         let freed = std::mem::take(&mut *lock(&self.mailbox));
         for block in freed {
-            let known = core.free(block, &self.events);
-            debug_assert!(known, "a buffer's block is always live");
+            self.free(core, block);
         }
+    }
+
+    fn free(&self, core: &mut Core, freed: Freed) {
+        let known = core.free(freed, &self.events);
+        debug_assert!(known, "a buffer's block is always live");
     }
 }

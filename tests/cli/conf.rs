@@ -1,7 +1,7 @@
-//! `riverbed conf`.
+//! `riverbed conf`, and confs in force while streaming.
 
-use super::process::{Place, fail, json, succeed};
-use super::streaming::assert_says;
+use super::process::{Place, fail, json, path, succeed};
+use super::streaming::{Content, assert_says};
 
 #[test]
 fn a_string_is_explained_key_by_key() {
@@ -50,4 +50,30 @@ fn the_environment_counts_below_the_string_and_pytorchs_only_on_request() {
     assert_eq!(conf(&["conf", "--json"], theirs, "max_split_size_mb:64"), "");
     let asked = ["conf", "--json", "--pytorch-env"];
     assert_eq!(conf(&asked, theirs, "max_split_size_mb:64"), "max_split_size_mb:64");
+}
+
+#[test]
+fn a_run_obeys_the_environment_below_its_own_conf() {
+    let place = Place::new();
+    let content = Content::layers(&[&[700_000], &[700_000]]);
+    let run = |more: &[&str], value: &str| {
+        let stream = ["stream", path(&content.path), "--vram", "64MiB", "--json"];
+        let mut command = place.command(&[&stream[..], more].concat());
+        command.env("RIVERBED_ALLOC_CONF", value).output().unwrap()
+    };
+    let report = |more: &[&str], value: &str| {
+        let output = run(more, value);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(report(&[], "limit_mb:8")["limit_bytes"], 8 << 20);
+    assert_eq!(report(&[], "pinned_limit_mb:3")["pinned_budget_bytes"], 3 << 20);
+    let own = ["--conf", "pinned_limit_mb:5"];
+    assert_eq!(report(&own, "pinned_limit_mb:3")["pinned_budget_bytes"], 5 << 20);
+    let refused = run(&[], "limt_mb:8");
+    assert_eq!(refused.status.code(), Some(2));
+    assert_says(
+        &String::from_utf8(refused.stderr).unwrap(),
+        &["limt_mb", "limit_mb", "RIVERBED_ALLOC_CONF"],
+    );
 }

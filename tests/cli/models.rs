@@ -161,3 +161,14 @@ fn a_model_with_no_known_layers_can_still_be_inspected() {
     assert_eq!(report["rest"].as_array().unwrap().len(), 2);
     assert_says(&succeed(&["inspect", path(&file)]), &["a.w", "--layers"]);
 }
+
+#[test]
+fn any_pinned_budget_from_half_a_mebibyte_on_will_do() {
+    let content = Content::layers(&[&[700_000], &[900_000]]);
+    for kib in (512..20 * 1024).step_by(640) {
+        let ram = format!("{kib}KiB");
+        let model = path(&content.path);
+        let report = json(&["stream", model, "--vram", "8MiB", "--ram", &ram, "--json"]);
+        check_stream(&report, 8 * MIB, 1);
+    }
+}

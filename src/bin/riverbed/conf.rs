@@ -34,10 +34,8 @@ struct Report {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let pytorch = if args.pytorch_env { Pytorch::Honour } else { Pytorch::Ignore };
-    let mut conf = Conf::from_env(pytorch)?;
-    if let Some(text) = &args.conf {
-        conf.merge(&text.parse()?)?;
-    }
+    let given = args.conf.as_deref().unwrap_or_default();
+    let conf = given.parse::<Conf>()?.over_env(pytorch)?;
     let options = conf.explain();
     if args.json {
         let (policy, conf) = (conf.policy().to_string(), conf.to_string());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use riverbed::base::parse_bytes;
-use riverbed::conf::{Conf, Pytorch};
+use riverbed::conf::Conf;
 use riverbed::device::Device;
 use riverbed::offload::{StreamOptions, StreamedModel};
 use riverbed::weights::{Grouping, Model};
@@ -77,7 +77,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let loading = Arc::new(AtomicBool::new(true));
     let interrupted = catch_interrupts(Arc::clone(&loading))?;
     let device = Device::open(&args.device)?;
-    let mut conf = Conf::from_env(Pytorch::Ignore)?;
+    // Loading puts this over RIVERBED_ALLOC_CONF.
+    let mut conf = Conf::default();
     if let Some(text) = &args.conf {
         conf.merge(&text.parse()?)?;
     }
