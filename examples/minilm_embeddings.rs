@@ -58,7 +58,7 @@ fn run(options: &Options) -> Result<()> {
     let hidden = forward_streamed(&streamed, &batch, &config)?;
     let embeddings = embed(&hidden, &batch.mask)?;
 
-    let peak = streamed.allocator().stats().reserved_bytes.peak;
+    let peak = streamed.allocator().stats().reserved_bytes.all.peak;
     println!("model          {} in {}", format_bytes(model.total_bytes()), weights.display());
     println!("limit          {}", format_bytes(options.vram));
     println!("peak reserved  {}", format_bytes(peak));

@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let on_host = Transfer::new(&device)?.download(&sums, 0, on_host)?.wait()?;
     let expected: Vec<u8> = data.iter().flat_map(|data| checksum(data).to_le_bytes()).collect();
     assert_eq!(on_host[..], expected[..], "the layers came through the ring as they are");
-    let peak = streamed.allocator().stats().reserved_bytes.peak;
+    let peak = streamed.allocator().stats().reserved_bytes.all.peak;
     println!("{} of layers, peak {} reserved", format_bytes(32 * MIB), format_bytes(peak));
     Ok(())
 }

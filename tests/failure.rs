@@ -85,7 +85,7 @@ fn failing(nth: u64, status: u32) -> (std::sync::Arc<HostDriver>, Device) {
 
 /// At a quiet point nothing is counted as handed out or in flight.
 fn assert_quiet(allocator: &Allocator, what: &str) {
-    wait_until("blocks in flight come back", || allocator.stats().active.current == 0);
+    wait_until("blocks in flight come back", || allocator.stats().active.all.current == 0);
     allocator.check().unwrap_or_else(|error| panic!("{what}: {error}"));
     let stats = allocator.stats();
     for (name, figure) in [
@@ -95,11 +95,11 @@ fn assert_quiet(allocator: &Allocator, what: &str) {
         ("active_bytes", stats.active_bytes),
         ("requested_bytes", stats.requested_bytes),
     ] {
-        assert_eq!(figure.current, 0, "{what}: {name} is skewed: {stats:?}");
-        assert_eq!(figure.allocated, figure.freed, "{what}: {name} is skewed: {stats:?}");
+        assert_eq!(figure.all.current, 0, "{what}: {name} is skewed: {stats:?}");
+        assert_eq!(figure.all.allocated, figure.all.freed, "{what}: {name} is skewed: {stats:?}");
     }
     assert_eq!((stats.retired_bytes, stats.stranded_blocks), (0, 0), "{what}: {stats:?}");
-    assert!(stats.reserved_bytes.peak <= 48 * MIB, "{what}: above the limit: {stats:?}");
+    assert!(stats.reserved_bytes.all.peak <= 48 * MIB, "{what}: above the limit: {stats:?}");
 }
 
 /// Every error is the injected one, or a shortage that it brought about.

@@ -240,7 +240,7 @@ proptest! {
                 let residents = streamed.residents().unwrap();
                 assert!(residents.bytes(name).unwrap() == &content.bytes[name][..], "{name}");
             }
-            let peak = streamed.allocator().stats().reserved_bytes.peak;
+            let peak = streamed.allocator().stats().reserved_bytes.all.peak;
             assert!(peak <= limit, "{peak} of {limit}");
             let taken = before - device.memory().unwrap().free_bytes;
             assert!(taken <= limit, "the device says {taken} of {limit}");

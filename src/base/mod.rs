@@ -1,9 +1,14 @@
 //! Rank 0: byte sizes, checked arithmetic and the error type every floor shares.
 
+pub(crate) mod barrier;
+mod biased;
 mod error;
 mod size;
 pub(crate) mod sync;
+mod thread;
 
+pub(crate) use biased::{Biased, BiasedGuard, Reentered};
 pub use error::{DeviceError, Error, FileError, OutOfMemory, Result};
 pub use size::{GIB, KIB, MIB, align_up, format_bytes, parse_bytes, parse_bytes_per_second};
 pub(crate) use sync::{lock, wait};
+pub(crate) use thread::{thread_alive, thread_token};

@@ -29,6 +29,12 @@ enum Given {
     List(Vec<(Option<u64>, u64)>),
 }
 
+/// The next multiple of `step`, a power of two; `u64::MAX` where there is none.
+#[inline]
+fn up_to(bytes: u64, step: u64) -> u64 {
+    bytes.checked_add(step - 1).map_or(u64::MAX, |bytes| bytes & !(step - 1))
+}
+
 impl RoundupDivisions {
     /// The divisions for sizes of 1, 2, 4, … MiB up to 32 GiB; 0 and 1 leave sizes alone.
     #[must_use]
@@ -50,7 +56,15 @@ impl RoundupDivisions {
     /// # Ok::<(), riverbed::Error>(())
     /// ```
     #[must_use]
+    #[inline]
     pub fn round(&self, size_bytes: u64) -> u64 {
+        if matches!(self.given, Given::Nothing) {
+            return up_to(size_bytes.max(1), GRAIN_BYTES);
+        }
+        self.round_divided(size_bytes)
+    }
+
+    fn round_divided(&self, size_bytes: u64) -> u64 {
         let Some(log2) = size_bytes.checked_ilog2() else {
             return GRAIN_BYTES;
         };
@@ -62,7 +76,7 @@ impl RoundupDivisions {
         } else {
             GRAIN_BYTES
         };
-        size_bytes.checked_next_multiple_of(step_bytes).unwrap_or(u64::MAX)
+        up_to(size_bytes, step_bytes)
     }
 
     fn single(divisions: u64) -> Result<Self, String> {

@@ -124,6 +124,13 @@ impl<T> RetireQueue<T> {
         latest.map(|(event, _)| Arc::clone(event)).collect()
     }
 
+    /// True when nothing waits and nothing is set aside.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.stranded.is_empty()
+    }
+
     /// How many things wait.
     #[must_use]
     pub fn waiting_count(&self) -> usize {

@@ -2,11 +2,20 @@
 
 /// Names a block of one ledger while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockId(pub(super) usize);
+pub struct BlockId(pub(super) u32);
+
+impl BlockId {
+    /// Names no block.
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    pub(super) fn some(self) -> Option<Self> {
+        (self != Self::NONE).then_some(self)
+    }
+}
 
 /// Names a segment of one ledger while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentId(pub(super) usize);
+pub struct SegmentId(pub(super) u32);
 
 /// What a block is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,34 +41,50 @@ pub struct Segment {
     /// The stream it was made for.
     pub stream: u64,
     /// Counts up over the ledger's life: a smaller one is older.
-    pub serial: u64,
+    pub serial: u32,
     pub(super) first: BlockId,
 }
 
-/// A part of a segment. All sizes in bytes.
+/// A part of a segment, in one cache line. All sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Block {
-    /// Where it lies.
-    pub segment: SegmentId,
     /// Its first byte.
     pub address: u64,
     /// Its size.
     pub bytes: u64,
     /// What the caller asked for; 0 while free.
     pub requested_bytes: u64,
-    /// What it is doing.
-    pub state: State,
     /// The policy's clock when it became free.
     pub freed_at: u64,
-    pub(super) prev: Option<BlockId>,
-    pub(super) next: Option<BlockId>,
+    /// Where it lies.
+    pub segment: SegmentId,
+    /// What it is doing.
+    pub state: State,
+    /// Its segment's class.
+    pub class: u8,
+    /// Its segment's age, for the order of the free index.
+    pub(super) serial: u32,
+    /// Its neighbours in the segment.
+    pub(super) prev: BlockId,
+    pub(super) next: BlockId,
+    /// Its children in the free index; meaningless while it is not free.
+    pub(super) left: BlockId,
+    pub(super) right: BlockId,
 }
 
 impl Block {
     /// True when the block is its whole segment.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.prev.is_none() && self.next.is_none()
+        self.prev == BlockId::NONE && self.next == BlockId::NONE
+    }
+
+    /// Its place in the order of search: the smallest first, then the oldest segment, then the
+    /// lowest address.
+    pub(super) fn rank(&self) -> (u64, u32, u64) {
+        (self.bytes, self.serial, self.address)
     }
 }
+
+const _: () = assert!(size_of::<Block>() <= 64);

@@ -3,30 +3,26 @@
 //! Invariants
 //! 1. The blocks of a segment tile it: in address order, without gap or overlap.
 //! 2. No two neighbours are both free.
-//! 3. The free index holds exactly the free blocks.
+//! 3. The bins of a class hold exactly its free blocks.
 //! 4. The totals are the sums over all blocks.
 
-use std::collections::{BTreeSet, HashMap};
 use std::ops::Index;
 
-use slab::Slab;
-
+use super::bins::Bins;
 use super::block::{Block, BlockId, Segment, SegmentId, State};
 
-/// Free blocks in the order they are searched: by class and stream, then the smallest first,
-/// then the oldest segment, then the lowest address.
-type FreeKey = (u8, u64, u64, u64, u64, BlockId);
-
-/// Segments, the blocks in them, and indexes over both.
+/// Segments of one stream, the blocks in them, and an index over what is free.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    pub(super) segments: Slab<Segment>,
-    pub(super) blocks: Slab<Block>,
-    pub(super) free: BTreeSet<FreeKey>,
-    /// Blocks that are not free, by address.
-    pub(super) in_use: HashMap<u64, BlockId>,
+    /// Places of blocks that are gone have size 0 and are used again.
+    pub(super) blocks: Vec<Block>,
+    vacant_blocks: Vec<BlockId>,
+    pub(super) segments: Vec<Option<Segment>>,
+    vacant_segments: Vec<SegmentId>,
+    /// By class.
+    pub(super) free: Vec<Option<Bins>>,
     pub(super) totals: Totals,
-    serial: u64,
+    version: u64,
 }
 
 /// A segment to be entered. Sizes in bytes.
@@ -40,6 +36,8 @@ pub struct NewSegment {
     pub class: u8,
     /// See [`Segment::stream`].
     pub stream: u64,
+    /// See [`Segment::serial`].
+    pub serial: u32,
 }
 
 /// Sums over a ledger, in bytes. `reserved = active + retired + cached`, always.
@@ -61,141 +59,185 @@ impl Totals {
     }
 }
 
+/// How a step changed the free blocks that are a part of a segment only: such memory cannot go
+/// back to the device until its neighbours are free too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SplitChange {
+    /// How many more there are.
+    pub blocks: i64,
+    /// How many more bytes they hold.
+    pub bytes: i64,
+}
+
 impl Ledger {
     /// Enters a segment as one free block.
     pub fn add_segment(&mut self, new: NewSegment, freed_at: u64) -> BlockId {
-        self.serial += 1;
-        let segment = SegmentId(self.segments.vacant_key());
-        let block = BlockId(self.blocks.insert(Block {
-            segment,
-            address: new.address,
-            bytes: new.bytes,
-            requested_bytes: 0,
-            state: State::Free,
-            freed_at,
-            prev: None,
-            next: None,
-        }));
-        self.segments.insert(Segment {
-            address: new.address,
-            bytes: new.bytes,
-            class: new.class,
-            stream: new.stream,
-            serial: self.serial,
-            first: block,
+        let NewSegment { address, bytes, class, stream, serial } = new;
+        let segment = self.vacant_segments.pop().unwrap_or_else(|| {
+            self.segments.push(None);
+            SegmentId(self.segments.len() as u32 - 1)
         });
-        self.totals.reserved_bytes += new.bytes;
-        self.free.insert(self.free_key(block));
+        let block = self.enter(Block {
+            address,
+            bytes,
+            requested_bytes: 0,
+            freed_at,
+            segment,
+            state: State::Free,
+            class,
+            serial,
+            prev: BlockId::NONE,
+            next: BlockId::NONE,
+            left: BlockId::NONE,
+            right: BlockId::NONE,
+        });
+        self.segments[segment.0 as usize] =
+            Some(Segment { address, bytes, class, stream, serial, first: block });
+        self.totals.reserved_bytes += bytes;
+        self.index(block);
         block
     }
 
     /// Takes a segment out, if it is one free block; else gives `None` and changes nothing.
     pub fn remove_segment(&mut self, id: SegmentId) -> Option<Segment> {
-        let first = self.segments.get(id.0)?.first;
+        let first = self.segments.get(id.0 as usize)?.as_ref()?.first;
         let block = &self[first];
         if block.state != State::Free || !block.is_whole() {
             return None;
         }
-        self.free.remove(&self.free_key(first));
-        self.blocks.remove(first.0);
-        let segment = self.segments.remove(id.0);
+        self.unindex(first);
+        self.leave(first);
+        let segment = self.segments[id.0 as usize].take()?;
+        self.vacant_segments.push(id);
         self.totals.reserved_bytes -= segment.bytes;
         Some(segment)
     }
 
     /// Hands a free block out; if it is larger than `bytes`, its front part, and the rest stays
     /// free. Pass the block's own size to take it whole.
-    pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) {
-        debug_assert!(self[id].state == State::Free && bytes > 0 && bytes <= self[id].bytes);
-        self.free.remove(&self.free_key(id));
-        if bytes < self[id].bytes {
-            self.split(id, bytes);
+    #[inline]
+    pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
+        let block = &self[id];
+        debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
+        let (whole_bytes, was_whole) = (block.bytes, block.is_whole());
+        self.unindex(id);
+        let mut change = SplitChange::default();
+        if !was_whole {
+            change = SplitChange { blocks: -1, bytes: -(whole_bytes as i64) };
         }
-        let block = &mut self.blocks[id.0];
+        if bytes < whole_bytes {
+            self.split(id, bytes);
+            change.blocks += 1;
+            change.bytes += (whole_bytes - bytes) as i64;
+        }
+        let block = &mut self.blocks[id.0 as usize];
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
-        self.totals.active_bytes += block.bytes;
-        self.in_use.insert(block.address, id);
+        self.totals.active_bytes += bytes;
+        change
     }
 
     /// Marks an active block as freed but in flight.
     pub fn retire(&mut self, id: BlockId) {
-        let block = &mut self.blocks[id.0];
+        let block = &mut self.blocks[id.0 as usize];
         debug_assert_eq!(block.state, State::Active);
         block.state = State::Retired;
+        self.version += 1;
         self.totals.active_bytes -= block.bytes;
         self.totals.retired_bytes += block.bytes;
     }
 
-    /// Makes an active or retired block free and merges it with free neighbours. Gives the
-    /// block it is now part of.
-    pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> BlockId {
-        let block = &mut self.blocks[id.0];
+    /// Makes an active or retired block free and merges it with free neighbours.
+    #[inline]
+    pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
+        let block = &mut self.blocks[id.0 as usize];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
             State::Free => {
                 debug_assert!(false, "freed twice");
-                return id;
+                return SplitChange::default();
             }
         }
         block.state = State::Free;
         block.requested_bytes = 0;
         block.freed_at = freed_at;
-        let (address, prev, next) = (block.address, block.prev, block.next);
-        self.in_use.remove(&address);
-        if let Some(next) = next.filter(|&next| self[next].state == State::Free) {
-            self.free.remove(&self.free_key(next));
+        let (prev, next) = (block.prev, block.next);
+        let mut change = SplitChange::default();
+        if self.is_free(next) {
+            change.blocks -= 1;
+            change.bytes -= self[next].bytes as i64;
+            self.unindex(next);
             self.absorb_next(id);
         }
-        let merged = match prev.filter(|&prev| self[prev].state == State::Free) {
-            Some(prev) => {
-                self.free.remove(&self.free_key(prev));
-                self.absorb_next(prev);
-                self.blocks[prev.0].freed_at = freed_at;
-                prev
-            }
-            None => id,
-        };
-        self.free.insert(self.free_key(merged));
-        merged
+        let mut merged = id;
+        if self.is_free(prev) {
+            change.blocks -= 1;
+            change.bytes -= self[prev].bytes as i64;
+            self.unindex(prev);
+            self.absorb_next(prev);
+            self.blocks[prev.0 as usize].freed_at = freed_at;
+            merged = prev;
+        }
+        let block = &self[merged];
+        if !block.is_whole() {
+            change.blocks += 1;
+            change.bytes += block.bytes as i64;
+        }
+        self.index(merged);
+        change
     }
 
-    /// The active or retired block that begins at `address`.
+    /// The free block of a class to serve `bytes` from: the smallest that holds them, of these
+    /// the one in the oldest segment, of these the lowest.
+    #[inline]
     #[must_use]
-    pub fn at(&self, address: u64) -> Option<BlockId> {
-        self.in_use.get(&address).copied()
+    pub fn best_fit(&self, class: u8, bytes: u64) -> Option<BlockId> {
+        self.free.get(class as usize)?.as_ref()?.best_fit(&self.blocks, bytes)
     }
 
-    /// The free blocks of a class and stream that hold `bytes`, best fit first.
-    pub fn fits(&self, class: u8, stream: u64, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
-        let from = (class, stream, bytes, 0, 0, BlockId(0));
-        self.free
-            .range(from..)
-            .take_while(move |key| key.0 == class && key.1 == stream)
-            .map(|key| key.5)
+    /// The free blocks of a class that hold `bytes`, best fit first.
+    pub fn fits(&self, class: u8, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
+        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let first = bins.and_then(|bins| bins.best_fit(&self.blocks, bytes));
+        std::iter::successors(first, move |&id| bins?.after(&self.blocks, id))
     }
 
     /// The free blocks of a class that are whole segments, so that these could be given back.
     pub fn releasable(&self, class: u8) -> impl Iterator<Item = BlockId> + '_ {
-        let from = (class, 0, 0, 0, 0, BlockId(0));
-        self.free
-            .range(from..)
-            .take_while(move |key| key.0 == class)
-            .map(|key| key.5)
-            .filter(|&id| self[id].is_whole())
+        self.fits(class, 0).filter(|&id| self[id].is_whole())
     }
 
-    /// The classes of the segments there are, each once, in order.
+    /// The classes there are free blocks of, in order.
+    pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
+        let filled = |bins: &Option<Bins>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
+        (0..self.free.len()).filter(move |&class| filled(&self.free[class])).map(|class| class as u8)
+    }
+
+    /// The largest free block of a class, in bytes.
     #[must_use]
-    pub fn classes(&self) -> BTreeSet<u8> {
-        self.segments.iter().map(|(_, segment)| segment.class).collect()
+    pub fn largest_free_bytes(&self, class: u8) -> u64 {
+        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let largest = bins.and_then(|bins| bins.largest(&self.blocks));
+        largest.map_or(0, |id| self[id].bytes)
     }
 
     /// A block, if there is one of that name.
     #[must_use]
     pub fn get(&self, id: BlockId) -> Option<&Block> {
-        self.blocks.get(id.0)
+        self.blocks.get(id.0 as usize).filter(|block| block.bytes > 0)
+    }
+
+    /// A segment, if there is one of that name.
+    #[must_use]
+    pub fn segment(&self, id: SegmentId) -> Option<&Segment> {
+        self.segments.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Changes what a block's owner asked for.
+    #[inline]
+    pub fn set_requested(&mut self, id: BlockId, requested_bytes: u64) {
+        self.blocks[id.0 as usize].requested_bytes = requested_bytes;
     }
 
     /// Sums over all segments.
@@ -204,65 +246,99 @@ impl Ledger {
         self.totals
     }
 
-    /// The largest free block of a class and stream, in bytes.
+    /// Rises with every change of what is free.
     #[must_use]
-    pub fn largest_free_bytes(&self, class: u8, stream: u64) -> u64 {
-        self.fits(class, stream, 0).last().map_or(0, |id| self[id].bytes)
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
-    /// Every active and retired block.
-    pub fn in_use(&self) -> impl Iterator<Item = &Block> {
-        self.in_use.values().map(|&id| &self[id])
+    /// Every block, in no order.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|block| block.bytes > 0)
+    }
+
+    /// Every segment, in no order.
+    pub fn segments(&self) -> impl Iterator<Item = (SegmentId, &Segment)> {
+        let entries = self.segments.iter().enumerate();
+        entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
+    }
+
+    #[inline]
+    fn is_free(&self, id: BlockId) -> bool {
+        id != BlockId::NONE && self[id].state == State::Free
     }
 
     fn split(&mut self, id: BlockId, bytes: u64) {
-        let front = self[id].clone();
-        let rest = BlockId(self.blocks.insert(Block {
-            address: front.address + bytes,
-            bytes: front.bytes - bytes,
-            prev: Some(id),
-            ..front
-        }));
-        if let Some(next) = front.next {
-            self.blocks[next.0].prev = Some(rest);
-        }
-        let front = &mut self.blocks[id.0];
+        let front = &mut self.blocks[id.0 as usize];
+        let next = front.next;
+        let mut rest = front.clone();
         front.bytes = bytes;
-        front.next = Some(rest);
-        self.free.insert(self.free_key(rest));
+        rest.address += bytes;
+        rest.bytes -= bytes;
+        rest.prev = id;
+        let rest = self.enter(rest);
+        self.blocks[id.0 as usize].next = rest;
+        if next != BlockId::NONE {
+            self.blocks[next.0 as usize].prev = rest;
+        }
+        self.index(rest);
     }
 
     /// Makes the next block, which is in no index, part of `id`.
     fn absorb_next(&mut self, id: BlockId) {
-        let Some(next) = self[id].next else { return };
-        let absorbed = self.blocks.remove(next.0);
-        if let Some(after) = absorbed.next {
-            self.blocks[after.0].prev = Some(id);
+        let next = self[id].next;
+        let (bytes, after) = (self[next].bytes, self[next].next);
+        self.leave(next);
+        if after != BlockId::NONE {
+            self.blocks[after.0 as usize].prev = id;
         }
-        let block = &mut self.blocks[id.0];
-        block.bytes += absorbed.bytes;
-        block.next = absorbed.next;
+        let block = &mut self.blocks[id.0 as usize];
+        block.bytes += bytes;
+        block.next = after;
     }
 
-    pub(super) fn free_key(&self, id: BlockId) -> FreeKey {
-        let block = &self[id];
-        let segment = &self[block.segment];
-        (segment.class, segment.stream, block.bytes, segment.serial, block.address, id)
+    #[inline]
+    fn enter(&mut self, block: Block) -> BlockId {
+        if let Some(id) = self.vacant_blocks.pop() {
+            self.blocks[id.0 as usize] = block;
+            return id;
+        }
+        self.blocks.push(block);
+        BlockId(self.blocks.len() as u32 - 1)
+    }
+
+    #[inline]
+    fn leave(&mut self, id: BlockId) {
+        self.blocks[id.0 as usize].bytes = 0;
+        self.vacant_blocks.push(id);
+    }
+
+    #[inline]
+    fn index(&mut self, id: BlockId) {
+        self.version += 1;
+        let class = self[id].class as usize;
+        if class >= self.free.len() {
+            self.free.resize_with(class + 1, || None);
+        }
+        self.free[class].get_or_insert_default().insert(&mut self.blocks, id);
+    }
+
+    #[inline]
+    fn unindex(&mut self, id: BlockId) {
+        self.version += 1;
+        let class = self[id].class as usize;
+        if let Some(bins) = &mut self.free[class] {
+            bins.remove(&mut self.blocks, id);
+        }
     }
 }
 
 impl Index<BlockId> for Ledger {
     type Output = Block;
 
+    #[inline]
     fn index(&self, id: BlockId) -> &Block {
-        &self.blocks[id.0]
-    }
-}
-
-impl Index<SegmentId> for Ledger {
-    type Output = Segment;
-
-    fn index(&self, id: SegmentId) -> &Segment {
-        &self.segments[id.0]
+        &self.blocks[id.0 as usize]
     }
 }

@@ -1,7 +1,8 @@
 //! The proof that a ledger is whole. Costs a walk over every block: for tests, fuzzers and
 //! whoever suspects something.
 
-use super::block::State;
+use super::bins::Bins;
+use super::block::{BlockId, State};
 use super::book::{Ledger, Totals};
 
 impl Ledger {
@@ -11,51 +12,60 @@ impl Ledger {
     /// The first violation, in words.
     pub fn check(&self) -> Result<(), String> {
         let mut totals = Totals::default();
-        let mut seen_blocks = 0;
-        for (_, segment) in &self.segments {
+        let (mut seen_blocks, mut seen_free) = (0, 0);
+        for (id, segment) in self.segments() {
             let mut address = segment.address;
-            let mut previous = None;
+            let mut previous = BlockId::NONE;
             let mut was_free = false;
-            let mut cursor = Some(segment.first);
-            while let Some(id) = cursor {
-                let block = self.blocks.get(id.0).ok_or("a block chain leads nowhere")?;
+            let mut cursor = segment.first;
+            while cursor != BlockId::NONE {
+                let block = self.get(cursor).ok_or("a block chain leads nowhere")?;
                 seen_blocks += 1;
-                if block.address != address || block.prev != previous {
+                if block.address != address || block.prev != previous || block.segment != id {
                     return Err(format!(
                         "block at {:#x} does not follow {address:#x}",
                         block.address
                     ));
                 }
+                if (block.class, block.serial) != (segment.class, segment.serial) {
+                    return Err(format!("block at {address:#x} is not of its segment's kind"));
+                }
                 let free = block.state == State::Free;
                 if free && was_free {
                     return Err(format!("free neighbours at {address:#x}"));
                 }
-                if free != self.free.contains(&self.free_key(id)) {
-                    return Err(format!("the free index is wrong about {address:#x}"));
+                if free && !self.bins(block.class)?.contains(&self.blocks, cursor) {
+                    return Err(format!("the free index lacks {address:#x}"));
                 }
-                if free == (self.in_use.get(&address) == Some(&id)) {
-                    return Err(format!("the address index is wrong about {address:#x}"));
-                }
+                seen_free += usize::from(free);
                 match block.state {
                     State::Active => totals.active_bytes += block.bytes,
                     State::Retired => totals.retired_bytes += block.bytes,
                     State::Free => {}
                 }
                 address += block.bytes;
-                (previous, was_free, cursor) = (Some(id), free, block.next);
+                (previous, was_free, cursor) = (cursor, free, block.next);
             }
             if address != segment.address + segment.bytes {
                 return Err(format!("segment at {:#x} is not tiled", segment.address));
             }
             totals.reserved_bytes += segment.bytes;
         }
-        if seen_blocks != self.blocks.len() || self.free.len() + self.in_use.len() != seen_blocks {
+        if seen_blocks != self.blocks().count() {
             return Err("blocks outside any segment".into());
+        }
+        if seen_free != self.free.iter().flatten().map(Bins::len).sum::<usize>() {
+            return Err("the free index holds what is not free".into());
         }
         if totals != self.totals {
             return Err(format!("totals are {:?}, the blocks say {totals:?}", self.totals));
         }
         Ok(())
+    }
+
+    fn bins(&self, class: u8) -> Result<&Bins, String> {
+        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        bins.ok_or_else(|| format!("class {class} has no free index"))
     }
 }
 
@@ -63,7 +73,7 @@ impl Ledger {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::book::NewSegment;
+    use super::super::book::{NewSegment, SplitChange};
     use super::*;
 
     #[derive(Debug, Clone)]
@@ -75,56 +85,81 @@ mod tests {
         Remove(usize),
     }
 
+    /// Sizes from a few bytes to tens of MiB, so that exact and shared bins are met.
+    fn bytes() -> impl Strategy<Value = u64> {
+        (1..25u32, any::<u64>()).prop_map(|(bits, noise)| (noise >> (64 - bits)) + 1)
+    }
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            (1..8u64).prop_map(Step::Add),
-            (any::<usize>(), 1..4096u64).prop_map(|(at, bytes)| Step::Take(at, bytes)),
-            any::<usize>().prop_map(Step::Retire),
-            any::<usize>().prop_map(Step::GiveBack),
-            any::<usize>().prop_map(Step::Remove),
+            2 => (1..9u64).prop_map(Step::Add),
+            6 => (any::<usize>(), bytes()).prop_map(|(at, bytes)| Step::Take(at, bytes)),
+            1 => any::<usize>().prop_map(Step::Retire),
+            4 => any::<usize>().prop_map(Step::GiveBack),
+            1 => any::<usize>().prop_map(Step::Remove),
         ];
-        proptest::collection::vec(step, 1..200)
+        proptest::collection::vec(step, 1..300)
+    }
+
+    /// What the free index should say, by looking at every block.
+    fn free_in_order(ledger: &Ledger, class: u8) -> Vec<u64> {
+        let free = ledger.blocks().filter(|block| block.state == State::Free);
+        let mut ranks: Vec<_> =
+            free.filter(|block| block.class == class).map(|block| block.rank()).collect();
+        ranks.sort_unstable();
+        ranks.into_iter().map(|(_, _, address)| address).collect()
+    }
+
+    fn split_totals(ledger: &Ledger) -> (i64, i64) {
+        let free = ledger.blocks().filter(|block| block.state == State::Free);
+        free.filter(|block| !block.is_whole())
+            .fold((0, 0), |(count, bytes), block| (count + 1, bytes + block.bytes as i64))
     }
 
     proptest! {
         #[test]
         fn any_program_keeps_every_invariant(steps in steps()) {
             let mut ledger = Ledger::default();
-            let (mut address, mut live) = (4096u64, Vec::new());
+            let (mut address, mut serial, mut live) = (4096u64, 0, Vec::new());
+            let (mut count, mut split_bytes) = (0, 0);
+            let mut note = |change: SplitChange| {
+                count += change.blocks;
+                split_bytes += change.bytes;
+                (count, split_bytes)
+            };
             for step in steps {
+                let version = ledger.version();
+                let mut split = None;
                 match step {
-                    Step::Add(kib) => {
-                        let segment = NewSegment {
-                            address, bytes: kib * 1024, class: (kib % 2) as u8, stream: kib % 3,
-                        };
+                    Step::Add(mib) => {
+                        serial += 1;
+                        let (bytes, class) = (mib << 20, (mib % 2) as u8);
+                        let segment = NewSegment { address, bytes, class, stream: 7, serial };
                         ledger.add_segment(segment, 0);
-                        address += kib * 1024 + (kib % 2) * 4096;
+                        prop_assert!(ledger.version() > version);
+                        address += bytes + (mib % 2) * 4096;
                     }
                     Step::Take(at, bytes) => {
-                        let (class, stream) = ((at % 2) as u8, (at / 2 % 3) as u64);
-                        let found = ledger.fits(class, stream, bytes).next();
-                        if let Some(id) = found {
+                        let class = (at % 2) as u8;
+                        if let Some(id) = ledger.best_fit(class, bytes) {
                             prop_assert!(ledger[id].bytes >= bytes);
-                            ledger.take(id, bytes, bytes);
+                            split = Some(note(ledger.take(id, bytes, bytes)));
                             prop_assert_eq!(ledger[id].bytes, bytes);
-                            live.push(ledger[id].address);
+                            live.push(id);
                         }
                     }
                     Step::Retire(at) if !live.is_empty() => {
-                        let id = ledger.at(live[at % live.len()]).unwrap();
+                        let id = live[at % live.len()];
                         if ledger[id].state == State::Active {
                             ledger.retire(id);
                         }
                     }
                     Step::GiveBack(at) if !live.is_empty() => {
-                        let address = live.swap_remove(at % live.len());
-                        let id = ledger.at(address).unwrap();
-                        ledger.give_back(id, 1);
-                        prop_assert_eq!(ledger.at(address), None);
+                        let id = live.swap_remove(at % live.len());
+                        split = Some(note(ledger.give_back(id, 1)));
                     }
                     Step::Remove(at) => {
-                        let class = (at % 2) as u8;
-                        let whole = ledger.releasable(class).next();
+                        let whole = ledger.releasable((at % 2) as u8).next();
                         if let Some(id) = whole {
                             let segment = ledger[id].segment;
                             prop_assert!(ledger.remove_segment(segment).is_some());
@@ -133,9 +168,20 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(ledger.check(), Ok(()));
+                if let Some(split) = split {
+                    prop_assert_eq!(split, split_totals(&ledger));
+                }
+                for class in [0, 1] {
+                    let found: Vec<u64> =
+                        ledger.fits(class, 0).map(|id| ledger[id].address).collect();
+                    prop_assert_eq!(&found, &free_in_order(&ledger, class));
+                    let largest = ledger.blocks()
+                        .filter(|block| block.state == State::Free && block.class == class)
+                        .map(|block| block.bytes).max();
+                    prop_assert_eq!(ledger.largest_free_bytes(class), largest.unwrap_or(0));
+                }
             }
-            for address in live {
-                let id = ledger.at(address).unwrap();
+            for id in live {
                 ledger.give_back(id, 2);
             }
             prop_assert_eq!(ledger.check(), Ok(()));
@@ -146,13 +192,14 @@ mod tests {
     #[test]
     fn best_fit_prefers_size_then_age_then_address() {
         let mut ledger = Ledger::default();
-        for (address, bytes) in [(0x9000, 4096), (0x5000, 2048), (0x1000, 2048)] {
-            let new = NewSegment { address, bytes, class: 0, stream: 7 };
-            ledger.add_segment(new, 0);
+        for (serial, (address, bytes)) in
+            [(0x9000, 4096), (0x5000, 2048), (0x1000, 2048)].into_iter().enumerate()
+        {
+            let serial = serial as u32;
+            ledger.add_segment(NewSegment { address, bytes, class: 0, stream: 7, serial }, 0);
         }
-        let found = ledger.fits(0, 7, 1024).next().unwrap();
+        let found = ledger.best_fit(0, 1024).unwrap();
         assert_eq!(ledger[found].address, 0x5000, "smallest, and of two the older");
-        assert_eq!(ledger.fits(0, 8, 1).next(), None, "other streams' blocks stay theirs");
-        assert_eq!(ledger.fits(1, 7, 1).next(), None, "other classes' blocks stay theirs");
+        assert_eq!(ledger.best_fit(1, 1), None, "other classes' blocks stay theirs");
     }
 }

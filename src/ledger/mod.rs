@@ -1,9 +1,10 @@
 //! Rank 1: pure bookkeeping of segments and blocks. Knows no device, no clock and no policy:
 //! it splits, merges, finds and counts, and [`Ledger::check`] proves that it all adds up.
 
+mod bins;
 mod block;
 mod book;
 mod check;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
-pub use book::{Ledger, NewSegment, Totals};
+pub use book::{Ledger, NewSegment, SplitChange, Totals};

@@ -67,7 +67,7 @@ impl Residents {
     /// # Errors
     /// No such tensor; the device's memory is not the CPU's to read.
     pub fn bytes(&self, tensor: &str) -> Result<&[u8]> {
-        let info = self.buffer.allocator().device().info();
+        let info = self.buffer.stream().device().info();
         if !info.host_accessible {
             return Err(Error::Unsupported {
                 what: "reading device memory from the CPU".into(),

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::pool::PinnedPool;
 use crate::base::{Result, lock};
 use crate::device::Stream;
+use crate::ledger::BlockId;
 
 /// Pinned host memory, readable and writable as a byte slice. Its content is whatever its last
 /// user left, zeros at first. Dropping it gives it back to its pool without waiting: it is used
 /// again once the streams of [`record_use`](Self::record_use) are done.
 pub struct PinnedBlock {
     pool: PinnedPool,
+    id: BlockId,
     ptr: NonNull<u8>,
     len: usize,
     uses: Mutex<Vec<Stream>>,
@@ -26,9 +28,9 @@ unsafe impl Send for PinnedBlock {}
 unsafe impl Sync for PinnedBlock {}
 
 impl PinnedBlock {
-    /// A block over `len` bytes at `ptr`, which are the caller's to hand out.
-    pub(super) fn new(pool: PinnedPool, ptr: NonNull<u8>, len: usize) -> Self {
-        Self { pool, ptr, len, uses: Mutex::new(Vec::new()) }
+    /// The block `id` of `pool`: `len` bytes at `ptr`, which are the caller's to hand out.
+    pub(super) fn new(pool: PinnedPool, id: BlockId, ptr: NonNull<u8>, len: usize) -> Self {
+        Self { pool, id, ptr, len, uses: Mutex::new(Vec::new()) }
     }
 
     /// Notes that work on `stream` uses the memory, so that it is not given to anyone else
@@ -80,7 +82,7 @@ impl DerefMut for PinnedBlock {
 impl Drop for PinnedBlock {
     fn drop(&mut self) {
         let uses = self.uses.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.pool.free_block(self.ptr, std::mem::take(uses));
+        self.pool.free_block(self.id, std::mem::take(uses));
     }
 }
 

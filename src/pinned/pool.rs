@@ -59,7 +59,7 @@ struct Shared {
     core: Mutex<Core>,
     /// Frees that found the lock taken: whoever holds it next carries them out. Held for a push
     /// or a swap only, so that dropping a block never waits.
-    mailbox: Mutex<Vec<(u64, Vec<Stream>)>>,
+    mailbox: Mutex<Vec<(BlockId, Vec<Stream>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,11 +89,11 @@ impl PinnedPool {
     /// # Errors
     /// [`Error::PinnedBudget`] when the budget is spent; what the driver says.
     pub fn alloc(&self, len: usize) -> Result<PinnedBlock> {
-        let ptr = match align_up(len.max(1) as u64, GRANULE_BYTES) {
+        let (id, ptr) = match align_up(len.max(1) as u64, GRANULE_BYTES) {
             Some(bytes) => self.0.take(bytes, len as u64)?,
             None => return Err(Error::invalid("length", len, "it overflows")),
         };
-        Ok(PinnedBlock::new(self.clone(), ptr, len))
+        Ok(PinnedBlock::new(self.clone(), id, ptr, len))
     }
 
     /// The budget in force.
@@ -139,8 +139,8 @@ impl PinnedPool {
     }
 
     /// Takes a block back without ever waiting.
-    pub(super) fn free_block(&self, ptr: NonNull<u8>, uses: Vec<Stream>) {
-        lock(&self.0.mailbox).push((ptr.as_ptr() as u64, uses));
+    pub(super) fn free_block(&self, id: BlockId, uses: Vec<Stream>) {
+        lock(&self.0.mailbox).push((id, uses));
         let mut core = match self.0.core.try_lock() {
             Ok(core) => core,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -151,15 +151,16 @@ impl PinnedPool {
 }
 
 impl Shared {
-    fn take(&self, bytes: u64, requested_bytes: u64) -> Result<NonNull<u8>> {
+    fn take(&self, bytes: u64, requested_bytes: u64) -> Result<(BlockId, NonNull<u8>)> {
         let mut core = self.enter();
-        let found = core.ledger.fits(0, 0, bytes).next();
+        let found = core.ledger.best_fit(0, bytes);
         let block = match found {
             Some(block) => block,
             None => self.grow(&mut core, bytes)?,
         };
         core.ledger.take(block, bytes, requested_bytes);
         NonNull::new(core.ledger[block].address as *mut u8)
+            .map(|start| (block, start))
             .ok_or_else(|| Error::invalid("pinned address", 0, "the driver gave a null slab"))
     }
 
@@ -182,7 +183,7 @@ impl Shared {
         let slab_bytes = wanted.min(room(core) / GRANULE_BYTES * GRANULE_BYTES);
         let start = self.device.driver().alloc_pinned(slab_bytes)?;
         let address = start.as_ptr() as u64;
-        let slab = NewSegment { address, bytes: slab_bytes, class: 0, stream: 0 };
+        let slab = NewSegment { address, bytes: slab_bytes, class: 0, stream: 0, serial: 0 };
         let block = core.ledger.add_segment(slab, 0);
         core.peak_bytes = core.peak_bytes.max(core.ledger.totals().reserved_bytes);
         Ok(block)
@@ -198,8 +199,7 @@ impl Shared {
     /// Takes back what was dropped, and makes free what copies are done with.
     fn settle(&self, core: &mut Core) {
         let mut free = Vec::new();
-        for (address, uses) in std::mem::take(&mut *lock(&self.mailbox)) {
-            let Some(id) = core.ledger.at(address) else { continue };
+        for (id, uses) in std::mem::take(&mut *lock(&self.mailbox)) {
             if uses.is_empty() {
                 free.push(id);
             } else {
@@ -244,11 +244,9 @@ impl Drop for Shared {
         let mailbox =
             std::mem::take(self.mailbox.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut core = std::mem::take(self.core.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for (address, uses) in mailbox {
-            if let Some(id) = core.ledger.at(address) {
-                core.ledger.retire(id);
-                core.retired.retire(id, &uses, &self.events);
-            }
+        for (id, uses) in mailbox {
+            core.ledger.retire(id);
+            core.retired.retire(id, &uses, &self.events);
         }
         let (waiting, pending) = core.retired.take_waiting();
         let device = self.device.clone();

@@ -2,14 +2,12 @@
 //! native allocator (c10/cuda/CUDACachingAllocator.cpp, 2.15), so that a conf string that works
 //! there works here and places alike.
 
-use std::collections::BTreeMap;
-
-use super::contract::{Fit, Policy, Pressure, Request};
-use crate::base::{MIB, align_up};
+use super::contract::{Cached, Fit, Policy, Pressure, Request};
+use crate::base::MIB;
 use crate::conf::{Conf, RoundupDivisions};
-use crate::ledger::{BlockId, Ledger, SegmentId};
+use crate::ledger::Ledger;
 
-/// Every block is a multiple of this.
+/// Every block is a multiple of this, which rounding sees to.
 const MIN_BLOCK_BYTES: u64 = 512;
 /// Blocks up to this size live in the small class.
 const SMALL_LIMIT_BYTES: u64 = MIB;
@@ -38,8 +36,6 @@ pub struct Caching {
     roundup: RoundupDivisions,
     /// Share of the limit above which old segments are given back.
     garbage_threshold: Option<f64>,
-    /// Counts searches: the clock by which cached blocks age.
-    searches: u64,
 }
 
 impl Caching {
@@ -52,10 +48,10 @@ impl Caching {
             large_segment_bytes: conf.large_segment_size_bytes,
             roundup: conf.roundup_power2_divisions.clone(),
             garbage_threshold: conf.garbage_collection_threshold,
-            searches: 0,
         }
     }
 
+    #[inline]
     fn take(&self, block_bytes: u64, request: &Request) -> u64 {
         let rest = block_bytes - request.block_bytes;
         let split = if request.class == SMALL {
@@ -68,19 +64,20 @@ impl Caching {
 }
 
 impl Policy for Caching {
-    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request> {
+    #[inline]
+    fn request(&self, requested_bytes: u64) -> Option<Request> {
         if requested_bytes > SANITY_LIMIT_BYTES {
             return None;
         }
-        let block_bytes = align_up(self.roundup.round(requested_bytes), MIN_BLOCK_BYTES)?;
+        // A multiple of 512, and far from the end of what can be counted.
+        let block_bytes = self.roundup.round(requested_bytes);
         let class = if block_bytes <= SMALL_LIMIT_BYTES { SMALL } else { LARGE };
-        Some(Request { requested_bytes, block_bytes, class, stream })
+        Some(Request { requested_bytes, block_bytes, class })
     }
 
+    #[inline]
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
-        // The clock of the large class alone: only its segments age.
-        self.searches += u64::from(request.class == LARGE);
-        let block = ledger.fits(request.class, request.stream, request.block_bytes).next()?;
+        let block = ledger.best_fit(request.class, request.block_bytes)?;
         let bytes = ledger[block].bytes;
         let fits = if request.block_bytes < self.oversize_bytes {
             bytes < self.oversize_bytes
@@ -105,23 +102,23 @@ impl Policy for Caching {
         self.take(segment_bytes, request)
     }
 
-    /// Whole cached segments of the large class that are older than the average, again and
-    /// again until the excess over the threshold is gone or no candidate is left.
-    fn garbage(&mut self, ledger: &Ledger, pressure: &Pressure) -> Vec<SegmentId> {
+    /// Segments of the large class that are older than the average, again and again until the
+    /// excess over the threshold is gone or no candidate is left.
+    fn garbage(&mut self, cached: &[Cached], pressure: &Pressure) -> Vec<usize> {
         let Some(threshold) = self.garbage_threshold else { return Vec::new() };
         let target_bytes = (threshold * pressure.limit_bytes as f64) as u64;
         let mut excess_bytes = pressure.reserved_bytes.saturating_sub(target_bytes);
-        let age = |id: BlockId| self.searches - ledger[id].freed_at;
-        let mut candidates: Vec<BlockId> = ledger.releasable(LARGE).collect();
+        let mut candidates: Vec<usize> =
+            (0..cached.len()).filter(|&at| cached[at].class == LARGE).collect();
         let mut garbage = Vec::new();
         while excess_bytes > 0 && !candidates.is_empty() {
-            let total: u64 = candidates.iter().map(|&id| age(id)).sum();
-            let mean = total as f64 / candidates.len() as f64;
+            let total: f64 = candidates.iter().map(|&at| cached[at].age as f64).sum();
+            let mean = total / candidates.len() as f64;
             let (old, young): (Vec<_>, Vec<_>) =
-                candidates.into_iter().partition(|&id| age(id) as f64 >= mean);
-            for id in old {
-                excess_bytes = excess_bytes.saturating_sub(ledger[id].bytes);
-                garbage.push(ledger[id].segment);
+                candidates.into_iter().partition(|&at| cached[at].age as f64 >= mean);
+            for at in old {
+                excess_bytes = excess_bytes.saturating_sub(cached[at].bytes);
+                garbage.push(at);
             }
             candidates = young;
         }
@@ -130,39 +127,38 @@ impl Policy for Caching {
 
     /// With oversize blocks on: the smallest cached oversize segment of the stream that holds
     /// the request, else the largest ones until there is enough.
-    fn make_room(
-        &mut self,
-        ledger: &Ledger,
-        request: &Request,
-        segment_bytes: u64,
-    ) -> Vec<SegmentId> {
+    fn make_room(&mut self, cached: &[Cached], request: &Request) -> Vec<usize> {
         if self.oversize_bytes == u64::MAX {
             return Vec::new();
         }
-        let wanted = segment_bytes.max(self.oversize_bytes);
-        let by_size: BTreeMap<(u64, BlockId), SegmentId> = ledger
-            .releasable(LARGE)
-            .filter(|&id| ledger[ledger[id].segment].stream == request.stream)
-            .filter(|&id| ledger[id].bytes >= self.oversize_bytes)
-            .map(|id| ((ledger[id].bytes, id), ledger[id].segment))
-            .collect();
-        if let Some((_, &segment)) = by_size.iter().find(|((bytes, _), _)| *bytes >= wanted) {
-            return vec![segment];
+        let wanted_bytes = request.block_bytes.max(self.oversize_bytes);
+        let oversize = |at: &usize| {
+            let Cached { bytes, class, own_stream, .. } = cached[*at];
+            class == request.class && own_stream && bytes >= self.oversize_bytes
+        };
+        let mut by_size: Vec<usize> = (0..cached.len()).filter(oversize).collect();
+        by_size.sort_by_key(|&at| cached[at].bytes);
+        if let Some(&at) = by_size.iter().find(|&&at| cached[at].bytes >= wanted_bytes) {
+            return vec![at];
         }
         let mut room_bytes = 0;
         let largest_first = by_size.into_iter().rev();
         largest_first
-            .take_while(|((bytes, _), _)| {
-                let more = room_bytes < wanted;
-                room_bytes += bytes;
+            .take_while(|&at| {
+                let more = room_bytes < wanted_bytes;
+                room_bytes += cached[at].bytes;
                 more
             })
-            .map(|(_, segment)| segment)
             .collect()
     }
 
-    fn clock(&self) -> u64 {
-        self.searches
+    /// Only cached segments of the large class are collected.
+    fn ages(&self, request: &Request) -> bool {
+        self.garbage_threshold.is_some() && request.class == LARGE
+    }
+
+    fn repeats(&self) -> bool {
+        self.garbage_threshold.is_none()
     }
 }
 
@@ -172,7 +168,7 @@ mod tests {
 
     fn placed(conf: &str, bytes: u64) -> (u64, u64) {
         let policy = Caching::new(&conf.parse().unwrap());
-        let request = policy.request(bytes, 0).unwrap();
+        let request = policy.request(bytes).unwrap();
         let segment = policy.segment_bytes(&request);
         (policy.take_of_segment(segment, &request), segment)
     }
@@ -200,7 +196,7 @@ mod tests {
     #[test]
     fn nonsense_sizes_are_refused() {
         let policy = Caching::new(&Conf::default());
-        assert_eq!(policy.request(u64::MAX, 0), None);
-        assert!(policy.request(4096, 0).is_some());
+        assert_eq!(policy.request(u64::MAX), None);
+        assert!(policy.request(4096).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ledger::{BlockId, Ledger, SegmentId};
+use crate::ledger::{BlockId, Ledger};
 
 /// A request as the policy sees it. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +14,6 @@ pub struct Request {
     /// The class of segments that serve it; blocks of different classes never mix. 254 and 255
     /// are the pool's own.
     pub class: u8,
-    /// The key of the asking stream.
-    pub stream: u64,
 }
 
 /// A free block to hand out.
@@ -36,16 +34,31 @@ pub struct Pressure {
     pub limit_bytes: u64,
 }
 
-/// Decides where requests are placed. The pool checks every decision, so a policy that is wrong
-/// wastes memory or fails requests and can do no worse. Called with the allocator's lock held, on one thread at
-/// a time; it must not block. It may keep state of its own, and learns from the ledger alone
-/// what became of its decisions.
-pub trait Policy: Send + fmt::Debug {
-    /// The size and class of a request for `requested_bytes` (above 0) on `stream`. `None`
-    /// refuses it as too large for any device.
-    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request>;
+/// A segment that is wholly free, so that it could go back to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cached {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its class.
+    pub class: u8,
+    /// True when it belongs to the stream that asks.
+    pub own_stream: bool,
+    /// Searches of aging classes, on all streams, since it became free.
+    pub age: u64,
+}
 
-    /// The free block to serve `request` with, of its class and stream; `None` asks for growth.
+/// Decides where the requests of one stream are placed; every stream has an instance of its
+/// own, from the same [`Factory`](super::Factory) and conf. The pool checks every decision, so a
+/// policy that is wrong wastes memory or fails requests and can do no worse. Called on one
+/// thread at a time; it must not block and must not call the allocator. It may keep state of its
+/// own, and learns from the ledger alone what became of its decisions.
+pub trait Policy: Send + fmt::Debug {
+    /// The size and class of a request for `requested_bytes` (above 0). `None` refuses it as
+    /// too large for any device.
+    fn request(&self, requested_bytes: u64) -> Option<Request>;
+
+    /// The free block of the ledger to serve `request` with, of its class; `None` asks for
+    /// growth.
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit>;
 
     /// How large a segment `request` needs when nothing fits: at least its `block_bytes`.
@@ -54,24 +67,26 @@ pub trait Policy: Send + fmt::Debug {
     /// How much of a fresh segment of `segment_bytes` is handed out for `request`.
     fn take_of_segment(&self, segment_bytes: u64, request: &Request) -> u64;
 
-    /// Cached segments to give back before growing, because memory is tight and they are old.
-    fn garbage(&mut self, _ledger: &Ledger, _pressure: &Pressure) -> Vec<SegmentId> {
+    /// Which of the cached segments to give back before growing, because memory is tight and
+    /// they are old: places in `cached`, which is in order of class, stream, size and age of the
+    /// segment. Asked only under a limit.
+    fn garbage(&mut self, _cached: &[Cached], _pressure: &Pressure) -> Vec<usize> {
         Vec::new()
     }
 
-    /// Cached segments to give back after growing by `segment_bytes` failed, before everything
-    /// cached is.
-    fn make_room(
-        &mut self,
-        _ledger: &Ledger,
-        _request: &Request,
-        _segment_bytes: u64,
-    ) -> Vec<SegmentId> {
+    /// Which to give back after growing for `request` failed, before everything cached is.
+    fn make_room(&mut self, _cached: &[Cached], _request: &Request) -> Vec<usize> {
         Vec::new()
     }
 
-    /// The policy's clock, noted in blocks as they become free.
-    fn clock(&self) -> u64 {
-        0
+    /// True when searches for `request` let cached segments age. Costs a shared counter.
+    fn ages(&self, _request: &Request) -> bool {
+        false
+    }
+
+    /// True when the same request finds the same place while the ledger is the same, whatever
+    /// happened before. The pool then serves a request that repeats the last freed one at once.
+    fn repeats(&self) -> bool {
+        false
     }
 }

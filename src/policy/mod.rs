@@ -7,5 +7,6 @@ mod contract;
 mod registry;
 
 pub use caching::Caching;
-pub use contract::{Fit, Policy, Pressure, Request};
+pub use contract::{Cached, Fit, Policy, Pressure, Request};
+pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

@@ -1,6 +1,7 @@
 //! Policies by name, so that a conf string can choose one.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::caching::Caching;
@@ -42,6 +43,47 @@ pub fn register(
 #[must_use]
 pub fn names() -> Vec<String> {
     lock(registry()).keys().cloned().collect()
+}
+
+/// The policy of one stream: the one nearly everybody uses where the compiler sees it, so that
+/// the hot path makes no indirect call; anyone else's behind the trait.
+#[derive(Debug)]
+pub(crate) enum Chosen {
+    /// The default.
+    Caching(Caching),
+    /// Registered under a name.
+    Registered(Box<dyn Policy>),
+}
+
+impl Deref for Chosen {
+    type Target = dyn Policy;
+
+    fn deref(&self) -> &(dyn Policy + 'static) {
+        match self {
+            Self::Caching(caching) => caching,
+            Self::Registered(policy) => &**policy,
+        }
+    }
+}
+
+impl DerefMut for Chosen {
+    fn deref_mut(&mut self) -> &mut (dyn Policy + 'static) {
+        match self {
+            Self::Caching(caching) => caching,
+            Self::Registered(policy) => &mut **policy,
+        }
+    }
+}
+
+/// Makes the policy `conf` chooses, for one stream.
+///
+/// # Errors
+/// A name nobody registered; what its factory says.
+pub(crate) fn choose(conf: &Conf) -> Result<Chosen> {
+    match conf.policy() {
+        CACHING => Ok(Chosen::Caching(Caching::new(conf))),
+        _ => create(conf).map(Chosen::Registered),
+    }
 }
 
 /// Makes the policy `conf` chooses.

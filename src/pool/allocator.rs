@@ -1,18 +1,21 @@
 //! The public face of the allocator.
 
-use std::sync::{Arc, Condvar, Mutex, TryLockError};
+use std::sync::Arc;
 
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
-use super::core::{Core, Freed};
-use super::ladder::Placement;
+use super::heap::{Freed, Heap, Which};
+use super::heaps::Heaps;
+use super::ladder::{Placement, Served};
+use super::shared::Shared;
 use super::stats::Stats;
-use crate::base::{DeviceError, Error, Result, lock};
+use super::stream_allocator::StreamAllocator;
+use crate::base::{DeviceError, Error, Result};
 use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
-use crate::fence::EventPool;
+use crate::ledger::Totals;
 use crate::policy;
 
 /// A stream-ordered device allocator. Clones share one; it lives as long as any clone or any
@@ -28,25 +31,17 @@ use crate::policy;
 /// let buffer = allocator.alloc::<f32>(1000, &stream)?;
 /// assert_eq!(buffer.len(), 1000);
 /// drop(buffer); // at once free for `stream`: no waiting, no driver call
-/// assert_eq!(allocator.stats().allocated_bytes.current, 0);
+/// assert_eq!(allocator.stats().allocated_bytes.all.current, 0);
 /// # Ok::<(), riverbed::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Allocator(Arc<Shared>);
+pub struct Allocator(Arc<Inner>);
 
 /// Everything behind the clones of one allocator.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) device: Device,
-    pub(super) conf: Conf,
-    pub(super) limit_bytes: Option<u64>,
-    pub(super) events: EventPool,
-    pub(super) core: Mutex<Core>,
-    /// Signalled when detached segments are back with the driver.
-    pub(super) released: Condvar,
-    /// Frees that found the lock taken: whoever holds it next carries them out. Held for a
-    /// push or a swap only, so that dropping a buffer never waits.
-    mailbox: Mutex<Vec<Freed>>,
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) heaps: Heaps,
 }
 
 /// Settings of an [`Allocator`].
@@ -111,19 +106,15 @@ impl AllocatorBuilder {
         if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
-        let policy = policy::create(&self.conf)?;
+        // Every stream makes one of its own; that it can be made is told here.
+        policy::choose(&self.conf)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
         let limit_bytes = self.conf.limit_bytes.into_iter().chain(by_fraction).min();
-        Ok(Allocator(Arc::new(Shared {
-            events: EventPool::new(&self.device),
-            device: self.device,
-            conf: self.conf,
-            limit_bytes,
-            core: Mutex::new(Core::new(policy, self.recorder)),
-            released: Condvar::new(),
-            mailbox: Mutex::new(Vec::new()),
+        Ok(Allocator(Arc::new(Inner {
+            shared: Arc::new(Shared::new(self.device, self.conf, limit_bytes, self.recorder)),
+            heaps: Heaps::new(),
         })))
     }
 }
@@ -160,20 +151,26 @@ impl Allocator {
         self.buffer(len, stream, Placement::Dedicated)
     }
 
+    /// The way to allocate on `stream` again and again: what it costs to find the stream's
+    /// memory is paid once.
+    ///
+    /// # Errors
+    /// A stream of another device; too many streams at once.
+    pub fn on(&self, stream: &Stream) -> Result<StreamAllocator> {
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        Ok(StreamAllocator::new(&self.0, Arc::clone(heap), stream))
+    }
+
     fn buffer<T: Pod>(
         &self,
         len: usize,
         stream: &Stream,
         placement: Placement,
     ) -> Result<Buffer<T>> {
-        let bytes = (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
-            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
-        })?;
-        let ptr = match bytes {
-            0 => DevicePtr::default(),
-            _ => self.0.allocate(bytes, stream, placement)?,
-        };
-        Ok(Buffer::new(self.clone(), ptr, len, stream))
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        self.0.buffer(heap, len, stream, placement)
     }
 
     /// `bytes` of device memory as a bare address; 0 bytes give address 0. Otherwise as
@@ -181,45 +178,50 @@ impl Allocator {
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc).
+    #[inline]
     pub fn alloc_raw(&self, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
-        match bytes {
-            0 => Ok(DevicePtr::default()),
-            _ => self.0.allocate(bytes, stream, Placement::Policy),
-        }
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        self.0.raw(heap, bytes, stream)
     }
 
     /// Frees what [`alloc_raw`](Self::alloc_raw) gave: at once for its own stream, for others
     /// once the streams of [`record_use_raw`](Self::record_use_raw) are done. Address 0 is
-    /// nothing. Never waits for a stream.
+    /// nothing. Never waits for a stream, nor for another thread.
     ///
     /// # Errors
-    /// An address that is no live block of this allocator; nothing is changed then.
+    /// An address that is no live block of this allocator; nothing is changed then. Where
+    /// another thread is the one that allocates on the block's stream, only an address outside
+    /// all segments is told here, and any other mistake is logged when that thread gets to it.
     ///
     /// # Safety
     /// Nobody uses the memory after this call, other than work already enqueued on its own
     /// stream or on a recorded one.
     #[expect(unsafe_code, reason = "a declaration; the duty is the caller's")]
+    #[inline]
     pub unsafe fn free_raw(&self, ptr: DevicePtr) -> Result<()> {
         if ptr == DevicePtr::default() {
             return Ok(());
         }
-        let freed = Freed { address: ptr.0, uses: Vec::new() };
-        if self.0.enter().free(freed, &self.0.events) {
-            return Ok(());
-        }
-        Err(Self::unknown(ptr))
+        let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
+        let freed = Freed { block: Which::Address(ptr.0), uses: Vec::new() };
+        if heap.is_some_and(|heap| heap.free(freed)) { Ok(()) } else { Err(Self::unknown(ptr)) }
     }
 
     /// Notes that work on `stream` uses the raw block at `ptr`, so that freeing it waits for
-    /// that work.
+    /// that work. Waits for a thread that is just allocating on the block's stream.
     ///
     /// # Errors
     /// An address that is no live block of this allocator; a stream of another device.
     pub fn record_use_raw(&self, ptr: DevicePtr, stream: &Stream) -> Result<()> {
-        self.0.device.same_as(stream.device(), "stream")?;
-        if self.0.enter().note_raw_use(ptr.0, stream) { Ok(()) } else { Err(Self::unknown(ptr)) }
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
+        let Some(heap) = heap else { return Err(Self::unknown(ptr)) };
+        let known = heap.enter()?.note_use(Which::Address(ptr.0), stream);
+        if known { Ok(()) } else { Err(Self::unknown(ptr)) }
     }
 
+    #[cold]
     fn unknown(ptr: DevicePtr) -> Error {
         Error::invalid(
             "pointer",
@@ -229,46 +231,56 @@ impl Allocator {
     }
 
     /// Gives everything cached back to the device; waits for the streams it was cached on.
-    /// Gives the bytes released.
+    /// Streams that hold nothing any more are let go. Gives the bytes released.
     pub fn trim(&self) -> u64 {
-        let core = self.0.enter();
-        let before = core.stats.reserved_bytes.freed;
-        let cached = core.releasable();
-        let core = self.0.release(core, cached);
-        core.stats.reserved_bytes.freed - before
+        let before = self.stats().reserved_bytes.all.freed;
+        self.0.poll();
+        self.0.release_cached();
+        self.0.heaps.vacate();
+        self.stats().reserved_bytes.all.freed - before
     }
 
-    /// The counters now.
+    /// The counters now. Exact while no other thread allocates or frees.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.enter().snapshot()
+        self.0.stats()
+    }
+
+    /// Lets every peak of [`stats`](Self::stats) begin again at its current figure.
+    pub fn reset_peak_stats(&self) {
+        self.0.shared.reset_peaks();
+    }
+
+    /// Sets the totals of [`stats`](Self::stats) that only ever rise back to 0.
+    pub fn reset_accumulated_stats(&self) {
+        self.0.shared.reset_accumulated();
     }
 
     /// The hard limit on reserved bytes, if any.
     #[must_use]
     pub fn limit_bytes(&self) -> Option<u64> {
-        self.0.limit_bytes
+        self.0.shared.limit_bytes
     }
 
     /// The conf in force.
     #[must_use]
     pub fn conf(&self) -> &Conf {
-        &self.0.conf
+        &self.0.shared.conf
     }
 
     /// The device underneath.
     #[must_use]
     pub fn device(&self) -> &Device {
-        &self.0.device
+        &self.0.shared.device
     }
 
     /// Proves the bookkeeping: blocks tile segments, indexes and counters agree. Walks every
-    /// block.
+    /// block; counters are compared only as far as no other thread is at work.
     ///
     /// # Errors
     /// The first violation, in words: a bug in this crate or in a policy.
     pub fn check(&self) -> Result<(), String> {
-        self.0.enter().check()
+        self.0.check()
     }
 
     /// Gives all memory back and waits until it is back. Dropping the last clone does the same
@@ -278,7 +290,7 @@ impl Allocator {
     /// Blocks are still alive, and the allocator then goes on as before; the driver did not take
     /// everything back.
     pub fn close(self) -> Result<()> {
-        let live = self.stats().allocation.current;
+        let live = self.stats().allocation.all.current;
         if live > 0 {
             return Err(Error::invalid(
                 "allocator",
@@ -286,15 +298,13 @@ impl Allocator {
                 "free them first",
             ));
         }
-        let pending = self.0.enter().retired.pending();
-        for event in pending {
-            event.synchronize()?;
-        }
+        self.0.wait_for_retired()?;
         self.trim();
-        let kept_bytes = self.0.wait_released(self.0.enter()).reserved_bytes();
+        self.0.shared.wait_released();
+        let kept_bytes = self.0.shared.held_bytes();
         if kept_bytes > 0 {
             return Err(Error::Device(DeviceError {
-                device: self.0.device.info().name.clone(),
+                device: self.0.shared.device.info().name.clone(),
                 call: "free",
                 status: DeviceError::UNKNOWN,
                 text: format!("{kept_bytes} bytes were not taken back"),
@@ -302,35 +312,78 @@ impl Allocator {
         }
         Ok(())
     }
-
-    pub(super) fn events(&self) -> &EventPool {
-        &self.0.events
-    }
-
-    /// Frees a buffer's block without ever waiting: if the lock is taken, its next holder does it.
-    pub(super) fn free_buffer(&self, ptr: DevicePtr, uses: Vec<Stream>) {
-        let freed = Freed { address: ptr.0, uses };
-        let mut core = match self.0.core.try_lock() {
-            Ok(core) => core,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return lock(&self.0.mailbox).push(freed),
-        };
-        self.0.drain_mailbox(&mut core);
-        self.0.free(&mut core, freed);
-        self.0.reap_dedicated(&mut core);
-    }
 }
 
-impl Shared {
-    pub(super) fn drain_mailbox(&self, core: &mut Core) {
-        let freed = std::mem::take(&mut *lock(&self.mailbox));
-        for block in freed {
-            self.free(core, block);
+impl Inner {
+    pub(super) fn buffer<T: Pod>(
+        &self,
+        heap: &Arc<Heap>,
+        len: usize,
+        stream: &Stream,
+        placement: Placement,
+    ) -> Result<Buffer<T>> {
+        let bytes = (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
+            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
+        })?;
+        if bytes == 0 {
+            return Ok(Buffer::empty(stream));
+        }
+        let (heap, taken) = self.serve(heap, bytes, stream, placement)?;
+        Ok(Buffer::new(heap, taken, len, stream))
+    }
+
+    #[inline]
+    pub(super) fn raw(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
+        if bytes == 0 {
+            return Ok(DevicePtr::default());
+        }
+        let Served { taken, mut state, .. } =
+            self.allocate(heap, bytes, stream, Placement::Policy)?;
+        state.note_raw(taken);
+        Ok(taken.ptr)
+    }
+
+    /// The counters, after what other threads and streams left to be done.
+    pub(super) fn stats(&self) -> Stats {
+        self.poll();
+        self.shared.stats()
+    }
+
+    /// Carries out what waits in mailboxes, and makes free what streams are done with.
+    fn poll(&self) {
+        let retired = self.shared.stats().retired_bytes > 0;
+        for heap in self.heaps.all() {
+            if retired || heap.has_mail() {
+                // A recorder that asks from within sees the counters as they are.
+                if let Ok(mut state) = heap.enter() {
+                    state.poll(&self.shared);
+                    if state.dedicated_finished {
+                        heap.reap_dedicated(&mut state);
+                    }
+                }
+            }
         }
     }
 
-    fn free(&self, core: &mut Core, freed: Freed) {
-        let known = core.free(freed, &self.events);
-        debug_assert!(known, "a buffer's block is always live");
+    fn check(&self) -> Result<(), String> {
+        self.poll();
+        let mut totals = Totals::default();
+        for heap in self.heaps.all() {
+            let mut state = heap.enter().map_err(|error| error.to_string())?;
+            state.check(&self.shared)?;
+            let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
+            totals.reserved_bytes += reserved_bytes;
+            totals.active_bytes += active_bytes;
+            totals.retired_bytes += retired_bytes;
+        }
+        let stats = self.shared.stats();
+        let in_transit = self.shared.in_transit();
+        let agree = (in_transit || stats.reserved_bytes.all.current == totals.reserved_bytes)
+            && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
+            && stats.allocated_bytes.all.current == totals.active_bytes;
+        if !agree {
+            return Err(format!("counters are {stats:?}, the ledgers say {totals:?}"));
+        }
+        Ok(())
     }
 }

@@ -2,11 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
 
-use super::allocator::Allocator;
+use super::heap::{Freed, Heap, Taken, Which};
 use crate::base::{Error, Result, lock};
 use crate::device::{DevicePtr, Kernel, Stream};
 
@@ -17,8 +17,8 @@ use crate::device::{DevicePtr, Kernel, Stream};
 /// makes that stream wait, on the device, for what the last one was given.
 #[derive(Debug)]
 pub struct Buffer<T: Pod = u8> {
-    allocator: Allocator,
-    ptr: DevicePtr,
+    /// Whose memory it is; none for length 0.
+    owned: Option<(Arc<Heap>, Taken)>,
     len: usize,
     /// The stream it was allocated on.
     home: Stream,
@@ -26,25 +26,33 @@ pub struct Buffer<T: Pod = u8> {
     elements: PhantomData<T>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Uses {
-    /// Where the last operation was enqueued.
-    last: Stream,
+    /// Where the last operation was enqueued, if not on the home stream.
+    last: Option<Stream>,
     /// Every stream but the home one that was given an operation.
     others: Vec<Stream>,
 }
 
 impl<T: Pod> Buffer<T> {
-    pub(super) fn new(allocator: Allocator, ptr: DevicePtr, len: usize, home: &Stream) -> Self {
-        let uses = Mutex::new(Uses { last: home.clone(), others: Vec::new() });
-        Self { allocator, ptr, len, home: home.clone(), uses, elements: PhantomData }
+    pub(super) fn new(heap: Arc<Heap>, taken: Taken, len: usize, home: &Stream) -> Self {
+        Self::of(Some((heap, taken)), len, home)
+    }
+
+    pub(super) fn empty(home: &Stream) -> Self {
+        Self::of(None, 0, home)
+    }
+
+    fn of(owned: Option<(Arc<Heap>, Taken)>, len: usize, home: &Stream) -> Self {
+        let (home, uses) = (home.clone(), Mutex::default());
+        Self { owned, len, home, uses, elements: PhantomData }
     }
 
     /// Where it is. The address is 0 for length 0. Whoever enqueues work on it by address says
     /// so with [`use_on`](Self::use_on).
     #[must_use]
     pub fn ptr(&self) -> DevicePtr {
-        self.ptr
+        self.owned.as_ref().map_or(DevicePtr::default(), |(_, taken)| taken.ptr)
     }
 
     /// How many elements it holds.
@@ -69,12 +77,6 @@ impl<T: Pod> Buffer<T> {
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.home
-    }
-
-    /// The allocator it is from.
-    #[must_use]
-    pub fn allocator(&self) -> &Allocator {
-        &self.allocator
     }
 
     /// Makes `stream` wait, on the device, for what was last enqueued on this buffer, and notes
@@ -103,14 +105,17 @@ impl<T: Pod> Buffer<T> {
     }
 
     fn order(&self, uses: &mut Uses, stream: &Stream) -> Result<()> {
-        if uses.last == *stream {
+        let last = uses.last.as_ref().unwrap_or(&self.home);
+        if last == stream {
             return Ok(());
         }
-        self.allocator.events().order(&uses.last, stream)?;
+        if let Some((heap, _)) = &self.owned {
+            heap.shared.events.order(last, stream)?;
+        }
+        uses.last = (*stream != self.home).then(|| stream.clone());
         if *stream != self.home && !uses.others.contains(stream) {
             uses.others.push(stream.clone());
         }
-        uses.last = stream.clone();
         Ok(())
     }
 
@@ -134,7 +139,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// As [`use_on`](Self::use_on).
     pub fn fill(&self, value: u8, stream: &Stream) -> Result<()> {
-        let kernel = Kernel::Fill { dst: self.ptr, bytes: self.size_bytes(), value };
+        let kernel = Kernel::Fill { dst: self.ptr(), bytes: self.size_bytes(), value };
         self.in_order(stream, || {
             // SAFETY: the range is this buffer's own. `stream` is ordered after all earlier
             // operations, and the block is not reused before `stream` is done with it.
@@ -166,9 +171,9 @@ impl Buffer<u8> {
             ));
         }
         let kernel = Kernel::Checksum {
-            src: self.ptr.offset(offset),
+            src: self.ptr().offset(offset),
             bytes,
-            out: out.ptr.offset(8 * slot as u64),
+            out: out.ptr().offset(8 * slot as u64),
         };
         // Locks nest bytes before sums, here and everywhere.
         self.in_order(stream, || {
@@ -184,9 +189,10 @@ impl Buffer<u8> {
 
 impl<T: Pod> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.ptr != DevicePtr::default() {
+        if let Some((heap, taken)) = &self.owned {
             let uses = self.uses.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-            self.allocator.free_buffer(self.ptr, std::mem::take(&mut uses.others));
+            let uses = std::mem::take(&mut uses.others);
+            heap.free(Freed { block: Which::Id(taken.id), uses });
         }
     }
 }

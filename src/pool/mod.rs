@@ -4,11 +4,18 @@
 
 mod allocator;
 mod buffer;
-mod core;
+mod heap;
+mod heaps;
 mod ladder;
+mod mailbox;
+mod page_table;
 mod release;
+mod shared;
 mod stats;
+mod stream_allocator;
+mod tally;
 
 pub use allocator::{Allocator, AllocatorBuilder};
 pub use buffer::Buffer;
-pub use stats::{Stat, Stats};
+pub use stats::{PoolStat, Stat, Stats};
+pub use stream_allocator::{Block, StreamAllocator};

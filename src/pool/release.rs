@@ -3,27 +3,44 @@
 //! nobody else waits, and by the reaper thread where a `Drop` began it.
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
-use super::allocator::Shared;
-use super::core::{Core, Detached};
-use crate::base::lock;
-use crate::device::{Device, Event, Stream, reap};
-use crate::ledger::SegmentId;
+use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
+use super::shared::Shared;
+use crate::device::{Device, DevicePtr, Event, Stream, reap};
+use crate::event::TraceEvent;
+use crate::fence::StreamKey;
+use crate::ledger::{NewSegment, Segment, SegmentId};
 
-impl Shared {
-    /// Gives segments back to the driver, waiting for their streams with the lock released.
-    /// What the driver refuses to take back stays in the ledger, reserved but out of use.
-    pub(super) fn release<'a>(
-        self: &'a Arc<Self>,
-        mut core: MutexGuard<'a, Core>,
-        segments: Vec<SegmentId>,
-    ) -> MutexGuard<'a, Core> {
-        let detached = core.detach(segments);
-        if detached.is_empty() {
-            return core;
-        }
-        drop(core);
+/// A segment that left its heap on its way back to the driver.
+#[derive(Debug)]
+pub(super) struct Detached {
+    ptr: DevicePtr,
+    bytes: u64,
+    class: u8,
+    stream: Stream,
+}
+
+impl Heap {
+    /// Takes a wholly free segment out, if it is still the one of that serial. It stays
+    /// reserved until [`give_back`](Self::give_back).
+    pub(super) fn detach(
+        &self,
+        state: &mut HeapState,
+        id: SegmentId,
+        serial: u32,
+    ) -> Option<Detached> {
+        state.settle_pending(&self.shared);
+        let stream = state.stream.clone()?;
+        state.ledger.segment(id).filter(|segment| segment.serial == serial)?;
+        let Segment { address, bytes, class, .. } = state.ledger.remove_segment(id)?;
+        self.shared.leaving();
+        Some(Detached { ptr: DevicePtr(address), bytes, class, stream })
+    }
+
+    /// Gives detached segments back to the driver, waiting for their streams. What the driver
+    /// refuses stays in the ledger, reserved but out of use.
+    pub(super) fn give_back(&self, detached: Vec<Detached>) {
         let mut waited: Vec<Stream> = Vec::new();
         let (quiet, busy) = detached.into_iter().partition(|segment| {
             if waited.contains(&segment.stream) {
@@ -38,73 +55,108 @@ impl Shared {
             reached.is_ok()
         });
         self.free_detached(quiet, busy);
-        self.enter()
     }
 
     /// Gives dedicated segments that are out of use to the reaper. Never blocks.
-    pub(super) fn reap_dedicated(self: &Arc<Self>, core: &mut Core) {
-        let detached = core.detach(core.finished_dedicated());
+    pub(super) fn reap_dedicated(self: &Arc<Self>, state: &mut HeapState) {
+        state.dedicated_finished = false;
+        let finished: Vec<_> = state
+            .ledger
+            .releasable(DEDICATED_CLASS)
+            .filter_map(|id| {
+                let segment = state.ledger[id].segment;
+                Some((segment, state.ledger.segment(segment)?.serial))
+            })
+            .collect();
+        let detached: Vec<_> =
+            finished.into_iter().filter_map(|(id, serial)| self.detach(state, id, serial)).collect();
         if detached.is_empty() {
             return;
         }
-        let (after, marked, unmarked) = self.mark_ends(detached);
+        let (after, marked, unmarked) = mark_ends(&self.shared, detached);
         for segment in unmarked {
-            core.keep(segment);
+            self.keep(state, segment);
         }
-        let shared = Arc::clone(self);
+        let heap = Arc::clone(self);
         reap(after, move |reached| match reached {
-            Ok(()) => shared.free_detached(marked, Vec::new()),
-            Err(_) => shared.free_detached(Vec::new(), marked),
+            Ok(()) => heap.free_detached(marked, Vec::new()),
+            Err(_) => heap.free_detached(Vec::new(), marked),
         });
-    }
-
-    /// Marks the present end of each segment's stream: the marks, the segments they are of, and
-    /// those of streams that could not be marked.
-    fn mark_ends(
-        &self,
-        detached: Vec<Detached>,
-    ) -> (Vec<Arc<Event>>, Vec<Detached>, Vec<Detached>) {
-        let mut ends: Vec<(Stream, Arc<Event>)> = Vec::new();
-        let (marked, unmarked) = detached.into_iter().partition(|segment| {
-            if ends.iter().any(|(stream, _)| *stream == segment.stream) {
-                return true;
-            }
-            let end = self.events.record(&segment.stream);
-            match end {
-                Ok(end) => ends.push((segment.stream.clone(), Arc::new(end))),
-                Err(error) => {
-                    tracing::warn!(%error, "a stream cannot be marked: its memory is kept");
-                    return false;
-                }
-            }
-            true
-        });
-        (ends.into_iter().map(|(_, end)| end).collect(), marked, unmarked)
     }
 
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
     /// to the ledger.
-    fn free_detached(&self, detached: Vec<Detached>, kept: Vec<Detached>) {
-        let outcomes = free_segments(&self.device, detached);
-        let mut core = lock(&self.core);
-        for (segment, freed) in outcomes {
+    fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
+        for (segment, freed) in free_segments(&self.shared.device, detached) {
             if freed {
-                core.released(&segment);
+                self.released(&segment);
             } else {
-                core.keep(segment);
+                kept.push(segment);
             }
         }
-        for segment in kept {
-            core.keep(segment);
+        if kept.is_empty() {
+            return;
         }
-        self.released.notify_all();
+        match self.enter() {
+            Ok(mut state) => kept.into_iter().for_each(|segment| self.keep(&mut state, segment)),
+            // Within a recorder's own call: the memory stays counted, and is never used again.
+            Err(error) => tracing::error!(%error, "segments the driver kept are lost"),
+        }
     }
+
+    /// Counts a detached segment as back with the driver.
+    fn released(&self, segment: &Detached) {
+        let stream = StreamKey::of(&segment.stream).raw();
+        let (address, bytes) = (segment.ptr.0, segment.bytes);
+        self.shared.pages.remove(address);
+        self.shared.back(segment.class, bytes);
+        tracing::debug!(bytes, stream, "gave a segment back");
+        self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
+    }
+
+    /// Enters a detached segment again, because the driver did not take it back. It serves
+    /// nobody; giving everything cached back tries it again.
+    fn keep(&self, state: &mut HeapState, segment: Detached) {
+        let kept = NewSegment {
+            address: segment.ptr.0,
+            bytes: segment.bytes,
+            class: KEPT_CLASS,
+            stream: state.key,
+            serial: self.shared.next_serial(),
+        };
+        state.ledger.add_segment(kept, 0);
+        state.stream.get_or_insert(segment.stream.clone());
+        self.shared.kept(segment.class, segment.bytes);
+    }
+}
+
+/// Marks the present end of each segment's stream: the marks, the segments they are of, and
+/// those of streams that could not be marked.
+fn mark_ends(
+    shared: &Shared,
+    detached: Vec<Detached>,
+) -> (Vec<Arc<Event>>, Vec<Detached>, Vec<Detached>) {
+    let mut ends: Vec<(Stream, Arc<Event>)> = Vec::new();
+    let (marked, unmarked) = detached.into_iter().partition(|segment| {
+        if ends.iter().any(|(stream, _)| *stream == segment.stream) {
+            return true;
+        }
+        match shared.events.record(&segment.stream) {
+            Ok(end) => ends.push((segment.stream.clone(), Arc::new(end))),
+            Err(error) => {
+                tracing::warn!(%error, "a stream cannot be marked: its memory is kept");
+                return false;
+            }
+        }
+        true
+    });
+    (ends.into_iter().map(|(_, end)| end).collect(), marked, unmarked)
 }
 
 /// Frees segments nobody uses any more; tells of each whether the driver took it.
 fn free_segments(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
     let free = |segment: Detached| {
-        // SAFETY: the segment came from `alloc`, left the ledger as one free block, and the
+        // SAFETY: the segment came from `alloc`, left its ledger as one free block, and the
         // stream it belongs to has run everything it was given by then; other streams' uses
         // ended before the block became free.
         let freed = unsafe { device.driver().free(segment.ptr) };
@@ -116,37 +168,52 @@ fn free_segments(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, boo
     detached.into_iter().map(free).collect()
 }
 
-impl Drop for Shared {
+impl Drop for Heap {
     /// Hands everything to the reaper; never blocks. Raw blocks that were never freed keep their
     /// segments: somebody may still use them.
     fn drop(&mut self) {
-        let mut core = lock(&self.core);
-        self.drain_mailbox(&mut core);
-        core.poll(&self.events);
-        let pending = core.settle_retired();
-        if core.stats.allocation.current > 0 {
+        let Ok(mut state) = self.enter() else { return };
+        state.poll(&self.shared);
+        let pending = state.settle_retired(&self.shared);
+        let live = state.live();
+        if live.0 > 0 {
             tracing::warn!(
-                device = %self.device.info().name,
-                blocks = core.stats.allocation.current,
-                bytes = core.stats.requested_bytes.current,
+                device = %self.shared.device.info().name,
+                blocks = live.0,
+                bytes = live.1,
                 "raw blocks were never freed: their segments are leaked"
             );
         }
-        let releasable = core.releasable();
-        let detached = core.detach(releasable);
-        drop(core);
+        let releasable = state.releasable();
+        let detached: Vec<_> = releasable
+            .into_iter()
+            .filter_map(|(id, serial, _)| self.detach(&mut state, id, serial))
+            .collect();
+        drop(state);
         // Nobody will ask again, so what is refused here is tried once more at once.
-        let (ends, mut marked, unmarked) = self.mark_ends(detached);
-        let (more_ends, more, _) = self.mark_ends(unmarked);
+        let (ends, mut marked, unmarked) = mark_ends(&self.shared, detached);
+        let (more_ends, more, _) = mark_ends(&self.shared, unmarked);
         marked.extend(more);
         let after = pending.into_iter().chain(ends).chain(more_ends).collect();
-        let device = self.device.clone();
+        let shared = Arc::clone(&self.shared);
         reap(after, move |reached| {
             if reached.is_ok() {
-                let outcomes = free_segments(&device, marked);
-                let refused = outcomes.into_iter().filter(|(_, freed)| !freed);
-                free_segments(&device, refused.map(|(segment, _)| segment).collect());
+                let refused = give_back_counted(&shared, marked);
+                give_back_counted(&shared, refused);
             }
         });
     }
+}
+
+/// Frees segments of a heap that is gone; gives those the driver refused.
+fn give_back_counted(shared: &Shared, detached: Vec<Detached>) -> Vec<Detached> {
+    let mut refused = Vec::new();
+    for (segment, freed) in free_segments(&shared.device, detached) {
+        if freed {
+            shared.back(segment.class, segment.bytes);
+        } else {
+            refused.push(segment);
+        }
+    }
+    refused
 }

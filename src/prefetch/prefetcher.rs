@@ -66,7 +66,7 @@ impl Prefetcher {
         // and those ahead of it may be untimed yet when the next begins.
         let copies = layouts.iter().map(|(_, layout)| loader.copies(layout)).sum::<usize>();
         loader.reserve(2 * copies)?;
-        let events = EventPool::new(ring.allocator().device());
+        let events = EventPool::new(ring.stream().device());
         // Each unit has one entry at most, with an end of load, the end of a lease, and perhaps
         // the end of the lease before; and one event is in hand while it orders two streams.
         events.reserve(3 * units.len() + 2)?;
@@ -92,7 +92,7 @@ impl Prefetcher {
     /// device; what the driver says.
     pub fn acquire(&self, unit: usize, stream: &Stream) -> Result<Lease> {
         let shared = &self.0;
-        let device = shared.ring_buffer.allocator().device();
+        let device = shared.ring_buffer.stream().device();
         device.same_as(stream.device(), "stream")?;
         let mut ring = shared.enter();
         let Some(layout) = ring.units.get(unit).map(|unit| Arc::clone(&unit.layout)) else {

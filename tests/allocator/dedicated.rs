@@ -14,12 +14,12 @@ fn they_are_rounded_to_the_granularity_and_to_nothing_else() {
     {
         let buffer = allocator.alloc_dedicated::<u8>(bytes, &stream).unwrap();
         let stats = allocator.stats();
-        assert_eq!(stats.requested_bytes.current, bytes as u64);
-        assert_eq!(stats.allocated_bytes.current, segment * MIB, "{bytes} bytes");
+        assert_eq!(stats.requested_bytes.all.current, bytes as u64);
+        assert_eq!(stats.allocated_bytes.all.current, segment * MIB, "{bytes} bytes");
         drop(buffer);
         wait_until_all_memory_is_back(&device);
     }
-    wait_until("the counters know", || allocator.stats().reserved_bytes.current == 0);
+    wait_until("the counters know", || allocator.stats().reserved_bytes.all.current == 0);
     check(&allocator);
 }
 
@@ -61,12 +61,12 @@ fn dropping_one_does_not_wait_for_its_stream() {
     buffer.fill(1, &stream).unwrap();
     drop(buffer);
     let stats = allocator.stats();
-    assert_eq!(stats.allocation.current, 0);
-    assert_eq!(stats.reserved_bytes.current, 4 * MIB, "the stream may still write it");
+    assert_eq!(stats.allocation.all.current, 0);
+    assert_eq!(stats.reserved_bytes.all.current, 4 * MIB, "the stream may still write it");
     check(&allocator);
     gate.open(1).unwrap();
     wait_until_all_memory_is_back(&device);
-    wait_until("the counters know", || allocator.stats().reserved_bytes.current == 0);
+    wait_until("the counters know", || allocator.stats().reserved_bytes.all.current == 0);
 }
 
 #[test]
@@ -82,6 +82,6 @@ fn one_in_use_on_another_stream_goes_back_after_it() {
     assert_eq!(allocator.stats().retired_bytes, 4 * MIB);
     gate.open(1).unwrap();
     other.synchronize().unwrap();
-    wait_until("it is back", || allocator.stats().reserved_bytes.current == 0);
+    wait_until("it is back", || allocator.stats().reserved_bytes.all.current == 0);
     assert_eq!(device.memory().unwrap().free_bytes, 64 * MIB);
 }

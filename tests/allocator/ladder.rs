@@ -64,7 +64,7 @@ fn blocks_that_come_free_while_waiting_are_found_by_dedicated_requests_too() {
         allocator.alloc_dedicated::<u8>(20 << 20, &home).unwrap()
     });
     assert_eq!(found.size_bytes(), 20 * MIB);
-    assert_eq!(allocator.stats().reserved_bytes.current, 20 * MIB);
+    assert_eq!(allocator.stats().reserved_bytes.all.current, 20 * MIB);
     check(&allocator);
 }
 
@@ -84,13 +84,13 @@ fn dropping_never_blocks_while_another_thread_waits_on_the_ladder() {
         wait_until("the last rung waits", || device.calls().get(Call::SynchronizeEvent) > before);
         // Only this thread can let the climber go on, and only after the drop has returned.
         drop(dropped);
-        assert_eq!(allocator.stats().allocation.current, 1, "other calls go on as well");
+        assert_eq!(allocator.stats().allocation.all.current, 1, "other calls go on as well");
         gate.open(1).unwrap();
         drop(climber.join().unwrap());
     });
     drop(kept);
     check(&allocator);
-    assert_eq!(allocator.stats().allocation.current, 0);
+    assert_eq!(allocator.stats().allocation.all.current, 0);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn oversize_segments_go_first_and_no_others() {
     drop(held);
     let _buffer = allocator.alloc::<u8>(90 << 20, &stream).unwrap();
     let stats = allocator.stats();
-    assert_eq!(stats.reserved_bytes.current, 130 * MIB, "the 120 went, the 40 is still cached");
+    assert_eq!(stats.reserved_bytes.all.current, 130 * MIB, "the 120 went, the 40 is still cached");
     assert_eq!((stats.num_device_free, stats.num_sync_all_streams), (1, 0));
     check(&allocator);
 }
@@ -187,5 +187,5 @@ fn rejection_at_the_limit_tries_nothing_when_asked_to() {
     assert!(text.contains("nothing more, as throw_on_cudamalloc_oom asks"), "{text}");
     let stats = allocator.stats();
     assert_eq!((stats.num_oom_rejections, stats.num_alloc_retries), (1, 0));
-    assert_eq!(stats.reserved_bytes.current, 20 * MIB, "the cached segment is still there");
+    assert_eq!(stats.reserved_bytes.all.current, 20 * MIB, "the cached segment is still there");
 }

@@ -23,7 +23,7 @@ fn buffers_are_dropped_on_other_threads() {
             scope.spawn(move || drop(mine));
         }
     });
-    assert_eq!(allocator.stats().allocation.current, 0);
+    assert_eq!(allocator.stats().allocation.all.current, 0);
     check(&allocator);
     allocator.close().unwrap();
     assert_eq!(device.memory().unwrap().free_bytes, 64 * MIB);
@@ -41,7 +41,7 @@ fn buffers_are_dropped_while_a_panic_unwinds() {
         panic!("meant to happen");
     });
     std::panic::catch_unwind(work).unwrap_err();
-    assert_eq!(allocator.stats().allocation.current, 0);
+    assert_eq!(allocator.stats().allocation.all.current, 0);
     check(&allocator);
     drop(allocator.alloc::<u8>(1000, &stream).unwrap());
     drop(allocator);
@@ -59,7 +59,7 @@ fn a_buffer_outlives_every_other_handle() {
     drop(stream);
     let found = download(buffer.stream(), buffer.ptr(), 5 << 20);
     assert!(found.iter().all(|&byte| byte == 7));
-    assert_eq!(buffer.allocator().stats().allocation.current, 1);
+    assert_eq!(buffer.allocator().stats().allocation.all.current, 1);
     drop(buffer);
     wait_until_all_memory_is_back(&device);
 }
@@ -121,7 +121,7 @@ fn dropping_does_not_wait_for_a_thread_inside_the_allocator() {
         go.send(()).unwrap();
         drop(inside.join().unwrap());
     });
-    assert_eq!(allocator.stats().allocation.current, 0);
+    assert_eq!(allocator.stats().allocation.all.current, 0);
     check(&allocator);
 }
 
@@ -254,10 +254,10 @@ fn what_the_driver_does_not_take_back_is_tried_again() {
     let allocator = allocator(&device, "");
     drop(allocator.alloc::<u8>(5 << 20, &stream).unwrap());
     assert_eq!(allocator.trim(), 0, "the driver refused");
-    assert_eq!(allocator.stats().reserved_bytes.current, 20 * MIB, "so it is still held");
+    assert_eq!(allocator.stats().reserved_bytes.all.current, 20 * MIB, "so it is still held");
     check(&allocator);
     let other = allocator.alloc::<u8>(5 << 20, &stream).unwrap();
-    assert_eq!(allocator.stats().reserved_bytes.current, 40 * MIB, "and serves nobody");
+    assert_eq!(allocator.stats().reserved_bytes.all.current, 40 * MIB, "and serves nobody");
     assert_eq!(allocator.trim(), 20 * MIB);
     drop(other);
     allocator.close().unwrap();

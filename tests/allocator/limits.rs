@@ -37,9 +37,9 @@ fn the_limit_holds_while_four_threads_hammer() {
     });
     check(&allocator);
     let stats = allocator.stats();
-    assert!(stats.reserved_bytes.peak <= LIMIT_BYTES, "{stats:?}");
+    assert!(stats.reserved_bytes.all.peak <= LIMIT_BYTES, "{stats:?}");
     assert!(stats.num_alloc_retries > 0, "the limit was never felt: {stats:?}");
-    assert_eq!(stats.allocation.current, 0);
+    assert_eq!(stats.allocation.all.current, 0);
     allocator.close().unwrap();
     assert_eq!(device.memory().unwrap().free_bytes, device.info().total_bytes);
 }
@@ -136,5 +136,5 @@ fn a_limit_of_nothing_refuses_every_request() {
     let allocator = allocator(&device, "per_process_memory_fraction:0");
     let error = allocator.alloc::<u8>(1, &stream).unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
-    assert_eq!(allocator.stats().reserved_bytes.peak, 0);
+    assert_eq!(allocator.stats().reserved_bytes.all.peak, 0);
 }

@@ -32,8 +32,8 @@ fn allocator(device: &Device, conf: &str) -> Allocator {
 fn check(allocator: &Allocator) {
     allocator.check().unwrap();
     let stats = allocator.stats();
-    assert!(stats.active_bytes.current <= stats.reserved_bytes.current, "{stats:?}");
-    assert!(stats.requested_bytes.current <= stats.allocated_bytes.current, "{stats:?}");
+    assert!(stats.active_bytes.all.current <= stats.reserved_bytes.all.current, "{stats:?}");
+    assert!(stats.requested_bytes.all.current <= stats.allocated_bytes.all.current, "{stats:?}");
 }
 
 /// Writes down everything that happens.

@@ -17,14 +17,14 @@ use crate::{check, device};
 struct SizeClasses;
 
 impl Policy for SizeClasses {
-    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request> {
+    fn request(&self, requested_bytes: u64) -> Option<Request> {
         let block_bytes = requested_bytes.checked_next_power_of_two()?.max(2 * MIB);
         let class = u8::try_from(block_bytes.trailing_zeros()).ok()?;
-        Some(Request { requested_bytes, block_bytes, class, stream })
+        Some(Request { requested_bytes, block_bytes, class })
     }
 
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
-        let block = ledger.fits(request.class, request.stream, request.block_bytes).next()?;
+        let block = ledger.best_fit(request.class, request.block_bytes)?;
         Some(Fit { block, take_bytes: request.block_bytes })
     }
 
@@ -106,9 +106,9 @@ fn live_blocks_never_overlap(policy: &str) {
         check(&allocator);
     }
     let stats = allocator.stats();
-    assert_eq!(stats.allocation.current, live.len() as u64);
+    assert_eq!(stats.allocation.all.current, live.len() as u64);
     let asked: u64 = live.iter().map(|(buffer, _)| buffer.size_bytes()).sum();
-    assert_eq!(stats.requested_bytes.current, asked);
+    assert_eq!(stats.requested_bytes.all.current, asked);
 }
 
 fn other_streams_are_waited_for(policy: &str) {
@@ -145,7 +145,7 @@ fn the_limit_holds(policy: &str) {
     assert!(memory.total_bytes - memory.free_bytes <= 40 * MIB);
     drop(live);
     let _other = allocator.alloc::<u8>(16 << 20, &stream).expect("what is cached makes room");
-    assert!(allocator.stats().reserved_bytes.peak <= 40 * MIB);
+    assert!(allocator.stats().reserved_bytes.all.peak <= 40 * MIB);
     check(&allocator);
 }
 
@@ -206,14 +206,14 @@ struct Rogue {
 }
 
 impl Policy for Rogue {
-    fn request(&self, requested_bytes: u64, stream: u64) -> Option<Request> {
+    fn request(&self, requested_bytes: u64) -> Option<Request> {
         let block_bytes = requested_bytes.next_multiple_of(512);
-        Some(Request { requested_bytes, block_bytes, class: 0, stream })
+        Some(Request { requested_bytes, block_bytes, class: 0 })
     }
 
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
         self.turns += 1;
-        let found = ledger.fits(0, request.stream, 0).next();
+        let found = ledger.best_fit(0, 0);
         let lie = match (self.turns % 4, found) {
             // The block it gave out last, in use or gone by now.
             (0, _) => self.last?,

@@ -33,7 +33,7 @@ fn a_raw_block_is_served_and_counted_like_a_buffer() {
     let (allocator, stream) = (allocator(&device, ""), stream(&device));
     let ptr = allocator.alloc_raw(1000, &stream).unwrap();
     let stats = allocator.stats();
-    assert_eq!((stats.allocated_bytes.current, stats.requested_bytes.current), (1024, 1000));
+    assert_eq!((stats.allocated_bytes.all.current, stats.requested_bytes.all.current), (1024, 1000));
     free(&allocator, ptr).unwrap();
     assert_eq!(allocator.alloc::<u8>(1000, &stream).unwrap().ptr(), ptr);
     check(&allocator);
@@ -124,6 +124,6 @@ fn any_thread_may_free() {
             scope.spawn(move || part.iter().for_each(|&ptr| free(allocator, ptr).unwrap()));
         }
     });
-    assert_eq!(allocator.stats().allocation.current, 0);
+    assert_eq!(allocator.stats().allocation.all.current, 0);
     check(&allocator);
 }

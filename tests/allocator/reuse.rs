@@ -61,8 +61,8 @@ fn memory_in_use_on_another_stream_waits_for_it() {
     drop(buffer);
     let stats = allocator.stats();
     assert_eq!(stats.retired_bytes, 4096);
-    assert_eq!((stats.allocation.current, stats.active.current), (0, 1));
-    assert_eq!((stats.allocated_bytes.current, stats.active_bytes.current), (0, 4096));
+    assert_eq!((stats.allocation.all.current, stats.active.all.current), (0, 1));
+    assert_eq!((stats.allocated_bytes.all.current, stats.active_bytes.all.current), (0, 4096));
     let meanwhile = allocator.alloc::<u8>(4096, &home).unwrap();
     assert_ne!(meanwhile.ptr(), address, "the other stream may still write it");
     check(&allocator);
@@ -233,8 +233,8 @@ fn driver_errors_come_through_and_change_nothing() {
     let (allocator, stream) = (allocator(&device, ""), stream(&device));
     assert_eq!(device_status(allocator.alloc::<u8>(5 << 20, &stream)), 999);
     let stats = allocator.stats();
-    assert_eq!((stats.reserved_bytes.current, stats.allocation.current), (0, 0));
+    assert_eq!((stats.reserved_bytes.all.current, stats.allocation.all.current), (0, 0));
     check(&allocator);
     let _buffer = allocator.alloc::<u8>(5 << 20, &stream).unwrap();
-    assert_eq!(allocator.stats().reserved_bytes.current, 20 * MIB);
+    assert_eq!(allocator.stats().reserved_bytes.all.current, 20 * MIB);
 }

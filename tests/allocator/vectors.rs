@@ -26,9 +26,9 @@ fn first_allocations_take_blocks_and_segments_of_the_known_sizes() {
         let (allocator, stream) = (allocator(&device, ""), stream(&device));
         let buffer = allocator.alloc::<u8>(bytes as usize, &stream).unwrap();
         let stats = allocator.stats();
-        assert_eq!(stats.allocated_bytes.current, block, "block for {bytes}");
-        assert_eq!(stats.reserved_bytes.current, segment, "segment for {bytes}");
-        assert_eq!(stats.requested_bytes.current, bytes);
+        assert_eq!(stats.allocated_bytes.all.current, block, "block for {bytes}");
+        assert_eq!(stats.reserved_bytes.all.current, segment, "segment for {bytes}");
+        assert_eq!(stats.requested_bytes.all.current, bytes);
         assert_eq!(buffer.size_bytes(), bytes);
         check(&allocator);
     }
@@ -41,8 +41,8 @@ fn a_remainder_of_one_mib_is_not_split_off() {
     drop(allocator.alloc::<u8>(100 << 20, &stream).unwrap());
     let _buffer = allocator.alloc::<u8>(99 << 20, &stream).unwrap();
     let stats = allocator.stats();
-    assert_eq!(stats.allocated_bytes.current, 100 * MIB);
-    assert_eq!(stats.requested_bytes.current, 99 * MIB);
+    assert_eq!(stats.allocated_bytes.all.current, 100 * MIB);
+    assert_eq!(stats.requested_bytes.all.current, 99 * MIB);
     assert_eq!(stats.num_device_alloc, 1);
 }
 
@@ -52,11 +52,11 @@ fn a_remainder_above_one_mib_is_split_off_and_serves() {
     let (allocator, stream) = (allocator(&device, ""), stream(&device));
     drop(allocator.alloc::<u8>(100 << 20, &stream).unwrap());
     let front = allocator.alloc::<u8>((99 << 20) - 512, &stream).unwrap();
-    assert_eq!(allocator.stats().allocated_bytes.current, 103_808_512);
+    assert_eq!(allocator.stats().allocated_bytes.all.current, 103_808_512);
     let rest = allocator.alloc::<u8>(1_049_088, &stream).unwrap();
     assert_eq!(rest.ptr().0 - front.ptr().0, 103_808_512, "the rest lies behind the front");
     let stats = allocator.stats();
-    assert_eq!(stats.allocated_bytes.current, 100 * MIB);
+    assert_eq!(stats.allocated_bytes.all.current, 100 * MIB);
     assert_eq!(stats.num_device_alloc, 1);
     check(&allocator);
 }
@@ -73,7 +73,7 @@ fn the_smallest_segment_that_holds_a_request_serves_it() {
     let rest = allocator.alloc::<u8>(5 << 20, &stream).unwrap();
     assert_eq!(rest.ptr(), smallest.offset(25 * MIB), "the rest of it is the best fit for 5");
     assert_eq!(allocator.stats().num_device_alloc, 3);
-    assert_eq!(allocator.stats().allocated_bytes.current, 30 * MIB);
+    assert_eq!(allocator.stats().allocated_bytes.all.current, 30 * MIB);
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn an_oversize_block_does_not_serve_a_small_request() {
     let large = allocator.alloc::<u8>(200 << 20, &stream).unwrap().ptr();
     let small = allocator.alloc::<u8>(50 << 20, &stream).unwrap();
     assert_ne!(small.ptr(), large);
-    assert_eq!(allocator.stats().reserved_bytes.current, 250 * MIB);
+    assert_eq!(allocator.stats().reserved_bytes.all.current, 250 * MIB);
     let again = allocator.alloc::<u8>(190 << 20, &stream).unwrap();
     assert_eq!(again.ptr(), large, "it serves what is nearly its size");
-    assert_eq!(allocator.stats().allocated_bytes.current, 250 * MIB, "unsplit");
+    assert_eq!(allocator.stats().allocated_bytes.all.current, 250 * MIB, "unsplit");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn cached_segments_go_back_when_a_larger_one_is_needed() {
     assert_eq!(stats.num_device_alloc, 3);
     assert_eq!(stats.num_device_free, 2);
     assert_eq!(stats.num_ooms, 0);
-    assert_eq!(stats.reserved_bytes.current, 80 * MIB);
+    assert_eq!(stats.reserved_bytes.all.current, 80 * MIB);
     check(&allocator);
 }
 
@@ -114,7 +114,7 @@ fn old_segments_are_collected_above_the_threshold() {
     let mut reserved_mib = Vec::new();
     for mib in [20, 24, 28, 32, 36, 40] {
         drop(allocator.alloc::<u8>(mib << 20, &stream).unwrap());
-        reserved_mib.push(allocator.stats().reserved_bytes.current / MIB);
+        reserved_mib.push(allocator.stats().reserved_bytes.all.current / MIB);
         check(&allocator);
     }
     assert_eq!(reserved_mib, [20, 44, 72, 60, 96, 76]);

@@ -48,6 +48,6 @@ fn the_ring_is_never_allocated_again() {
         }
         let after = rig.allocator.stats();
         assert_eq!(after.num_device_alloc, before.num_device_alloc);
-        assert_eq!(after.allocated_bytes.peak, before.allocated_bytes.peak);
+        assert_eq!(after.allocated_bytes.all.peak, before.allocated_bytes.all.peak);
     });
 }

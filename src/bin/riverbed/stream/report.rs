@@ -63,7 +63,7 @@ impl Report {
             passes: passes.len(),
             prefetch_depth_units: streamed.prefetcher().depth(),
             limit_bytes: streamed.allocator().limit_bytes().unwrap_or(u64::MAX),
-            peak_reserved_bytes: streamed.allocator().stats().reserved_bytes.peak,
+            peak_reserved_bytes: streamed.allocator().stats().reserved_bytes.all.peak,
             resident_bytes: streamed.placement().resident_bytes,
             ring_bytes: streamed.placement().ring_bytes,
             pinned_peak_bytes: pinned.stats().reserved_peak_bytes,

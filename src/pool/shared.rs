@@ -1,0 +1,203 @@
+//! What all heaps of an allocator share: the device, the settings, the limit, the counters.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::page_table::PageTable;
+use super::stats::Stats;
+use super::tally::{Tallies, Tally};
+use crate::base::{lock, thread_alive, thread_token, wait};
+use crate::conf::Conf;
+use crate::device::Device;
+use crate::event::{Recorder, TraceEvent};
+use crate::fence::EventPool;
+
+/// Shared by the heaps of one allocator.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) device: Device,
+    pub(super) conf: Conf,
+    pub(super) limit_bytes: Option<u64>,
+    pub(super) events: EventPool,
+    pub(super) pages: PageTable,
+    pub(super) recorder: Option<Arc<dyn Recorder>>,
+    /// Searches that let cached segments age.
+    pub(super) searches: AtomicU64,
+    pub(super) cross_stream_waits: AtomicU64,
+    /// Over all heaps; wraps while one counts down before another counts up.
+    pub(super) stranded_blocks: AtomicU64,
+    segments: AtomicU32,
+    books: Mutex<Books>,
+    /// Signalled when segments are back with the driver.
+    released: Condvar,
+}
+
+/// Figures that change where the driver is called, and the threads' tallies.
+#[derive(Debug, Default)]
+struct Books {
+    stats: Stats,
+    tallies: Tallies,
+    /// Promised to callers of the driver, or on the way back to it.
+    in_transit_bytes: u64,
+    releasing: usize,
+}
+
+impl Shared {
+    pub(super) fn new(
+        device: Device,
+        conf: Conf,
+        limit_bytes: Option<u64>,
+        recorder: Option<Arc<dyn Recorder>>,
+    ) -> Self {
+        Self {
+            events: EventPool::new(&device),
+            device,
+            conf,
+            limit_bytes,
+            pages: PageTable::default(),
+            recorder,
+            searches: AtomicU64::new(0),
+            cross_stream_waits: AtomicU64::new(0),
+            stranded_blocks: AtomicU64::new(0),
+            segments: AtomicU32::new(0),
+            books: Mutex::default(),
+            released: Condvar::new(),
+        }
+    }
+
+    /// A number for a new segment, above those of all before.
+    pub(super) fn next_serial(&self) -> u32 {
+        self.segments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sets `bytes` of the limit aside for a call of the driver; false if they are not there.
+    pub(super) fn promise(&self, bytes: u64) -> bool {
+        let mut books = lock(&self.books);
+        let within = self.limit_bytes.is_none_or(|limit| {
+            books.held_bytes().checked_add(bytes).is_some_and(|held| held <= limit)
+        });
+        if within {
+            books.in_transit_bytes += bytes;
+        }
+        within
+    }
+
+    /// The driver gave what was promised, as a segment of `class`.
+    pub(super) fn promise_kept(&self, class: u8, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.in_transit_bytes -= bytes;
+        books.stats.segment.add(class, 1);
+        books.stats.reserved_bytes.add(class, bytes);
+        books.stats.num_device_alloc += 1;
+        if self.is_oversize(bytes) {
+            books.stats.oversize_segments.add(1);
+        }
+    }
+
+    /// The driver did not give what was promised.
+    pub(super) fn promise_broken(&self, bytes: u64) {
+        lock(&self.books).in_transit_bytes -= bytes;
+    }
+
+    /// A segment left its heap; it counts as reserved until it is [`back`](Self::back).
+    pub(super) fn leaving(&self) {
+        lock(&self.books).releasing += 1;
+    }
+
+    /// A segment that was leaving is with the driver again.
+    pub(super) fn back(&self, class: u8, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.releasing -= 1;
+        books.stats.segment.take_off(class, 1);
+        books.stats.reserved_bytes.take_off(class, bytes);
+        books.stats.num_device_free += 1;
+        if self.is_oversize(bytes) {
+            books.stats.oversize_segments.take_off(1);
+        }
+        self.released.notify_all();
+    }
+
+    /// A segment that was leaving is in its heap again, and out of use.
+    pub(super) fn kept(&self, class: u8, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.releasing -= 1;
+        books.stats.segment.move_to_large(class, 1);
+        books.stats.reserved_bytes.move_to_large(class, bytes);
+        self.released.notify_all();
+    }
+
+    /// Waits until every segment on its way back to the driver has arrived.
+    pub(super) fn wait_released(&self) {
+        let mut books = lock(&self.books);
+        while books.releasing > 0 {
+            books = wait(&self.released, books);
+        }
+    }
+
+    /// Held from the device, or promised.
+    pub(super) fn held_bytes(&self) -> u64 {
+        lock(&self.books).held_bytes()
+    }
+
+    /// True while the driver is asked for a segment, or one is on its way back.
+    pub(super) fn in_transit(&self) -> bool {
+        let books = lock(&self.books);
+        books.releasing > 0 || books.in_transit_bytes > 0
+    }
+
+    /// Changes the counters that no tally holds.
+    pub(super) fn count(&self, change: impl FnOnce(&mut Stats)) {
+        change(&mut lock(&self.books).stats);
+    }
+
+    /// The tally of the calling thread.
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        lock(&self.books).tallies.of_thread(thread_token(), thread_alive())
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let books = lock(&self.books);
+        let cross_stream_waits = self.cross_stream_waits.load(Ordering::Relaxed);
+        let mut stats = Stats { cross_stream_waits, ..books.stats };
+        books.tallies.sum(&mut stats);
+        let Stats { active_bytes, allocated_bytes, .. } = stats;
+        stats.retired_bytes = active_bytes.all.current.wrapping_sub(allocated_bytes.all.current);
+        stats.stranded_blocks = self.stranded_blocks.load(Ordering::Relaxed);
+        stats
+    }
+
+    pub(super) fn reset_peaks(&self) {
+        let mut books = lock(&self.books);
+        books.tallies.reset_peaks();
+        books.stats.reset_peaks();
+    }
+
+    pub(super) fn reset_accumulated(&self) {
+        let mut books = lock(&self.books);
+        books.tallies.reset_accumulated();
+        books.stats.reset_accumulated();
+        self.cross_stream_waits.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_oversize(&self, bytes: u64) -> bool {
+        self.conf.max_split_size_bytes.is_some_and(|least| bytes >= least)
+    }
+
+    /// The most that could ever be reserved.
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.device.info().total_bytes.min(self.limit_bytes.unwrap_or(u64::MAX))
+    }
+
+    #[inline]
+    pub(super) fn note(&self, event: impl FnOnce() -> TraceEvent) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&event());
+        }
+    }
+}
+
+impl Books {
+    fn held_bytes(&self) -> u64 {
+        self.stats.reserved_bytes.all.current + self.in_transit_bytes
+    }
+}

@@ -1,0 +1,129 @@
+//! Allocating on one stream, at full speed.
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use super::allocator::Inner;
+use super::buffer::Buffer;
+use super::heap::{Freed, Heap, Taken, Which};
+use super::ladder::{Placement, Served};
+use crate::base::Result;
+use crate::device::{DevicePtr, Stream};
+
+/// An allocator's memory of one stream. Any thread may use it; the one that does nearly always
+/// pays no atomic operation for it. Made by [`Allocator::on`](super::Allocator::on).
+///
+/// ```
+/// use riverbed::device::{Device, Priority, Stream};
+/// use riverbed::pool::Allocator;
+///
+/// let device = Device::open("host:vram=64MiB")?;
+/// let stream = Stream::new(&device, Priority::Normal)?;
+/// let allocator = Allocator::builder(&device).build()?;
+/// let on_stream = allocator.on(&stream)?;
+/// for _ in 0..1000 {
+///     let scratch = on_stream.block(100_000)?;
+///     assert_eq!(scratch.bytes(), 100_000);
+/// } // freed at once, for the next round
+/// assert_eq!(allocator.stats().num_device_alloc, 1);
+/// # Ok::<(), riverbed::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct StreamAllocator {
+    inner: Arc<Inner>,
+    heap: Arc<Heap>,
+    stream: Stream,
+}
+
+impl StreamAllocator {
+    pub(super) fn new(inner: &Arc<Inner>, heap: Arc<Heap>, stream: &Stream) -> Self {
+        Self { inner: Arc::clone(inner), heap, stream: stream.clone() }
+    }
+
+    /// The stream it allocates on.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// As [`Allocator::alloc`](super::Allocator::alloc).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn alloc<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        self.inner.buffer(&self.heap, len, &self.stream, Placement::Policy)
+    }
+
+    /// A block of `bytes`, for as long as this handle is borrowed: the cheapest there is. 0
+    /// bytes give address 0. Its content is undefined; it is aligned to 512 bytes.
+    ///
+    /// # Errors
+    /// As [`Allocator::alloc`](super::Allocator::alloc).
+    #[inline]
+    pub fn block(&self, bytes: u64) -> Result<Block<'_>> {
+        if bytes == 0 {
+            return Ok(Block { heap: &self.heap, taken: None, bytes });
+        }
+        let Served { taken, .. } =
+            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
+        Ok(Block { heap: &self.heap, taken: Some(taken), bytes })
+    }
+
+    /// As [`Allocator::alloc_raw`](super::Allocator::alloc_raw).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn alloc_raw(&self, bytes: u64) -> Result<DevicePtr> {
+        self.inner.raw(&self.heap, bytes, &self.stream)
+    }
+}
+
+/// Device memory borrowed from a [`StreamAllocator`]. Dropping it gives it back, on any thread,
+/// and never waits: at once free for its stream, for others once the streams of
+/// [`record_use`](Self::record_use) are done.
+#[derive(Debug)]
+pub struct Block<'a> {
+    heap: &'a Arc<Heap>,
+    taken: Option<Taken>,
+    bytes: u64,
+}
+
+impl Block<'_> {
+    /// Its first byte; 0 for a block of 0 bytes.
+    #[must_use]
+    #[inline]
+    pub fn ptr(&self) -> DevicePtr {
+        self.taken.map_or(DevicePtr::default(), |taken| taken.ptr)
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Notes that work on `stream` uses the block, so that its memory is not given to anyone
+    /// else before that work is done. Orders nothing. Waits for a thread that is just
+    /// allocating on the block's stream.
+    ///
+    /// # Errors
+    /// A stream of another device.
+    pub fn record_use(&self, stream: &Stream) -> Result<()> {
+        self.heap.shared.device.same_as(stream.device(), "stream")?;
+        if let Some(taken) = self.taken {
+            self.heap.enter()?.note_use(Which::Id(taken.id), stream);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Block<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken {
+            self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+        }
+    }
+}
