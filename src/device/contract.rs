@@ -102,6 +102,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     fn info(&self) -> &DeviceInfo;
     /// How often each call was made.
     fn calls(&self) -> &CallCounts;
+    /// The host's time on the device's virtual clock, in nanoseconds; `None` for a device that
+    /// runs in real time.
+    fn virtual_ns(&self) -> Option<u64> {
+        None
+    }
     /// Total and free device memory now.
     fn memory(&self) -> DeviceResult<MemoryInfo>;
 
@@ -134,7 +139,12 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()>;
     /// Maps a whole page at `at` for reading and writing. One page may be mapped at several
     /// addresses: they show the same bytes. Fails when the range is not reserved or is mapped.
-    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()>;
+    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()> {
+        self.map_many(at, &[page])
+    }
+    /// Maps whole pages (at least one) one after the other from `at`, all or none. Counts as
+    /// one `map` each and one `set_access` over the range, as the driver calls it stands for.
+    fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()>;
     /// Unmaps `bytes` from `at`: whole mappings, at least one.
     ///
     /// # Safety

@@ -4,21 +4,22 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
-use super::arena::{Arena, Status};
-use super::faults::{Faults, status_text};
+use super::backing::SharedFile;
 use super::link::Link;
-use super::pinned::PinnedRanges;
 use super::spec::{HostSpec, PAGE_BYTES};
 use super::sync::{EventState, GateState, Mark};
-use super::table::Table;
+use super::table::SharedTable;
 use super::worker::{Address, Op, Queue};
 use crate::base::{DeviceError, Error, GIB, Result, lock};
+use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
     DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
 };
+use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::pinned::PinnedRanges;
 
 /// The host device's driver. [`Device::open`](crate::device::Device::open) makes one from text.
 #[derive(Debug)]
@@ -29,15 +30,15 @@ pub struct HostDriver {
     memory: Arc<Memory>,
     h2d: Arc<Link>,
     d2h: Arc<Link>,
-    streams: Table<Queue>,
-    events: Table<EventState>,
-    gates: Table<GateState>,
+    streams: SharedTable<Queue>,
+    events: SharedTable<EventState>,
+    gates: SharedTable<GateState>,
 }
 
 /// What work in flight touches: it outlives the driver as long as a worker runs.
 #[derive(Debug)]
 struct Memory {
-    arena: Mutex<Arena>,
+    arena: Mutex<Arena<SharedFile>>,
     pinned: Mutex<PinnedRanges>,
 }
 
@@ -49,7 +50,7 @@ impl HostDriver {
     pub fn new(name: &str, spec: HostSpec) -> Result<Arc<Self>> {
         let half_of_ram = || machine_bytes() / 2;
         let total = spec.vram_bytes.unwrap_or_else(half_of_ram) / PAGE_BYTES * PAGE_BYTES;
-        let arena = Arena::new(total).map_err(|error| Error::Unsupported {
+        let file = SharedFile::new().map_err(|error| Error::Unsupported {
             what: "shared memory (memfd_create)".into(),
             by: "this system".into(),
             way_out: format!("the host device needs it ({error})"),
@@ -67,19 +68,20 @@ impl HostDriver {
                 granularity_bytes: PAGE_BYTES,
                 virtual_memory: true,
                 host_accessible: true,
+                simulated: false,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
             faults,
             memory: Arc::new(Memory {
-                arena: Mutex::new(arena),
-                pinned: Mutex::new(PinnedRanges::default()),
+                arena: Mutex::new(Arena::new(file, total, PAGE_BYTES)),
+                pinned: Mutex::new(PinnedRanges::touched()),
             }),
             h2d: Arc::new(Link::new(spec.h2d_bytes_per_second, engines)),
             d2h: Arc::new(Link::new(spec.d2h_bytes_per_second, engines)),
-            streams: Table::new(),
-            events: Table::new(),
-            gates: Table::new(),
+            streams: SharedTable::new(),
+            events: SharedTable::new(),
+            gates: SharedTable::new(),
         }))
     }
 
@@ -92,12 +94,10 @@ impl HostDriver {
     /// Counts the call, lets it fail if it is its turn, and names it in its error.
     fn run<T>(&self, call: Call, work: impl FnOnce() -> Result<T, Status>) -> DeviceResult<T> {
         self.calls.count(call);
-        self.faults.strike(call).map_or_else(work, Err).map_err(|status| DeviceError {
-            device: self.info.name.clone(),
-            call: call.name(),
-            status,
-            text: status_text(status).into(),
-        })
+        self.faults
+            .strike(call)
+            .map_or_else(work, Err)
+            .map_err(|status| refusal(&self.info.name, call, status))
     }
 
     fn enqueue(&self, call: Call, stream: StreamId, op: impl FnOnce() -> Op) -> DeviceResult<()> {
@@ -174,8 +174,14 @@ impl Driver for HostDriver {
         self.run(Call::DestroyPage, || lock(&self.memory.arena).destroy_page(page))
     }
 
-    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()> {
-        self.run(Call::Map, || lock(&self.memory.arena).map(at.0, page.raw() as usize))
+    fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()> {
+        let pages: Vec<usize> = pages.iter().map(|page| page.raw() as usize).collect();
+        let mut arena = lock(&self.memory.arena);
+        self.run(Call::Map, || arena.check_map(at.0, &pages).map(drop))?;
+        for _ in 1..pages.len() {
+            self.run(Call::Map, || Ok(()))?;
+        }
+        self.run(Call::SetAccess, || arena.map(at.0, &pages))
     }
 
     unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
@@ -214,18 +220,11 @@ impl Driver for HostDriver {
     }
 
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
-        let (ranges, aligned): (&[(DevicePtr, u64)], bool) = match *kernel {
-            Kernel::Checksum { src, bytes, out } => {
-                (&[(src, bytes), (out, 8)], out.0.is_multiple_of(8))
-            }
-            Kernel::Fill { dst, bytes, .. } => (&[(dst, bytes)], true),
-            Kernel::Busy { .. } => (&[], true),
-        };
         self.run(Call::Launch, || {
             let queue = self.streams.get(stream.raw())?;
-            let mut arena = lock(&self.memory.arena);
-            let mut touched = ranges.iter().filter(|(_, bytes)| *bytes > 0);
-            if !aligned || !touched.all(|&(at, bytes)| arena.is_mapped(at.0, bytes)) {
+            let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
+            let arena = lock(&self.memory.arena);
+            if !touched.iter().all(|&(at, bytes)| bytes == 0 || arena.is_mapped(at.0, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             queue.push(Op::Launch(kernel.clone()));
@@ -325,7 +324,7 @@ impl Driver for HostDriver {
     }
 
     unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
-        self.run(Call::FreePinned, || lock(&self.memory.pinned).free(ptr))
+        self.run(Call::FreePinned, || lock(&self.memory.pinned).free(ptr).map(drop))
     }
 
     unsafe fn register(&self, ptr: NonNull<u8>, bytes: u64) -> DeviceResult<()> {
@@ -333,7 +332,7 @@ impl Driver for HostDriver {
     }
 
     unsafe fn unregister(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
-        self.run(Call::Unregister, || lock(&self.memory.pinned).unregister(ptr))
+        self.run(Call::Unregister, || lock(&self.memory.pinned).unregister(ptr).map(drop))
     }
 
     unsafe fn copy_h2d(
