@@ -256,6 +256,38 @@ fn a_card_without_virtual_memory_refuses_its_calls() {
 }
 
 #[test]
+fn a_card_without_pools_refuses_their_calls() {
+    let device = sim("rtx4090,pools=off");
+    assert!(!device.info().memory_pools);
+    assert_eq!(status(device.driver().create_pool(0)), DeviceError::NOT_SUPPORTED);
+    assert_eq!(device.calls().get(Call::CreatePool), 1);
+}
+
+#[test]
+fn growing_a_pool_costs_its_pages_and_reuse_does_not() {
+    let device = sim("a100");
+    let (driver, stream) = (device.driver(), stream(&device));
+    let pool = driver.create_pool(0).unwrap();
+    let bytes = 64 * MIB;
+    let take = || {
+        taken(&device, || {
+            let ptr = driver.pool_alloc(pool, bytes, stream.id()).unwrap();
+            // SAFETY: used by nobody.
+            unsafe { driver.pool_free(ptr, stream.id()) }.unwrap();
+        })
+    };
+    let pair = price("a100", Call::PoolAlloc, 0) + price("a100", Call::PoolFree, 0);
+    let pages: u64 = [Call::CreatePage, Call::Map, Call::SetAccess]
+        .map(|call| price("a100", call, bytes))
+        .iter()
+        .sum();
+    assert_eq!(take(), pair + pages);
+    assert_eq!(take(), pair);
+    // SAFETY: not used again.
+    unsafe { driver.destroy_pool(pool) }.unwrap();
+}
+
+#[test]
 fn failures_come_on_request() {
     let device = sim("h100,fail=alloc@2,fail=set_access@1");
     let driver = device.driver();

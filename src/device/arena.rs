@@ -79,6 +79,11 @@ impl<B: Backing> Arena<B> {
         }
     }
 
+    /// `bytes` in whole pages; as it is where that overflows, which no device has room for.
+    pub(super) fn rounded(&self, bytes: u64) -> u64 {
+        bytes.checked_next_multiple_of(self.granularity_bytes).unwrap_or(bytes)
+    }
+
     pub(super) fn free_bytes(&self) -> u64 {
         self.capacity_bytes - self.committed_bytes
     }

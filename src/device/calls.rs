@@ -41,6 +41,9 @@ calls! {
     AllocPinned "alloc_pinned", FreePinned "free_pinned", Register "register",
     Unregister "unregister",
     CopyH2d "copy_h2d", CopyD2h "copy_d2h", CopyD2d "copy_d2d",
+    CreatePool "create_pool", DestroyPool "destroy_pool",
+    PoolAlloc "pool_alloc", PoolFree "pool_free", PoolTrim "pool_trim",
+    PoolGet "pool_get", PoolSet "pool_set",
 }
 
 impl fmt::Display for Call {
@@ -108,5 +111,6 @@ impl Call {
         Call::CreateStream,
         Call::CreateEvent,
         Call::CreateGate,
+        Call::CreatePool,
     ];
 }

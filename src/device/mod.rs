@@ -16,7 +16,9 @@ mod hip;
 pub mod host;
 mod info;
 mod kernel;
+mod mempool;
 mod open;
+mod order;
 mod pinned;
 mod probe;
 mod reaper;
@@ -26,7 +28,8 @@ mod table;
 
 pub use calls::{Call, CallCounts};
 pub use contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
+    Priority, StreamId,
 };
 pub use handles::{Event, Gate, Stream};
 pub use info::{DeviceInfo, MemoryInfo};

@@ -13,6 +13,15 @@ pub(super) fn vram(value: &str, page_bytes: u64) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// `on` or `off`.
+pub(super) fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{key} is on or off")),
+    }
+}
+
 /// How many copies of one direction run at once.
 pub(super) fn copy_engines(value: &str) -> Result<u32, String> {
     value

@@ -11,6 +11,7 @@ mod kernels;
 mod memory;
 mod misuse;
 mod pinned;
+mod pools;
 mod streams;
 mod virtual_memory;
 
@@ -84,6 +85,19 @@ macro_rules! contract_suite {
                 kernels:
                     kernels_beyond_the_memory_are_refused,
                     a_checksum_needs_an_aligned_place;
+                pools:
+                    memory_freed_on_a_stream_is_taken_again_there_at_once,
+                    an_event_hands_memory_to_another_stream,
+                    an_event_hands_memory_on_through_a_third_stream,
+                    memory_whose_free_has_run_is_for_everybody,
+                    a_stream_may_be_made_to_wait_for_another_ones_free,
+                    a_pool_never_reserves_more_than_its_cap,
+                    unused_memory_above_the_threshold_goes_back_at_a_synchronize,
+                    trimming_leaves_what_is_used_or_not_seen_freed,
+                    a_pool_given_up_lives_until_its_last_block_is_freed,
+                    marks_begin_anew_when_set_to_nothing,
+                    memory_is_freed_once_and_by_its_address,
+                    a_stream_given_up_still_frees;
                 counts:
                     every_call_counts_once,
                     calls_that_fail_count_too;
@@ -126,6 +140,8 @@ macro_rules! misuse_suite {
     ($backend:ident, $open:expr) => {
         mod $backend {
             cases! { $open;
+                pools:
+                    uses_out_of_order_are_refused;
                 misuse:
                     streams_that_are_none_are_refused,
                     events_and_gates_that_are_none_are_refused,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::backing::SharedFile;
 use super::link::Link;
+use super::pools::is_reached;
 use super::spec::{HostSpec, PAGE_BYTES};
 use super::sync::{EventState, GateState, Mark};
 use super::table::SharedTable;
@@ -14,11 +15,13 @@ use crate::base::{DeviceError, Error, GIB, Result, lock};
 use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
+    Priority, StreamId,
 };
 use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::mempool::Pools;
 use crate::device::pinned::PinnedRanges;
 
 /// The host device's driver. [`Device::open`](crate::device::Device::open) makes one from text.
@@ -27,18 +30,20 @@ pub struct HostDriver {
     info: DeviceInfo,
     calls: CallCounts,
     faults: Faults,
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
+    /// Locked before memory.
+    pub(super) pools: Mutex<Pools<Arc<Mark>>>,
     h2d: Arc<Link>,
     d2h: Arc<Link>,
-    streams: SharedTable<Queue>,
+    pub(super) streams: SharedTable<Queue>,
     events: SharedTable<EventState>,
     gates: SharedTable<GateState>,
 }
 
 /// What work in flight touches: it outlives the driver as long as a worker runs.
 #[derive(Debug)]
-struct Memory {
-    arena: Mutex<Arena<SharedFile>>,
+pub(super) struct Memory {
+    pub(super) arena: Mutex<Arena<SharedFile>>,
     pinned: Mutex<PinnedRanges>,
 }
 
@@ -69,6 +74,7 @@ impl HostDriver {
                 virtual_memory: true,
                 host_accessible: true,
                 simulated: false,
+                memory_pools: true,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
@@ -82,6 +88,7 @@ impl HostDriver {
             streams: SharedTable::new(),
             events: SharedTable::new(),
             gates: SharedTable::new(),
+            pools: Mutex::new(Pools::default()),
         }))
     }
 
@@ -92,7 +99,11 @@ impl HostDriver {
     }
 
     /// Counts the call, lets it fail if it is its turn, and names it in its error.
-    fn run<T>(&self, call: Call, work: impl FnOnce() -> Result<T, Status>) -> DeviceResult<T> {
+    pub(super) fn run<T>(
+        &self,
+        call: Call,
+        work: impl FnOnce() -> Result<T, Status>,
+    ) -> DeviceResult<T> {
         self.calls.count(call);
         self.faults
             .strike(call)
@@ -122,7 +133,10 @@ impl HostDriver {
             if len == 0 {
                 return Ok(());
             }
-            let mapped = device.iter().all(|at| lock(&self.memory.arena).is_mapped(at.0, bytes));
+            let mapped = device.iter().all(|at| {
+                lock(&self.memory.arena).is_mapped(at.0, bytes)
+                    && self.pools_allow(stream, *at, bytes)
+            });
             let pinned = host.is_none_or(|at| lock(&self.memory.pinned).holds(at as u64, bytes));
             if !mapped || !pinned {
                 return Err(DeviceError::INVALID_VALUE);
@@ -152,7 +166,13 @@ impl Driver for HostDriver {
     }
 
     unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()> {
-        self.run(Call::Free, || lock(&self.memory.arena).free(ptr.0))
+        self.run(Call::Free, || {
+            let mut pools = lock(&self.pools);
+            match pools.owns(ptr.0) {
+                true => pools.free_now(ptr.0),
+                false => lock(&self.memory.arena).free(ptr.0),
+            }
+        })
     }
 
     fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr> {
@@ -201,6 +221,7 @@ impl Driver for HostDriver {
     unsafe fn destroy_stream(&self, stream: StreamId) -> DeviceResult<()> {
         self.run(Call::DestroyStream, || {
             self.streams.remove(stream.raw())?.push(Op::End);
+            lock(&self.pools).order.stream_gone(stream.raw());
             Ok(())
         })
     }
@@ -209,8 +230,14 @@ impl Driver for HostDriver {
         self.run(Call::SynchronizeStream, || {
             let queue = self.streams.get(stream.raw())?;
             let end = Arc::new(Mark::default());
-            queue.push(Op::Record(Arc::clone(&end)));
+            let clock = {
+                let mut pools = lock(&self.pools);
+                queue.push(Op::Record(Arc::clone(&end)));
+                pools.order.stream_clock(stream.raw())
+            };
             end.wait();
+            lock(&self.pools).order.seen(&clock);
+            self.release_pools();
             Ok(())
         })
     }
@@ -223,6 +250,11 @@ impl Driver for HostDriver {
         self.run(Call::Launch, || {
             let queue = self.streams.get(stream.raw())?;
             let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
+            let allowed =
+                |&(at, bytes): &(DevicePtr, u64)| bytes == 0 || self.pools_allow(stream, at, bytes);
+            if !touched.iter().all(allowed) {
+                return Err(DeviceError::INVALID_VALUE);
+            }
             let arena = lock(&self.memory.arena);
             if !touched.iter().all(|&(at, bytes)| bytes == 0 || arena.is_mapped(at.0, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
@@ -240,14 +272,19 @@ impl Driver for HostDriver {
     }
 
     unsafe fn destroy_event(&self, event: EventId) -> DeviceResult<()> {
-        self.run(Call::DestroyEvent, || self.events.remove(event.raw()).map(drop))
+        self.run(Call::DestroyEvent, || {
+            lock(&self.pools).order.event_gone(event.raw());
+            self.events.remove(event.raw()).map(drop)
+        })
     }
 
     fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
         self.run(Call::RecordEvent, || {
             let queue = self.streams.get(stream.raw())?;
-            let event = self.events.get(event.raw())?;
-            event.record(|mark| queue.push(Op::Record(mark)));
+            let state = self.events.get(event.raw())?;
+            let mut pools = lock(&self.pools);
+            state.record(|mark| queue.push(Op::Record(mark)));
+            pools.order.recorded(event.raw(), stream.raw());
             Ok(())
         })
     }
@@ -255,14 +292,23 @@ impl Driver for HostDriver {
     fn query_event(&self, event: EventId) -> DeviceResult<bool> {
         self.run(Call::QueryEvent, || {
             let latest = self.events.get(event.raw())?.latest();
-            Ok(latest.is_none_or(|mark| mark.reached_at().is_some()))
+            let reached = latest.is_none_or(|mark| is_reached(&mark));
+            if reached {
+                let mut pools = lock(&self.pools);
+                let clock = pools.order.event_clock(event.raw());
+                pools.order.seen(&clock);
+            }
+            Ok(reached)
         })
     }
 
     fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
         self.run(Call::SynchronizeEvent, || {
             if let Some(mark) = self.events.get(event.raw())?.latest() {
+                let clock = lock(&self.pools).order.event_clock(event.raw());
                 mark.wait();
+                lock(&self.pools).order.seen(&clock);
+                self.release_pools();
             }
             Ok(())
         })
@@ -272,7 +318,9 @@ impl Driver for HostDriver {
         self.run(Call::WaitEvent, || {
             let queue = self.streams.get(stream.raw())?;
             if let Some(mark) = self.events.get(event.raw())?.latest() {
+                let mut pools = lock(&self.pools);
                 queue.push(Op::WaitMark(mark));
+                pools.order.waited(stream.raw(), event.raw());
             }
             Ok(())
         })
@@ -314,7 +362,9 @@ impl Driver for HostDriver {
     fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()> {
         self.run(Call::WaitGate, || {
             let queue = self.streams.get(stream.raw())?;
-            queue.push(Op::WaitGate(self.gates.get(gate.raw())?, value));
+            let gate = self.gates.get(gate.raw())?;
+            lock(&self.pools).order.waited_at_gate(stream.raw());
+            queue.push(Op::WaitGate(gate, value));
             Ok(())
         })
     }
@@ -378,6 +428,42 @@ impl Driver for HostDriver {
             src: Address(src.0 as *mut u8),
             bytes,
         })
+    }
+
+    fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
+        let pool = self.run(Call::CreatePool, || Ok(lock(&self.pools).create(max_bytes)))?;
+        // SAFETY: the pool was made just now and lives until `destroy_pool`.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.run(Call::DestroyPool, || {
+            let mut pools = lock(&self.pools);
+            pools.destroy(pool.raw(), &mut lock(&self.memory.arena), is_reached)
+        })
+    }
+
+    fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
+        self.take_from_pool(pool, bytes, stream)
+    }
+
+    unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
+        self.give_to_pool(ptr, stream)
+    }
+
+    fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
+        self.run(Call::PoolTrim, || {
+            let mut pools = lock(&self.pools);
+            pools.trim(pool.raw(), keep_bytes, &mut lock(&self.memory.arena))
+        })
+    }
+
+    fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
+        self.run(Call::PoolGet, || lock(&self.pools).get(pool.raw(), attribute))
+    }
+
+    fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
+        self.run(Call::PoolSet, || lock(&self.pools).set(pool.raw(), attribute, value))
     }
 }
 

@@ -8,6 +8,7 @@
 mod backing;
 mod driver;
 mod link;
+mod pools;
 mod spec;
 mod sync;
 mod table;

@@ -15,11 +15,13 @@ use crate::base::{DeviceError, Error, Result, lock, wait};
 use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
+    Priority, StreamId,
 };
 use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::order::Clock;
 
 /// The simulator's driver. [`Device::open`](crate::device::Device::open) makes one from text.
 pub struct SimDriver {
@@ -74,6 +76,7 @@ impl SimDriver {
                 virtual_memory: spec.virtual_memory,
                 host_accessible: false,
                 simulated: true,
+                memory_pools: spec.memory_pools,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
@@ -97,6 +100,11 @@ impl SimDriver {
         &self.profile
     }
 
+    /// Whether the calls of pools work.
+    pub(super) fn memory_pools(&self) -> bool {
+        self.info.memory_pools
+    }
+
     /// Lets `ns` nanoseconds of host time go by: what the host does between calls.
     pub fn pass(&self, ns: u64) {
         lock(&self.state).time.pass(ns);
@@ -104,7 +112,7 @@ impl SimDriver {
 
     /// Prices and counts a call, lets it fail if it is its turn, names it in its error, and
     /// runs what the call made runnable.
-    fn run<T>(
+    pub(super) fn run<T>(
         &self,
         call: Call,
         work: impl FnOnce(&mut State) -> Result<T, Status>,
@@ -149,7 +157,7 @@ impl SimDriver {
         &self,
         call: Call,
         stream: StreamId,
-        op: impl FnOnce(&State) -> Result<Op, Status>,
+        op: impl FnOnce(&mut State) -> Result<Op, Status>,
     ) -> DeviceResult<()> {
         self.run(call, |state| {
             let lane = *state.streams.get(stream.raw())?;
@@ -159,7 +167,7 @@ impl SimDriver {
         })
     }
 
-    fn price(&self, call: Call, bytes: u64) -> u64 {
+    pub(super) fn price(&self, call: Call, bytes: u64) -> u64 {
         self.costs[call as usize].ns(bytes)
     }
 
@@ -187,9 +195,9 @@ impl SimDriver {
     fn synchronize(
         &self,
         call: Call,
-        mark: impl FnOnce(&mut State) -> Result<Option<Arc<Mark>>, Status>,
+        mark: impl FnOnce(&mut State) -> Result<Option<(Arc<Mark>, Clock)>, Status>,
     ) -> DeviceResult<()> {
-        let Some(mark) = self.run(call, mark)? else { return Ok(()) };
+        let Some((mark, clock)) = self.run(call, mark)? else { return Ok(()) };
         let mut state = lock(&self.state);
         let at_ns = loop {
             match mark.at_ns() {
@@ -199,6 +207,8 @@ impl SimDriver {
         };
         let begun_ns = state.time.now_ns;
         state.time.pass_until(at_ns);
+        state.pools.order.seen(&clock);
+        state.release_pools();
         self.calls.add_time_ns(call, state.time.now_ns - begun_ns);
         Ok(())
     }
@@ -213,7 +223,7 @@ impl SimDriver {
         op: Op,
     ) -> DeviceResult<()> {
         self.enqueue(call, stream, |state| {
-            let mapped = bytes == 0 || state.holds(device.0, bytes);
+            let mapped = bytes == 0 || state.holds(stream, device, bytes);
             let pinned = bytes == 0 || state.pinned.holds(host as u64, bytes);
             if mapped && pinned { Ok(op) } else { Err(DeviceError::INVALID_VALUE) }
         })
@@ -248,7 +258,7 @@ impl Driver for SimDriver {
 
     unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()> {
         self.run(Call::Free, |state| {
-            state.arena.free(ptr.0)?;
+            state.free(ptr.0)?;
             // The driver waits for the whole device first.
             state.time.wait_for_device();
             Ok(())
@@ -316,6 +326,7 @@ impl Driver for SimDriver {
         self.run(Call::DestroyStream, |state| {
             let lane = state.streams.remove(stream.raw())?;
             state.time.give_up(lane);
+            state.pools.order.stream_gone(stream.raw());
             Ok(())
         })
     }
@@ -325,7 +336,7 @@ impl Driver for SimDriver {
             let lane = *state.streams.get(stream.raw())?;
             let end = Arc::new(Mark::default());
             state.time.push(lane, Op::Record(Arc::clone(&end)));
-            Ok(Some(end))
+            Ok(Some((end, state.pools.order.stream_clock(stream.raw()))))
         })
     }
 
@@ -336,7 +347,7 @@ impl Driver for SimDriver {
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
         self.enqueue(Call::Launch, stream, |state| {
             let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
-            if !touched.iter().all(|&(at, bytes)| bytes == 0 || state.holds(at.0, bytes)) {
+            if !touched.iter().all(|&(at, bytes)| bytes == 0 || state.holds(stream, at, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             let bytes_per_second = self.profile.memory_gb_per_s.value * 1e9;
@@ -358,7 +369,10 @@ impl Driver for SimDriver {
     }
 
     unsafe fn destroy_event(&self, event: EventId) -> DeviceResult<()> {
-        self.run(Call::DestroyEvent, |state| state.events.remove(event.raw()).map(drop))
+        self.run(Call::DestroyEvent, |state| {
+            state.pools.order.event_gone(event.raw());
+            state.events.remove(event.raw()).map(drop)
+        })
     }
 
     fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
@@ -367,6 +381,7 @@ impl Driver for SimDriver {
             let mark = Arc::new(Mark::default());
             state.events.get_mut(event.raw())?.latest = Some(Arc::clone(&mark));
             state.time.push(lane, Op::Record(mark));
+            state.pools.order.recorded(event.raw(), stream.raw());
             Ok(())
         })
     }
@@ -374,15 +389,19 @@ impl Driver for SimDriver {
     fn query_event(&self, event: EventId) -> DeviceResult<bool> {
         self.run(Call::QueryEvent, |state| {
             let latest = &state.events.get(event.raw())?.latest;
-            Ok(latest
-                .as_ref()
-                .is_none_or(|mark| mark.at_ns().is_some_and(|at_ns| at_ns <= state.time.now_ns)))
+            let reached = latest.as_ref().is_none_or(|mark| mark.is_reached(state.time.now_ns));
+            if reached {
+                let clock = state.pools.order.event_clock(event.raw());
+                state.pools.order.seen(&clock);
+            }
+            Ok(reached)
         })
     }
 
     fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
         self.synchronize(Call::SynchronizeEvent, |state| {
-            Ok(state.events.get(event.raw())?.latest.clone())
+            let latest = state.events.get(event.raw())?.latest.clone();
+            Ok(latest.map(|mark| (mark, state.pools.order.event_clock(event.raw()))))
         })
     }
 
@@ -391,6 +410,7 @@ impl Driver for SimDriver {
             let lane = *state.streams.get(stream.raw())?;
             if let Some(mark) = state.events.get(event.raw())?.latest.clone() {
                 state.time.push(lane, Op::WaitMark(mark));
+                state.pools.order.waited(stream.raw(), event.raw());
             }
             Ok(())
         })
@@ -426,7 +446,9 @@ impl Driver for SimDriver {
 
     fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()> {
         self.enqueue(Call::WaitGate, stream, |state| {
-            Ok(Op::WaitGate(Arc::clone(state.gates.get(gate.raw())?), value))
+            let gate = Arc::clone(state.gates.get(gate.raw())?);
+            state.pools.order.waited_at_gate(stream.raw());
+            Ok(Op::WaitGate(gate, value))
         })
     }
 
@@ -490,13 +512,49 @@ impl Driver for SimDriver {
         bytes: u64,
     ) -> DeviceResult<()> {
         self.enqueue(Call::CopyD2d, stream, |state| {
-            if bytes > 0 && !(state.holds(dst.0, bytes) && state.holds(src.0, bytes)) {
+            if bytes > 0 && !(state.holds(stream, dst, bytes) && state.holds(stream, src, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             // Every byte is read and written.
             let bytes_per_second = self.profile.memory_gb_per_s.value * 1e9 / 2.0;
             Ok(Timeline::work(bytes, bytes_per_second))
         })
+    }
+
+    fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
+        let pool = self.run_pool(Call::CreatePool, |state| Ok(state.pools.create(max_bytes)))?;
+        // SAFETY: the pool was made just now and lives until `destroy_pool`.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.run_pool(Call::DestroyPool, |state| {
+            let now_ns = state.time.now_ns;
+            let reached = |mark: &Arc<Mark>| mark.is_reached(now_ns);
+            state.pools.destroy(pool.raw(), &mut state.arena, reached)
+        })
+    }
+
+    fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
+        self.take_from_pool(pool, bytes, stream)
+    }
+
+    unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
+        self.give_to_pool(ptr, stream)
+    }
+
+    fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
+        self.run_pool(Call::PoolTrim, |state| {
+            state.pools.trim(pool.raw(), keep_bytes, &mut state.arena)
+        })
+    }
+
+    fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
+        self.run_pool(Call::PoolGet, |state| state.pools.get(pool.raw(), attribute))
+    }
+
+    fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
+        self.run_pool(Call::PoolSet, |state| state.pools.set(pool.raw(), attribute, value))
     }
 }
 

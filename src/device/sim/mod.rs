@@ -9,6 +9,7 @@
 mod backing;
 mod driver;
 mod engine;
+mod pools;
 mod profile;
 mod spec;
 mod state;

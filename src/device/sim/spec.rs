@@ -18,6 +18,7 @@ use crate::device::settings;
 /// | `h2d=RATE`, `d2h=RATE` | link rate of each direction (`12GB/s`) | the card's |
 /// | `copy_engines=N` | copies of one direction that run at once, 1 to 16 | the card's |
 /// | `vmm=off` | no virtual memory, as on cards and drivers without it | `on` |
+/// | `pools=off` | no stream-ordered pools | `on` |
 /// | `fail=CALL@N` | the N-th call of that name fails once (`fail=alloc@3`) | none |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -26,6 +27,8 @@ pub struct SimSpec {
     pub profile: Profile,
     /// Whether `reserve`, `create_page`, `map` and `unmap` work.
     pub virtual_memory: bool,
+    /// Whether the calls of stream-ordered pools work.
+    pub memory_pools: bool,
     /// Calls that fail: which, and the how many-th of its name.
     pub fail: Vec<(Call, u64)>,
 }
@@ -34,7 +37,7 @@ impl SimSpec {
     /// A device of this card, with nothing set otherwise.
     #[must_use]
     pub fn new(profile: Profile) -> Self {
-        Self { profile, virtual_memory: true, fail: Vec::new() }
+        Self { profile, virtual_memory: true, memory_pools: true, fail: Vec::new() }
     }
 }
 
@@ -42,7 +45,7 @@ fn accepted() -> String {
     let cards: Vec<_> = Profile::names().collect();
     format!(
         "write a card ({}) or a capacity (80GiB) first; settings are vram=70GiB, \
-         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off and fail=alloc@3",
+         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off, pools=off and fail=alloc@3",
         cards.join(", ")
     )
 }
@@ -105,13 +108,8 @@ impl SimSpec {
             "copy_engines" => {
                 self.profile.copy_engines.value = settings::copy_engines(value)?;
             }
-            "vmm" => {
-                self.virtual_memory = match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err("vmm is on or off".into()),
-                }
-            }
+            "vmm" => self.virtual_memory = settings::switch(key, value)?,
+            "pools" => self.memory_pools = settings::switch(key, value)?,
             "fail" => self.fail.push(settings::fault(value)?),
             _ => return Err(accepted()),
         }

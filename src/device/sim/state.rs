@@ -6,6 +6,8 @@ use super::backing::NoBytes;
 use super::timeline::{Gate, Mark, StreamKey, Timeline};
 use crate::base::DeviceError;
 use crate::device::arena::{Arena, Status};
+use crate::device::contract::{DevicePtr, StreamId};
+use crate::device::mempool::Pools;
 use crate::device::pinned::PinnedRanges;
 use crate::device::table::Table;
 
@@ -17,6 +19,7 @@ pub(super) struct State {
     pub(super) streams: Table<StreamKey>,
     pub(super) events: Table<Event>,
     pub(super) gates: Table<Arc<Gate>>,
+    pub(super) pools: Pools<Arc<Mark>>,
 }
 
 /// An event: its latest mark.
@@ -35,6 +38,7 @@ impl State {
             streams: Table::default(),
             events: Table::default(),
             gates: Table::default(),
+            pools: Pools::default(),
         }
     }
 
@@ -46,8 +50,21 @@ impl State {
         at.ok_or(DeviceError::INVALID_VALUE)
     }
 
-    /// True when work may touch `bytes` from `at`.
-    pub(super) fn holds(&self, at: u64, bytes: u64) -> bool {
-        self.arena.is_mapped(at, bytes)
+    /// True when work enqueued on `stream` may touch `bytes` from `at`.
+    pub(super) fn holds(&mut self, stream: StreamId, at: DevicePtr, bytes: u64) -> bool {
+        let now_ns = self.time.now_ns;
+        self.arena.is_mapped(at.0, bytes)
+            && self.pools.may_use(stream.raw(), at.0, bytes, |mark| mark.is_reached(now_ns))
+    }
+
+    /// Frees memory of `alloc`, or of a pool.
+    pub(super) fn free(&mut self, at: u64) -> Result<(), Status> {
+        if self.pools.owns(at) { self.pools.free_now(at) } else { self.arena.free(at) }
+    }
+
+    /// Gives back what pools hold without need, after the host has waited.
+    pub(super) fn release_pools(&mut self) {
+        let now_ns = self.time.now_ns;
+        self.pools.release(&mut self.arena, |mark| mark.is_reached(now_ns));
     }
 }

@@ -27,6 +27,11 @@ impl Mark {
     pub(super) fn at_ns(&self) -> Option<u64> {
         self.at_ns.get().copied()
     }
+
+    /// True when host time has come to it.
+    pub(super) fn is_reached(&self, now_ns: u64) -> bool {
+        self.at_ns().is_some_and(|at_ns| at_ns <= now_ns)
+    }
 }
 
 /// A gate: a number that only rises.
