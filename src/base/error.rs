@@ -134,7 +134,7 @@ pub struct DeviceError {
     /// The call in the driver contract (`alloc`, `copy_h2d`).
     pub call: &'static str,
     /// The driver's own number. The host device uses CUDA's: 1 invalid value, 2 out of
-    /// memory, 400 invalid handle, 712 already registered, 999 unknown (injected).
+    /// memory, 400 invalid handle, 712 already registered, 801 not supported, 999 unknown (injected).
     pub status: u32,
     /// The status in words.
     pub text: String,
@@ -149,6 +149,8 @@ impl DeviceError {
     pub const INVALID_HANDLE: u32 = 400;
     /// CUDA's and HIP's number for "host memory already registered".
     pub const ALREADY_REGISTERED: u32 = 712;
+    /// CUDA's and HIP's number for "not supported".
+    pub const NOT_SUPPORTED: u32 = 801;
     /// CUDA's and HIP's number for "unknown error".
     pub const UNKNOWN: u32 = 999;
 

@@ -29,7 +29,7 @@ macro_rules! calls {
 calls! {
     Alloc "alloc", Free "free",
     Reserve "reserve", Release "release", CreatePage "create_page", DestroyPage "destroy_page",
-    Map "map", Unmap "unmap",
+    Map "map", SetAccess "set_access", Unmap "unmap",
     CreateStream "create_stream", DestroyStream "destroy_stream",
     SynchronizeStream "synchronize_stream",
     CreateEvent "create_event", DestroyEvent "destroy_event", RecordEvent "record_event",
@@ -41,6 +41,9 @@ calls! {
     AllocPinned "alloc_pinned", FreePinned "free_pinned", Register "register",
     Unregister "unregister",
     CopyH2d "copy_h2d", CopyD2h "copy_d2h", CopyD2d "copy_d2d",
+    CreatePool "create_pool", DestroyPool "destroy_pool",
+    PoolAlloc "pool_alloc", PoolFree "pool_free", PoolTrim "pool_trim",
+    PoolGet "pool_get", PoolSet "pool_set",
 }
 
 impl fmt::Display for Call {
@@ -49,26 +52,43 @@ impl fmt::Display for Call {
     }
 }
 
-/// How often each call of a driver was made. Counting is one relaxed add.
+/// How often each call of a driver was made, and for how long where the driver tells. Counting
+/// is one relaxed add.
 #[derive(Debug)]
-pub struct CallCounts([AtomicU64; Call::ALL.len()]);
+pub struct CallCounts {
+    made: [AtomicU64; Call::ALL.len()],
+    time_ns: [AtomicU64; Call::ALL.len()],
+}
 
 impl Default for CallCounts {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { made: zeros(), time_ns: zeros() }
     }
 }
 
 impl CallCounts {
     /// Counts one call; gives how many there have been, this one included.
     pub fn count(&self, call: Call) -> u64 {
-        self.0[call as usize].fetch_add(1, Ordering::Relaxed) + 1
+        self.made[call as usize].fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How often `call` was made.
     #[must_use]
     pub fn get(&self, call: Call) -> u64 {
-        self.0[call as usize].load(Ordering::Relaxed)
+        self.made[call as usize].load(Ordering::Relaxed)
+    }
+
+    /// Adds host time spent in `call`, in nanoseconds.
+    pub fn add_time_ns(&self, call: Call, ns: u64) {
+        self.time_ns[call as usize].fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Nanoseconds of host time spent in `call`, waiting included. Only the simulator tells,
+    /// in virtual time; 0 elsewhere.
+    #[must_use]
+    pub fn time_ns(&self, call: Call) -> u64 {
+        self.time_ns[call as usize].load(Ordering::Relaxed)
     }
 
     /// How often any of `calls` was made.
@@ -85,10 +105,12 @@ impl Call {
         Call::Reserve,
         Call::CreatePage,
         Call::Map,
+        Call::SetAccess,
         Call::AllocPinned,
         Call::Register,
         Call::CreateStream,
         Call::CreateEvent,
         Call::CreateGate,
+        Call::CreatePool,
     ];
 }

@@ -18,7 +18,8 @@
 use std::fmt;
 use std::ptr::NonNull;
 
-use super::calls::CallCounts;
+use super::calls::{Call, CallCounts};
+use super::faults::refusal;
 use super::info::{DeviceInfo, MemoryInfo};
 use super::kernel::Kernel;
 use crate::base::DeviceError;
@@ -78,7 +79,9 @@ handle! {
     /// A gate of the driver.
     GateId,
     /// Physical memory that can be mapped.
-    PageId
+    PageId,
+    /// A stream-ordered pool of the driver.
+    PoolId
 }
 
 /// Which of two ready streams the device prefers. A hint.
@@ -92,6 +95,29 @@ pub enum Priority {
     High,
 }
 
+/// What a stream-ordered pool can be asked, and some of it told. Sizes in bytes; flags are 0
+/// or 1, and 1 at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolAttribute {
+    /// What stays reserved when the host synchronizes; 0 at first.
+    ReleaseThreshold,
+    /// Whether a stream that already waits for a free may take the memory.
+    FollowEventDependencies,
+    /// Whether memory may be taken whose free has run. Placement then depends on timing.
+    AllowOpportunistic,
+    /// Whether a stream may be made to wait for another's free, where the device has no more.
+    AllowInternalDependencies,
+    /// Held from the device.
+    ReservedCurrent,
+    /// The most that was held. Setting it to 0, and only that, begins it anew.
+    ReservedHigh,
+    /// Allocated.
+    UsedCurrent,
+    /// The most that was allocated; set as [`ReservedHigh`](Self::ReservedHigh).
+    UsedHigh,
+}
+
 /// A function a stream calls on the host. It must not call the driver, and it must return:
 /// the stream stands still meanwhile.
 pub type HostFn = Box<dyn FnOnce() + Send>;
@@ -102,6 +128,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     fn info(&self) -> &DeviceInfo;
     /// How often each call was made.
     fn calls(&self) -> &CallCounts;
+    /// The host's time on the device's virtual clock, in nanoseconds; `None` for a device that
+    /// runs in real time.
+    fn virtual_ns(&self) -> Option<u64> {
+        None
+    }
     /// Total and free device memory now.
     fn memory(&self) -> DeviceResult<MemoryInfo>;
 
@@ -134,7 +165,12 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()>;
     /// Maps a whole page at `at` for reading and writing. One page may be mapped at several
     /// addresses: they show the same bytes. Fails when the range is not reserved or is mapped.
-    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()>;
+    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()> {
+        self.map_many(at, &[page])
+    }
+    /// Maps whole pages (at least one) one after the other from `at`, all or none. Counts as
+    /// one `map` each and one `set_access` over the range, as the driver calls it stands for.
+    fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()>;
     /// Unmaps `bytes` from `at`: whole mappings, at least one.
     ///
     /// # Safety
@@ -252,4 +288,60 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()>;
+
+    // Stream-ordered pools: where `info().memory_pools`, else `NOT_SUPPORTED` ----------------
+
+    /// Makes a pool that holds at most `max_bytes` of the device; 0 is no cap.
+    fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
+        let _ = max_bytes;
+        Err(no_pools(self, Call::CreatePool))
+    }
+    /// Gives a pool up without waiting. Its blocks stay good, and its memory goes back once
+    /// the last one's free was seen by a synchronize.
+    ///
+    /// # Safety
+    /// `pool` is not used again.
+    unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        let _ = pool;
+        Err(no_pools(self, Call::DestroyPool))
+    }
+    /// Takes `bytes` (above 0), aligned to 512, for work ordered after this point of `stream`.
+    /// Never blocks. Memory freed on the same stream is taken again at once; the pool's flags
+    /// say what of other streams is. Fails with `OUT_OF_MEMORY` when the device is full or the
+    /// pool's cap is reached.
+    fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
+        let _ = (pool, bytes, stream);
+        Err(no_pools(self, Call::PoolAlloc))
+    }
+    /// Gives back what [`pool_alloc`](Self::pool_alloc) took, once `stream` gets here. Never
+    /// blocks. [`free`](Self::free) takes such memory too, when nothing is in flight on it.
+    ///
+    /// # Safety
+    /// `ptr` is from `pool_alloc` and not freed yet; this point of `stream` is ordered after
+    /// the allocation and every use, and no use is enqueued from now on.
+    unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
+        let _ = (ptr, stream);
+        Err(no_pools(self, Call::PoolFree))
+    }
+    /// Gives unused memory back to the device while at least `keep_bytes` stay reserved. Memory
+    /// whose free no synchronize has seen is not unused yet.
+    fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
+        let _ = (pool, keep_bytes);
+        Err(no_pools(self, Call::PoolTrim))
+    }
+    /// An attribute of a pool.
+    fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
+        let _ = (pool, attribute);
+        Err(no_pools(self, Call::PoolGet))
+    }
+    /// Sets an attribute of a pool: the threshold, a flag, or a high mark to 0.
+    fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
+        let _ = (pool, attribute, value);
+        Err(no_pools(self, Call::PoolSet))
+    }
+}
+
+fn no_pools<D: Driver + ?Sized>(driver: &D, call: Call) -> DeviceError {
+    driver.calls().count(call);
+    refusal(&driver.info().name, call, DeviceError::NOT_SUPPORTED)
 }

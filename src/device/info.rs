@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// The name it was opened under (`host`, `cuda:0`).
+    /// The name it was opened under (`host`, `sim:rtx4090`).
     pub name: String,
     /// What it is, for people.
     pub description: String,
@@ -14,8 +14,13 @@ pub struct DeviceInfo {
     pub granularity_bytes: u64,
     /// True when `reserve`, `create_page`, `map` and `unmap` work.
     pub virtual_memory: bool,
+    /// True when the calls of stream-ordered pools (`create_pool`, `pool_alloc`) work.
+    pub memory_pools: bool,
     /// True when a [`DevicePtr`](super::DevicePtr) is an address the CPU may read and write.
     pub host_accessible: bool,
+    /// True when memory holds no bytes and time is virtual: copies and kernels take their time
+    /// and move nothing.
+    pub simulated: bool,
     /// Copies of one direction that run at once.
     pub copy_engines: u32,
 }

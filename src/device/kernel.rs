@@ -33,6 +33,20 @@ pub enum Kernel {
     },
 }
 
+impl Kernel {
+    /// The ranges it touches, unused ones of 0 bytes; `None` where an address is misaligned.
+    pub(super) fn touched(&self) -> Option<[(DevicePtr, u64); 2]> {
+        let nothing = (DevicePtr::default(), 0);
+        match *self {
+            Self::Checksum { src, bytes, out } => {
+                out.0.is_multiple_of(8).then_some([(src, bytes), (out, 8)])
+            }
+            Self::Fill { dst, bytes, .. } => Some([(dst, bytes), nothing]),
+            Self::Busy { .. } => Some([nothing; 2]),
+        }
+    }
+}
+
 /// Weyl constant (2^64 / golden ratio): makes every word's position count.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Odd multiplier with well spread bits (from the rrmxmx mixer by P. Evensen).

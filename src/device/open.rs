@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::contract::Driver;
 use super::host::{HostDriver, HostSpec};
+use super::sim::{Profile, SimDriver, SimSpec};
 use super::{CallCounts, DeviceInfo, MemoryInfo, cuda, hip};
 use crate::base::{Error, Result};
 
@@ -14,8 +15,9 @@ use crate::base::{Error, Result};
 pub struct Device(Arc<dyn Driver>);
 
 impl Device {
-    /// Opens a device by name: `host`, or `host:` with settings (`host:vram=8GiB,h2d=12GB/s`,
-    /// see [`HostSpec`]).
+    /// Opens a device by name: `host` or `sim`, alone or with settings
+    /// (`host:vram=8GiB,h2d=12GB/s`, see [`HostSpec`]; `sim:rtx4090,vram=16GiB`, see
+    /// [`SimSpec`]).
     ///
     /// # Errors
     /// An unknown name or setting; a device that is absent, with the reason.
@@ -32,18 +34,23 @@ impl Device {
                 let spec: HostSpec = name.parse()?;
                 Ok(Self::from_driver(HostDriver::new(name, spec)?))
             }
+            "sim" => {
+                let spec: SimSpec = name.parse()?;
+                Ok(Self::from_driver(SimDriver::new(name, spec)?))
+            }
             "cuda" | "hip" => Err(Error::Unsupported {
                 what: format!("device '{name}'"),
                 by: "this version".into(),
                 way_out: format!(
-                    "it runs on 'host' only ({})",
+                    "it runs on 'host' and 'sim' only ({})",
                     if kind == "cuda" { cuda::probe() } else { hip::probe() }
                 ),
             }),
             _ => Err(Error::invalid(
                 "device",
                 name,
-                "devices are 'host' and 'host:vram=8GiB,h2d=12GB/s'; 'riverbed devices' lists them",
+                "devices are 'host', 'host:vram=8GiB,h2d=12GB/s', 'sim' and 'sim:rtx4090'; \
+                 'riverbed devices' lists them",
             )),
         }
     }
@@ -72,6 +79,13 @@ impl Device {
     #[must_use]
     pub fn calls(&self) -> &CallCounts {
         self.0.calls()
+    }
+
+    /// The host's time on the device's virtual clock, in nanoseconds; `None` for a device that
+    /// runs in real time.
+    #[must_use]
+    pub fn virtual_ns(&self) -> Option<u64> {
+        self.0.virtual_ns()
     }
 
     /// The contract itself.
@@ -121,26 +135,27 @@ pub struct Listing {
     pub info: Option<DeviceInfo>,
 }
 
-/// The devices of this machine: the host, and what was found of CUDA and ROCm. Loads the
-/// vendors' libraries where they are installed; never fails.
+/// The devices of this machine: the host, the cards the simulator knows, and what was found of
+/// CUDA and ROCm. Loads the vendors' libraries where they are installed; never fails.
 #[must_use]
 pub fn list() -> Vec<Listing> {
-    let host = match Device::open("host") {
-        Ok(device) => Listing {
-            name: "host".into(),
-            available: true,
-            detail: device.info().description.clone(),
-            info: Some(device.info().clone()),
-        },
-        Err(error) => {
-            Listing { name: "host".into(), available: false, detail: error.to_string(), info: None }
-        }
-    };
     let absent = |name: &str, detail: String| Listing {
         name: name.into(),
         available: false,
         detail,
         info: None,
     };
-    vec![host, absent("cuda", cuda::probe()), absent("hip", hip::probe())]
+    let open = |name: &str| match Device::open(name) {
+        Ok(device) => Listing {
+            name: name.into(),
+            available: true,
+            detail: device.info().description.clone(),
+            info: Some(device.info().clone()),
+        },
+        Err(error) => absent(name, error.to_string()),
+    };
+    let mut devices = vec![open("host")];
+    devices.extend([absent("cuda", cuda::probe()), absent("hip", hip::probe())]);
+    devices.extend(Profile::names().map(|card| open(&format!("sim:{card}"))));
+    devices
 }

@@ -29,3 +29,16 @@ fn the_host_is_always_there_and_absent_devices_say_why() {
         }
     }
 }
+
+#[test]
+fn the_cards_of_the_simulator_are_listed() {
+    let text = succeed(&["devices"]);
+    let report = json(&["devices", "--json"]);
+    for card in riverbed::device::sim::Profile::names() {
+        let name = format!("sim:{card}");
+        assert!(text.lines().any(|line| line.starts_with(&name)), "{name} in {text}");
+        let devices = report["devices"].as_array().unwrap();
+        let device = devices.iter().find(|device| device["name"] == *name).unwrap();
+        assert_eq!(device["info"]["simulated"], true, "{name}");
+    }
+}

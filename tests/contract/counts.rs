@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use riverbed::device::{Call, Device, Kernel, Priority};
+use riverbed::device::{Call, Device, Kernel, PoolAttribute, Priority};
 
 /// How often each call was made so far.
 fn counts(device: &Device) -> Vec<u64> {
@@ -40,6 +40,13 @@ fn each_call_once(device: &Device) {
         driver.copy_d2h(stream, pinned.as_ptr(), memory, 64).unwrap();
         driver.copy_d2d(stream, memory, space, 64).unwrap();
         driver.synchronize_stream(stream).unwrap();
+        let pool = driver.create_pool(0).unwrap();
+        let pooled = driver.pool_alloc(pool, 64, stream).unwrap();
+        driver.pool_free(pooled, stream).unwrap();
+        driver.pool_trim(pool, 0).unwrap();
+        driver.pool_get(pool, PoolAttribute::UsedHigh).unwrap();
+        driver.pool_set(pool, PoolAttribute::UsedHigh, 0).unwrap();
+        driver.destroy_pool(pool).unwrap();
         driver.unregister(own).unwrap();
         driver.free_pinned(pinned).unwrap();
         driver.destroy_gate(gate).unwrap();
@@ -53,8 +60,8 @@ fn each_call_once(device: &Device) {
 }
 
 pub(crate) fn every_call_counts_once(device: &Device) {
-    if !device.info().virtual_memory {
-        println!("skipped: {} has no virtual memory", device.info().name);
+    if !device.info().virtual_memory || !device.info().memory_pools {
+        println!("skipped: {} lacks some of the calls", device.info().name);
         return;
     }
     let before = counts(device);

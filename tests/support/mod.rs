@@ -116,6 +116,12 @@ pub(crate) fn download(stream: &Stream, at: DevicePtr, len: usize) -> Vec<u8> {
     pinned[..len].to_vec()
 }
 
+/// True when the device holds `bytes` at `at`, or holds no bytes at all because it is simulated.
+pub(crate) fn shows(stream: &Stream, at: DevicePtr, bytes: &[u8]) -> bool {
+    let found = download(stream, at, bytes.len());
+    stream.device().info().simulated || found == bytes
+}
+
 /// `len` bytes that differ from place to place and from seed to seed.
 pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);

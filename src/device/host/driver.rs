@@ -4,21 +4,25 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
-use super::arena::{Arena, Status};
-use super::faults::{Faults, status_text};
+use super::backing::SharedFile;
 use super::link::Link;
-use super::pinned::PinnedRanges;
+use super::pools::is_reached;
 use super::spec::{HostSpec, PAGE_BYTES};
 use super::sync::{EventState, GateState, Mark};
-use super::table::Table;
+use super::table::SharedTable;
 use super::worker::{Address, Op, Queue};
 use crate::base::{DeviceError, Error, GIB, Result, lock};
+use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Priority, StreamId,
+    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
+    Priority, StreamId,
 };
+use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::mempool::Pools;
+use crate::device::pinned::PinnedRanges;
 
 /// The host device's driver. [`Device::open`](crate::device::Device::open) makes one from text.
 #[derive(Debug)]
@@ -26,18 +30,20 @@ pub struct HostDriver {
     info: DeviceInfo,
     calls: CallCounts,
     faults: Faults,
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
+    /// Locked before memory.
+    pub(super) pools: Mutex<Pools<Arc<Mark>>>,
     h2d: Arc<Link>,
     d2h: Arc<Link>,
-    streams: Table<Queue>,
-    events: Table<EventState>,
-    gates: Table<GateState>,
+    pub(super) streams: SharedTable<Queue>,
+    events: SharedTable<EventState>,
+    gates: SharedTable<GateState>,
 }
 
 /// What work in flight touches: it outlives the driver as long as a worker runs.
 #[derive(Debug)]
-struct Memory {
-    arena: Mutex<Arena>,
+pub(super) struct Memory {
+    pub(super) arena: Mutex<Arena<SharedFile>>,
     pinned: Mutex<PinnedRanges>,
 }
 
@@ -49,7 +55,7 @@ impl HostDriver {
     pub fn new(name: &str, spec: HostSpec) -> Result<Arc<Self>> {
         let half_of_ram = || machine_bytes() / 2;
         let total = spec.vram_bytes.unwrap_or_else(half_of_ram) / PAGE_BYTES * PAGE_BYTES;
-        let arena = Arena::new(total).map_err(|error| Error::Unsupported {
+        let file = SharedFile::new().map_err(|error| Error::Unsupported {
             what: "shared memory (memfd_create)".into(),
             by: "this system".into(),
             way_out: format!("the host device needs it ({error})"),
@@ -67,19 +73,22 @@ impl HostDriver {
                 granularity_bytes: PAGE_BYTES,
                 virtual_memory: true,
                 host_accessible: true,
+                simulated: false,
+                memory_pools: true,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
             faults,
             memory: Arc::new(Memory {
-                arena: Mutex::new(arena),
-                pinned: Mutex::new(PinnedRanges::default()),
+                arena: Mutex::new(Arena::new(file, total, PAGE_BYTES)),
+                pinned: Mutex::new(PinnedRanges::touched()),
             }),
             h2d: Arc::new(Link::new(spec.h2d_bytes_per_second, engines)),
             d2h: Arc::new(Link::new(spec.d2h_bytes_per_second, engines)),
-            streams: Table::new(),
-            events: Table::new(),
-            gates: Table::new(),
+            streams: SharedTable::new(),
+            events: SharedTable::new(),
+            gates: SharedTable::new(),
+            pools: Mutex::new(Pools::default()),
         }))
     }
 
@@ -90,14 +99,16 @@ impl HostDriver {
     }
 
     /// Counts the call, lets it fail if it is its turn, and names it in its error.
-    fn run<T>(&self, call: Call, work: impl FnOnce() -> Result<T, Status>) -> DeviceResult<T> {
+    pub(super) fn run<T>(
+        &self,
+        call: Call,
+        work: impl FnOnce() -> Result<T, Status>,
+    ) -> DeviceResult<T> {
         self.calls.count(call);
-        self.faults.strike(call).map_or_else(work, Err).map_err(|status| DeviceError {
-            device: self.info.name.clone(),
-            call: call.name(),
-            status,
-            text: status_text(status).into(),
-        })
+        self.faults
+            .strike(call)
+            .map_or_else(work, Err)
+            .map_err(|status| refusal(&self.info.name, call, status))
     }
 
     fn enqueue(&self, call: Call, stream: StreamId, op: impl FnOnce() -> Op) -> DeviceResult<()> {
@@ -122,7 +133,10 @@ impl HostDriver {
             if len == 0 {
                 return Ok(());
             }
-            let mapped = device.iter().all(|at| lock(&self.memory.arena).is_mapped(at.0, bytes));
+            let mapped = device.iter().all(|at| {
+                lock(&self.memory.arena).is_mapped(at.0, bytes)
+                    && self.pools_allow(stream, *at, bytes)
+            });
             let pinned = host.is_none_or(|at| lock(&self.memory.pinned).holds(at as u64, bytes));
             if !mapped || !pinned {
                 return Err(DeviceError::INVALID_VALUE);
@@ -152,7 +166,13 @@ impl Driver for HostDriver {
     }
 
     unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()> {
-        self.run(Call::Free, || lock(&self.memory.arena).free(ptr.0))
+        self.run(Call::Free, || {
+            let mut pools = lock(&self.pools);
+            match pools.owns(ptr.0) {
+                true => pools.free_now(ptr.0),
+                false => lock(&self.memory.arena).free(ptr.0),
+            }
+        })
     }
 
     fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr> {
@@ -174,8 +194,14 @@ impl Driver for HostDriver {
         self.run(Call::DestroyPage, || lock(&self.memory.arena).destroy_page(page))
     }
 
-    fn map(&self, at: DevicePtr, page: PageId) -> DeviceResult<()> {
-        self.run(Call::Map, || lock(&self.memory.arena).map(at.0, page.raw() as usize))
+    fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()> {
+        let pages: Vec<usize> = pages.iter().map(|page| page.raw() as usize).collect();
+        let mut arena = lock(&self.memory.arena);
+        self.run(Call::Map, || arena.check_map(at.0, &pages).map(drop))?;
+        for _ in 1..pages.len() {
+            self.run(Call::Map, || Ok(()))?;
+        }
+        self.run(Call::SetAccess, || arena.map(at.0, &pages))
     }
 
     unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
@@ -195,6 +221,7 @@ impl Driver for HostDriver {
     unsafe fn destroy_stream(&self, stream: StreamId) -> DeviceResult<()> {
         self.run(Call::DestroyStream, || {
             self.streams.remove(stream.raw())?.push(Op::End);
+            lock(&self.pools).order.stream_gone(stream.raw());
             Ok(())
         })
     }
@@ -203,8 +230,14 @@ impl Driver for HostDriver {
         self.run(Call::SynchronizeStream, || {
             let queue = self.streams.get(stream.raw())?;
             let end = Arc::new(Mark::default());
-            queue.push(Op::Record(Arc::clone(&end)));
+            let clock = {
+                let mut pools = lock(&self.pools);
+                queue.push(Op::Record(Arc::clone(&end)));
+                pools.order.stream_clock(stream.raw())
+            };
             end.wait();
+            lock(&self.pools).order.seen(&clock);
+            self.release_pools();
             Ok(())
         })
     }
@@ -214,18 +247,16 @@ impl Driver for HostDriver {
     }
 
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
-        let (ranges, aligned): (&[(DevicePtr, u64)], bool) = match *kernel {
-            Kernel::Checksum { src, bytes, out } => {
-                (&[(src, bytes), (out, 8)], out.0.is_multiple_of(8))
-            }
-            Kernel::Fill { dst, bytes, .. } => (&[(dst, bytes)], true),
-            Kernel::Busy { .. } => (&[], true),
-        };
         self.run(Call::Launch, || {
             let queue = self.streams.get(stream.raw())?;
-            let mut arena = lock(&self.memory.arena);
-            let mut touched = ranges.iter().filter(|(_, bytes)| *bytes > 0);
-            if !aligned || !touched.all(|&(at, bytes)| arena.is_mapped(at.0, bytes)) {
+            let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
+            let allowed =
+                |&(at, bytes): &(DevicePtr, u64)| bytes == 0 || self.pools_allow(stream, at, bytes);
+            if !touched.iter().all(allowed) {
+                return Err(DeviceError::INVALID_VALUE);
+            }
+            let arena = lock(&self.memory.arena);
+            if !touched.iter().all(|&(at, bytes)| bytes == 0 || arena.is_mapped(at.0, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             queue.push(Op::Launch(kernel.clone()));
@@ -241,14 +272,19 @@ impl Driver for HostDriver {
     }
 
     unsafe fn destroy_event(&self, event: EventId) -> DeviceResult<()> {
-        self.run(Call::DestroyEvent, || self.events.remove(event.raw()).map(drop))
+        self.run(Call::DestroyEvent, || {
+            lock(&self.pools).order.event_gone(event.raw());
+            self.events.remove(event.raw()).map(drop)
+        })
     }
 
     fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
         self.run(Call::RecordEvent, || {
             let queue = self.streams.get(stream.raw())?;
-            let event = self.events.get(event.raw())?;
-            event.record(|mark| queue.push(Op::Record(mark)));
+            let state = self.events.get(event.raw())?;
+            let mut pools = lock(&self.pools);
+            state.record(|mark| queue.push(Op::Record(mark)));
+            pools.order.recorded(event.raw(), stream.raw());
             Ok(())
         })
     }
@@ -256,14 +292,23 @@ impl Driver for HostDriver {
     fn query_event(&self, event: EventId) -> DeviceResult<bool> {
         self.run(Call::QueryEvent, || {
             let latest = self.events.get(event.raw())?.latest();
-            Ok(latest.is_none_or(|mark| mark.reached_at().is_some()))
+            let reached = latest.is_none_or(|mark| is_reached(&mark));
+            if reached {
+                let mut pools = lock(&self.pools);
+                let clock = pools.order.event_clock(event.raw());
+                pools.order.seen(&clock);
+            }
+            Ok(reached)
         })
     }
 
     fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
         self.run(Call::SynchronizeEvent, || {
             if let Some(mark) = self.events.get(event.raw())?.latest() {
+                let clock = lock(&self.pools).order.event_clock(event.raw());
                 mark.wait();
+                lock(&self.pools).order.seen(&clock);
+                self.release_pools();
             }
             Ok(())
         })
@@ -273,7 +318,9 @@ impl Driver for HostDriver {
         self.run(Call::WaitEvent, || {
             let queue = self.streams.get(stream.raw())?;
             if let Some(mark) = self.events.get(event.raw())?.latest() {
+                let mut pools = lock(&self.pools);
                 queue.push(Op::WaitMark(mark));
+                pools.order.waited(stream.raw(), event.raw());
             }
             Ok(())
         })
@@ -315,7 +362,9 @@ impl Driver for HostDriver {
     fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()> {
         self.run(Call::WaitGate, || {
             let queue = self.streams.get(stream.raw())?;
-            queue.push(Op::WaitGate(self.gates.get(gate.raw())?, value));
+            let gate = self.gates.get(gate.raw())?;
+            lock(&self.pools).order.waited_at_gate(stream.raw());
+            queue.push(Op::WaitGate(gate, value));
             Ok(())
         })
     }
@@ -325,7 +374,7 @@ impl Driver for HostDriver {
     }
 
     unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
-        self.run(Call::FreePinned, || lock(&self.memory.pinned).free(ptr))
+        self.run(Call::FreePinned, || lock(&self.memory.pinned).free(ptr).map(drop))
     }
 
     unsafe fn register(&self, ptr: NonNull<u8>, bytes: u64) -> DeviceResult<()> {
@@ -333,7 +382,7 @@ impl Driver for HostDriver {
     }
 
     unsafe fn unregister(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
-        self.run(Call::Unregister, || lock(&self.memory.pinned).unregister(ptr))
+        self.run(Call::Unregister, || lock(&self.memory.pinned).unregister(ptr).map(drop))
     }
 
     unsafe fn copy_h2d(
@@ -379,6 +428,42 @@ impl Driver for HostDriver {
             src: Address(src.0 as *mut u8),
             bytes,
         })
+    }
+
+    fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
+        let pool = self.run(Call::CreatePool, || Ok(lock(&self.pools).create(max_bytes)))?;
+        // SAFETY: the pool was made just now and lives until `destroy_pool`.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.run(Call::DestroyPool, || {
+            let mut pools = lock(&self.pools);
+            pools.destroy(pool.raw(), &mut lock(&self.memory.arena), is_reached)
+        })
+    }
+
+    fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
+        self.take_from_pool(pool, bytes, stream)
+    }
+
+    unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
+        self.give_to_pool(ptr, stream)
+    }
+
+    fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
+        self.run(Call::PoolTrim, || {
+            let mut pools = lock(&self.pools);
+            pools.trim(pool.raw(), keep_bytes, &mut lock(&self.memory.arena))
+        })
+    }
+
+    fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
+        self.run(Call::PoolGet, || lock(&self.pools).get(pool.raw(), attribute))
+    }
+
+    fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
+        self.run(Call::PoolSet, || lock(&self.pools).set(pool.raw(), attribute, value))
     }
 }
 

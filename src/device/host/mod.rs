@@ -5,16 +5,15 @@
 //!
 //! It is a product, not a mock: CPU runtimes stream models through it, and users test on it.
 
-mod arena;
+mod backing;
 mod driver;
-mod faults;
 mod link;
-mod pinned;
+mod pools;
 mod spec;
 mod sync;
 mod table;
 mod worker;
 
+pub use super::faults::Faults;
 pub use driver::HostDriver;
-pub use faults::Faults;
 pub use spec::HostSpec;

@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use super::super::calls::Call;
-use crate::base::{Error, MIB, align_up, parse_bytes, parse_bytes_per_second};
+use crate::base::{Error, MIB, parse_bytes_per_second};
+use crate::device::calls::Call;
+use crate::device::settings;
 
 /// Settings of a host device.
 ///
@@ -39,55 +40,30 @@ impl FromStr for HostSpec {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let rest = text.strip_prefix("host").unwrap_or(text);
-        let settings = match rest.strip_prefix(':') {
-            Some(settings) => settings,
+        let list = match rest.strip_prefix(':') {
+            Some(list) => list,
             None if rest.is_empty() => return Ok(Self::default()),
             None => return Err(Error::invalid("device", text, SETTINGS)),
         };
         let mut spec = Self::default();
-        for setting in settings.split(',') {
+        for setting in list.split(',') {
             let bad = |reason: String| Error::invalid("device setting", setting, reason);
             let (key, value) = setting.split_once('=').ok_or_else(|| bad(SETTINGS.to_string()))?;
             match key.trim() {
-                "vram" => {
-                    let bytes = parse_bytes(value).map_err(bad)?;
-                    if bytes < PAGE_BYTES || align_up(bytes, PAGE_BYTES).is_none() {
-                        return Err(bad("vram must hold at least one page of 2MiB".into()));
-                    }
-                    spec.vram_bytes = Some(bytes);
-                }
+                "vram" => spec.vram_bytes = Some(settings::vram(value, PAGE_BYTES).map_err(bad)?),
                 "h2d" => {
                     spec.h2d_bytes_per_second = Some(parse_bytes_per_second(value).map_err(bad)?);
                 }
                 "d2h" => {
                     spec.d2h_bytes_per_second = Some(parse_bytes_per_second(value).map_err(bad)?);
                 }
-                "copy_engines" => {
-                    spec.copy_engines = value
-                        .parse()
-                        .ok()
-                        .filter(|engines| (1..=16).contains(engines))
-                        .ok_or_else(|| bad("copy_engines is a number from 1 to 16".into()))?;
-                }
-                "fail" => spec.fail.push(parse_fault(value).map_err(bad)?),
+                "copy_engines" => spec.copy_engines = settings::copy_engines(value).map_err(bad)?,
+                "fail" => spec.fail.push(settings::fault(value).map_err(bad)?),
                 _ => return Err(bad(SETTINGS.to_string())),
             }
         }
         Ok(spec)
     }
-}
-
-fn parse_fault(value: &str) -> Result<(Call, u64), String> {
-    value
-        .split_once('@')
-        .and_then(|(name, nth)| {
-            let call = Call::ALL.iter().find(|call| call.name() == name)?;
-            Some((*call, nth.parse().ok().filter(|&nth| nth > 0)?))
-        })
-        .ok_or_else(|| {
-            let names: Vec<_> = Call::ALL.iter().map(|call| call.name()).collect();
-            format!("write CALL@N with N from 1 and CALL one of {}", names.join(", "))
-        })
 }
 
 #[cfg(test)]

@@ -1,38 +1,34 @@
-//! Live handles of one kind: what a driver's opaque numbers stand for.
+//! A table of handles that every thread may ask, each entry shared with work in flight.
 
 use std::sync::{Arc, Mutex};
 
-use super::arena::Status;
-use crate::base::{DeviceError, lock};
+use crate::base::lock;
+use crate::device::arena::Status;
+use crate::device::table::Table;
 
-/// Live handles of one kind; a handle is an index above [`FIRST_HANDLE`].
+/// Live handles of one kind.
 #[derive(Debug)]
-pub(super) struct Table<T>(Mutex<slab::Slab<Arc<T>>>);
+pub(super) struct SharedTable<T>(Mutex<Table<Arc<T>>>);
 
-/// Smaller stream handles name default streams on CUDA and HIP; they are kept free here too.
-const FIRST_HANDLE: usize = 16;
-
-impl<T> Table<T> {
+impl<T> SharedTable<T> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(slab::Slab::new()))
+        Self(Mutex::new(Table::default()))
     }
 
     pub(super) fn insert(&self, entry: Arc<T>) -> u64 {
-        (lock(&self.0).insert(entry) + FIRST_HANDLE) as u64
+        lock(&self.0).insert(entry)
     }
 
     pub(super) fn get(&self, handle: u64) -> Result<Arc<T>, Status> {
-        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
-        lock(&self.0).get(index).cloned().ok_or(DeviceError::INVALID_HANDLE)
+        lock(&self.0).get(handle).cloned()
     }
 
     pub(super) fn remove(&self, handle: u64) -> Result<Arc<T>, Status> {
-        let index = (handle as usize).wrapping_sub(FIRST_HANDLE);
-        lock(&self.0).try_remove(index).ok_or(DeviceError::INVALID_HANDLE)
+        lock(&self.0).remove(handle)
     }
 
     /// Calls `visit` with everything that was not given up.
     pub(super) fn for_each(&self, visit: impl Fn(&T)) {
-        lock(&self.0).iter().for_each(|(_, entry)| visit(entry));
+        lock(&self.0).iter().for_each(|entry| visit(entry));
     }
 }

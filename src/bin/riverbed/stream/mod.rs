@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use riverbed::base::parse_bytes;
+use riverbed::base::{Error, parse_bytes};
 use riverbed::conf::Conf;
 use riverbed::device::Device;
 use riverbed::offload::{StreamOptions, StreamedModel};
@@ -77,6 +77,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let loading = Arc::new(AtomicBool::new(true));
     let interrupted = catch_interrupts(Arc::clone(&loading))?;
     let device = Device::open(&args.device)?;
+    if device.info().simulated {
+        return Err(Error::Unsupported {
+            what: "streaming, which verifies every byte,".into(),
+            by: format!("device '{}', which holds none", device.info().name),
+            way_out: "use 'host'".into(),
+        }
+        .into());
+    }
     // Loading puts this over RIVERBED_ALLOC_CONF.
     let mut conf = Conf::default();
     if let Some(text) = &args.conf {

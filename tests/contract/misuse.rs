@@ -1,5 +1,5 @@
-//! What real drivers may crash on, the host device reports: handles and addresses that are
-//! none of its own, or no longer.
+//! What real drivers may crash on, the devices without a driver report: handles and addresses
+//! that are none of their own, or no longer.
 
 use std::ptr::NonNull;
 
@@ -10,15 +10,9 @@ use crate::support::{Memory, Pinned, status};
 
 const HANDLES: [u64; 6] = [0, 1, 2, 15, 4711, u64::MAX];
 
-fn host() -> Device {
-    Device::open("host:vram=64MiB").unwrap()
-}
-
-#[test]
-fn streams_that_are_none_are_refused() {
-    let device = host();
+pub(crate) fn streams_that_are_none_are_refused(device: &Device) {
     let driver = device.driver();
-    let (memory, pinned) = (Memory::new(&device, 64), Pinned::new(&device, 64));
+    let (memory, pinned) = (Memory::new(device, 64), Pinned::new(device, 64));
     let event = driver.create_event(false).unwrap();
     let gate = driver.create_gate().unwrap();
     let before = device.memory().unwrap();
@@ -26,7 +20,7 @@ fn streams_that_are_none_are_refused() {
     // SAFETY: only handed to calls that must refuse it from here on.
     unsafe { driver.destroy_stream(gone) }.unwrap();
     for raw in HANDLES.into_iter().chain([gone.raw()]) {
-        // SAFETY: the host device looks handles up; nothing is enqueued.
+        // SAFETY: these devices look handles up; nothing is enqueued.
         unsafe {
             let stream = StreamId::from_raw(raw);
             let (host, at) = (pinned.address(), memory.ptr);
@@ -52,9 +46,7 @@ fn streams_that_are_none_are_refused() {
     assert_eq!(device.memory().unwrap(), before);
 }
 
-#[test]
-fn events_and_gates_that_are_none_are_refused() {
-    let device = host();
+pub(crate) fn events_and_gates_that_are_none_are_refused(device: &Device) {
     let driver = device.driver();
     let stream = driver.create_stream(Priority::Normal).unwrap();
     let (gone_event, gone_gate) =
@@ -65,7 +57,7 @@ fn events_and_gates_that_are_none_are_refused() {
         driver.destroy_gate(gone_gate).unwrap();
     }
     for raw in HANDLES.into_iter().chain([gone_event.raw(), gone_gate.raw()]) {
-        // SAFETY: the host device looks handles up; nothing is enqueued.
+        // SAFETY: these devices look handles up; nothing is enqueued.
         unsafe {
             let (event, gate) = (EventId::from_raw(raw), GateId::from_raw(raw));
             let results = [
@@ -87,12 +79,10 @@ fn events_and_gates_that_are_none_are_refused() {
     driver.synchronize_stream(stream).expect("nothing refused holds the stream up");
 }
 
-#[test]
-fn addresses_that_are_none_are_refused() {
-    let device = host();
+pub(crate) fn addresses_that_are_none_are_refused(device: &Device) {
     let driver = device.driver();
     let page_bytes = device.info().granularity_bytes;
-    let memory = Memory::new(&device, 2 * page_bytes);
+    let memory = Memory::new(device, 2 * page_bytes);
     let freed = driver.alloc(1).unwrap();
     // SAFETY: from `alloc`, used by nobody.
     unsafe { driver.free(freed) }.unwrap();
@@ -100,7 +90,7 @@ fn addresses_that_are_none_are_refused() {
     let before = device.memory().unwrap();
     let nowhere = [DevicePtr(0), DevicePtr(u64::MAX), DevicePtr(page_bytes), freed];
     for at in nowhere.into_iter().chain([memory.ptr.offset(1), memory.ptr.offset(page_bytes)]) {
-        // SAFETY: the host device looks addresses up; each call is refused.
+        // SAFETY: these devices look addresses up; each call is refused.
         unsafe {
             assert_eq!(status(driver.free(at)), DeviceError::INVALID_VALUE, "free {at:?}");
             let released = driver.release(at, page_bytes);
@@ -125,9 +115,7 @@ fn addresses_that_are_none_are_refused() {
     assert_eq!(device.memory().unwrap(), before, "a failed call changes nothing");
 }
 
-#[test]
-fn pages_that_are_none_are_refused() {
-    let device = host();
+pub(crate) fn pages_that_are_none_are_refused(device: &Device) {
     let driver = device.driver();
     let page_bytes = device.info().granularity_bytes;
     let space = driver.reserve(page_bytes).unwrap();
@@ -136,7 +124,7 @@ fn pages_that_are_none_are_refused() {
     unsafe { driver.destroy_page(gone) }.unwrap();
     let before = device.memory().unwrap();
     for raw in HANDLES.into_iter().chain([gone.raw()]) {
-        // SAFETY: the host device looks handles up; each call is refused.
+        // SAFETY: these devices look handles up; each call is refused.
         unsafe {
             let page = PageId::from_raw(raw);
             assert_eq!(status(driver.map(space, page)), DeviceError::INVALID_HANDLE);
@@ -148,15 +136,13 @@ fn pages_that_are_none_are_refused() {
     unsafe { driver.release(space, page_bytes) }.unwrap();
 }
 
-#[test]
-fn pinned_ranges_that_are_none_are_refused() {
-    let device = host();
+pub(crate) fn pinned_ranges_that_are_none_are_refused(device: &Device) {
     let driver = device.driver();
-    let pinned = Pinned::new(&device, 8192);
+    let pinned = Pinned::new(device, 8192);
     let inside = NonNull::new(pinned.address().wrapping_add(4096)).unwrap();
     let mut byte = 0u8;
     let own = NonNull::from(&mut byte);
-    // SAFETY: the host device looks addresses up; the refused calls change nothing.
+    // SAFETY: these devices look addresses up; the refused calls change nothing.
     unsafe {
         for at in [inside, own, NonNull::dangling()] {
             assert_eq!(status(driver.free_pinned(at)), DeviceError::INVALID_VALUE);
@@ -169,12 +155,10 @@ fn pinned_ranges_that_are_none_are_refused() {
     assert!(pinned.iter().all(|&byte| byte == 0), "what is pinned is unharmed");
 }
 
-#[test]
-fn a_page_of_an_allocation_cannot_be_taken_from_it() {
-    let device = host();
+pub(crate) fn a_page_of_an_allocation_cannot_be_taken_from_it(device: &Device) {
     let driver = device.driver();
     let page_bytes = device.info().granularity_bytes;
-    let memory = Memory::new(&device, page_bytes);
+    let memory = Memory::new(device, page_bytes);
     let page = driver.create_page(page_bytes).unwrap();
     assert_eq!(status(driver.map(memory.ptr, page)), DeviceError::INVALID_VALUE);
     // SAFETY: made above, mapped nowhere.

@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::calls::Call;
+use super::calls::Call;
 use crate::base::{DeviceError, lock};
 
-/// Pending failures of one host device.
+/// Pending failures of one host or sim device.
 #[derive(Debug, Default)]
 pub struct Faults {
     /// Keeps the ordinary path at one relaxed load.
@@ -58,13 +58,24 @@ impl Faults {
     }
 }
 
+/// The error of a call that failed with `status`.
+pub(super) fn refusal(device: &str, call: Call, status: u32) -> DeviceError {
+    DeviceError {
+        device: device.into(),
+        call: call.name(),
+        status,
+        text: status_text(status).into(),
+    }
+}
+
 /// The status in words.
-pub(super) fn status_text(status: u32) -> &'static str {
+fn status_text(status: u32) -> &'static str {
     match status {
         DeviceError::INVALID_VALUE => "invalid value",
         DeviceError::OUT_OF_MEMORY => "out of memory",
         DeviceError::INVALID_HANDLE => "invalid resource handle",
         DeviceError::ALREADY_REGISTERED => "host memory is already registered",
+        DeviceError::NOT_SUPPORTED => "not supported",
         DeviceError::UNKNOWN => "unknown error",
         _ => "injected failure",
     }
