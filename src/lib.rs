@@ -23,6 +23,7 @@ pub mod pinned;
 pub mod policy;
 pub mod pool;
 pub mod prefetch;
+pub mod replay;
 pub mod transfer;
 pub mod weights;
 
