@@ -9,6 +9,8 @@ use super::trace::Trace;
 #[derive(Debug, Clone, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct Score {
+    /// Of this form: 1.
+    pub version: u32,
     /// Who was measured: always `riverbed`.
     pub peer: &'static str,
     /// The conf, or the policy's name where nothing is set.
@@ -136,6 +138,7 @@ impl Score {
     /// What the trace alone says.
     pub(super) fn of(trace: &Trace) -> Self {
         Self {
+            version: 1,
             peer: "riverbed",
             trace: trace.name().into(),
             ops: trace.ops().len() as u64,

@@ -74,7 +74,7 @@ fn trace(snapshot: &Snapshot, device: usize, name: &str) -> Result<Option<Trace>
                 None => counts.unknown += 1,
             },
             Action::FreeRequested => {
-                let done = events.get(at + 1).is_some_and(|next| {
+                let done = events.get(at + 1).is_none_or(|next| {
                     next.action == Action::FreeCompleted && next.address == event.address
                 });
                 counts.late += u64::from(!done);
