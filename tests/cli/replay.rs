@@ -117,18 +117,15 @@ fn wrong_usage_is_told_apart_from_failure() {
 
 #[test]
 fn an_interrupt_ends_a_long_replay_with_its_exit_code() {
-    let (_place, file) = log(200_000);
+    let (_place, file) = log(100_000);
     let place = Place::new();
     let mut command = place.command(&["replay", path(&file), "--repeat", "1000"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    super::ends::wait_until_streaming(child.id());
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(child.id() as i32).unwrap(),
-        rustix::process::Signal::INT,
-    )
-    .unwrap();
+    // The stream's thread is there once the replay has begun.
+    super::ends::wait_for_streams(child.id(), 1);
+    super::ends::signal(&child, "INT");
     let run = Run::from(child.wait_with_output().unwrap());
     assert_eq!(run.code, Some(130), "{}", run.err);
-    assert_says(&run.err, &["interrupted"]);
+    assert_says(&run.err, &["interrupted after 0 trace(s)"]);
     assert_eq!(run.out, "");
 }

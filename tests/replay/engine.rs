@@ -147,7 +147,7 @@ fn a_watch_ends_the_replay_wherever_it_is() {
 
 #[test]
 fn a_contest_ranks_by_reserved_memory_and_gives_strings_to_paste() {
-    // 48 MiB are freed in halves; rounding up wastes a third of what comes next.
+    // Rounding 18 MiB up in quarters of a power of two makes 20 of them.
     let lines = "allocate,1,18874368,0; allocate,2,18874368,0; free,1,0,0; free,2,0,0";
     let (trace, setup) = (trace(lines), setup(None));
     let confs = candidates(&setup);
