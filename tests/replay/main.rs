@@ -1,7 +1,6 @@
 //! Traces: how files are read, what hostile ones do, how a replay goes and what it measures.
 
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "what the other suites need")]
 mod support;
 
 mod builder;

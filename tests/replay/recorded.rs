@@ -5,11 +5,6 @@ use riverbed::replay::{DEVICE, Plan, Setup, read, score};
 
 use crate::{only, recorded};
 
-fn setup(conf: &str) -> Setup {
-    let conf: Conf = conf.parse().unwrap();
-    Setup { device: DEVICE.into(), conf, limit_bytes: None }
-}
-
 #[test]
 fn the_log_reads_as_its_index_says_and_replays_as_pytorch_places_it() {
     let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
@@ -20,17 +15,15 @@ fn the_log_reads_as_its_index_says_and_replays_as_pytorch_places_it() {
     assert_eq!(trace.peak_live_rounded_bytes(), 1_846_853_632);
     assert_eq!(trace.notes(), [""; 0]);
     // Measured on PyTorch 2.15.0's own allocator.
-    for (conf, reserved, allocs) in [("", 2_602_565_632, 60)] {
-        let plan = Plan { repeat: 1, ..Plan::default() };
-        let score = score(&trace, &setup(conf), &plan, &()).unwrap();
-        let fresh = score.fresh.unwrap();
-        assert_eq!(
-            (fresh.peak_reserved, fresh.device_allocs, fresh.device_frees),
-            (reserved, allocs, 0)
-        );
-        let warm = score.warm.unwrap();
-        assert_eq!((warm.warm_peak_reserved, warm.warm_device_allocs_per_replay), (reserved, 0.0));
-    }
+    let (reserved, allocs) = (2_602_565_632, 60);
+    let setup = Setup { device: DEVICE.into(), conf: Conf::default(), limit_bytes: None };
+    let plan = Plan { repeat: 1, ..Plan::default() };
+    let score = score(&trace, &setup, &plan, &()).unwrap();
+    let fresh = score.fresh.unwrap();
+    assert_eq!((fresh.peak_reserved, fresh.device_allocs), (reserved, allocs));
+    assert_eq!(fresh.device_frees, 0);
+    let warm = score.warm.unwrap();
+    assert_eq!((warm.warm_peak_reserved, warm.warm_device_allocs_per_replay), (reserved, 0.0));
 }
 
 #[test]
