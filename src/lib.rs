@@ -6,6 +6,7 @@
 //!   both their ends alive.
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
+//! - [`replay`]: recorded allocations against any policy and conf, measured and ranked.
 //!
 //! Everything runs on the embedded host device ([`device::host`]). The floors of the crate and
 //! the reasons for them are in `docs/architecture.md`.
@@ -23,6 +24,7 @@ pub mod pinned;
 pub mod policy;
 pub mod pool;
 pub mod prefetch;
+pub mod replay;
 pub mod transfer;
 pub mod weights;
 

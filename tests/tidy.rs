@@ -40,6 +40,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/prefetch/ring.rs", "loads into its own places"),
     ("src/prefetch/lease.rs", "shows and checks leased memory"),
     ("src/offload/residents.rs", "shows resident memory"),
+    ("src/replay/clock.rs", "reads the processor's counter"),
+    ("src/replay/target.rs", "frees blocks nothing uses"),
 ];
 
 /// A file of the project, by its path from the root.

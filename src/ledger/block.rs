@@ -4,6 +4,13 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub(super) u32);
 
+/// Names no block.
+impl Default for BlockId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl BlockId {
     /// Names no block.
     pub(super) const NONE: Self = Self(u32::MAX);

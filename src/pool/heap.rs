@@ -74,10 +74,10 @@ struct LastTaken {
 }
 
 /// A block as its owner knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) id: BlockId,
-    pub(super) ptr: DevicePtr,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Taken {
+    pub(crate) id: BlockId,
+    pub(crate) ptr: DevicePtr,
 }
 
 /// Which block is meant.

@@ -17,5 +17,6 @@ mod tally;
 
 pub use allocator::{Allocator, AllocatorBuilder};
 pub use buffer::Buffer;
+pub(crate) use heap::Taken;
 pub use stats::{PoolStat, Stat, Stats};
 pub use stream_allocator::{Block, StreamAllocator};

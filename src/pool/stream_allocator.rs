@@ -70,6 +70,27 @@ impl StreamAllocator {
         Ok(Block { heap: &self.heap, taken: Some(taken), bytes })
     }
 
+    /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to
+    /// [`take_back`](Self::take_back) of a handle of the same stream.
+    #[inline]
+    pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
+        let Served { taken, .. } =
+            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
+        Ok(taken)
+    }
+
+    /// Takes a block of [`take`](Self::take) back, once.
+    #[inline]
+    pub(crate) fn take_back(&self, taken: Taken) {
+        self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+    }
+
+    /// Notes that `stream` uses a block of [`take`](Self::take).
+    pub(crate) fn note_use(&self, taken: Taken, stream: &Stream) -> Result<()> {
+        self.heap.enter()?.note_use(Which::Id(taken.id), stream);
+        Ok(())
+    }
+
     /// As [`Allocator::alloc_raw`](super::Allocator::alloc_raw).
     ///
     /// # Errors

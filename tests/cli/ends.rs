@@ -9,6 +9,11 @@ use super::streaming::{Content, Random, assert_says, eventually};
 /// Waits until the process is in its passes: every stream is made, and the file was read for
 /// the checksums it is compared with.
 pub(crate) fn wait_until_streaming(pid: u32) {
+    wait_for_streams(pid, 5);
+}
+
+/// Waits until the process has so many streams, and reads nothing for checksums.
+pub(crate) fn wait_for_streams(pid: u32, streams: usize) {
     eventually("the process streams", || {
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
         let names: Vec<String> = tasks
@@ -16,7 +21,7 @@ pub(crate) fn wait_until_streaming(pid: u32) {
             .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
             .collect();
         let count = |wanted: &str| names.iter().filter(|name| name.trim() == wanted).count();
-        count("riverbed-stream") >= 5 && count("riverbed-verify") == 0
+        count("riverbed-stream") >= streams && count("riverbed-verify") == 0
     });
 }
 
@@ -24,7 +29,7 @@ fn tasks_count(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
 }
@@ -45,8 +50,8 @@ fn children(pid: u32) -> Vec<String> {
 #[test]
 fn help_has_examples_for_every_subcommand() {
     let text = succeed(&["--help"]);
-    assert_says(&text, &["devices", "conf", "inspect", "stream", "Exit codes"]);
-    for command in ["devices", "conf", "inspect", "stream"] {
+    assert_says(&text, &["devices", "conf", "inspect", "replay", "stream", "Exit codes"]);
+    for command in ["devices", "conf", "inspect", "replay", "stream"] {
         let text = succeed(&[command, "--help"]);
         assert_says(&text, &["Examples:", &format!("riverbed {command}")]);
     }

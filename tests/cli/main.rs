@@ -9,5 +9,6 @@ mod models;
 mod process;
 mod real;
 mod refusals;
+mod replay;
 #[path = "../support/streaming.rs"]
 mod streaming;

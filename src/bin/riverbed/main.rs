@@ -5,7 +5,9 @@
 mod conf;
 mod devices;
 mod inspect;
+mod interrupt;
 mod model_path;
+mod replay;
 mod stream;
 mod text;
 
@@ -17,8 +19,8 @@ use clap::{Parser, Subcommand};
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
 
-/// The memory under GPU streams: devices, alloc-confs, and models streamed through a hard VRAM
-/// limit.
+/// The memory under GPU streams: devices, alloc-confs, replayed traces, and models streamed
+/// through a hard VRAM limit.
 #[derive(Debug, Parser)]
 #[command(name = "riverbed", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "Sizes are bytes or have a unit: GB is 10^9, GiB is 2^30.\n\
@@ -34,6 +36,7 @@ enum Command {
     Devices(devices::Args),
     Conf(conf::Args),
     Inspect(inspect::Args),
+    Replay(replay::Args),
     Stream(stream::Args),
 }
 
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
     let (code, message) = match outcome {

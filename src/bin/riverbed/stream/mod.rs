@@ -6,7 +6,6 @@ mod meter;
 mod parts;
 mod report;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +17,7 @@ use riverbed::offload::{StreamOptions, StreamedModel};
 use riverbed::weights::{Grouping, Model};
 
 use crate::Failure;
+use crate::interrupt::catch_interrupts;
 use crate::model_path::resolve;
 use crate::text::{print, print_json};
 
@@ -119,21 +119,4 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             outcome.mismatches.len()
         ))),
     }
-}
-
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set. While `loading` is set nobody looks at it, and
-/// nothing has to be brought to an end: then they end the process themselves.
-fn catch_interrupts(loading: Arc<AtomicBool>) -> Result<Arc<AtomicBool>, Failure> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&flag);
-    let handler = move || {
-        raised.store(true, Ordering::Relaxed);
-        if loading.load(Ordering::Relaxed) {
-            let _ = writeln!(std::io::stderr(), "error: interrupted while loading");
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(handler)
-        .map_err(|error| Failure::Failed(format!("cannot watch for Ctrl-C: {error}")))?;
-    Ok(flag)
 }
