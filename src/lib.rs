@@ -19,6 +19,7 @@ pub mod event;
 pub mod fence;
 pub mod ledger;
 pub mod offload;
+pub mod pack;
 pub mod pinned;
 pub mod policy;
 pub mod pool;
