@@ -12,7 +12,7 @@ const CONFLICTS_FIRST: u64 = 200;
 /// From round to round a search may have more, up to this: longer ones seldom pay.
 const CONFLICTS_MAX: u64 = 100_000;
 /// How far the items of each order are moved in the searches of a later round, as a part of all.
-const NOISES: [f64; 4] = [0.0, 0.05, 0.2, 0.5];
+const NOISES: [f64; 4] = [0.2, 0.5, 0.05, 0.0];
 /// Searches in an order as it is may have so many times the conflicts of the others.
 const PLAIN_DEPTH: u64 = 4;
 
@@ -30,11 +30,11 @@ pub(super) fn solve(piece: &Piece, capacity: u64, effort: &mut Effort<'_>) -> Ou
         }
         let stop = effort.stop();
         let run = |search: &mut Search<'_>, job: usize, lost: &super::race::Lost<'_>| {
-            let noise = NOISES[job / orders.len()];
+            let noise = if round == 0 { 0.0 } else { NOISES[job / orders.len()] };
             let seed = round << 32 | job as u64;
             let rank = shaken(&orders[job % orders.len()], noise, seed);
             let before = search.steps();
-            let deeper = if noise == 0.0 { PLAIN_DEPTH } else { 1 };
+            let deeper = if round > 0 && noise == 0.0 { PLAIN_DEPTH } else { 1 };
             let limits = Limits { conflicts: conflicts * deeper, steps };
             let outcome = search.run(&rank, limits, || lost.is_lost() || stop.is_set());
             (outcome, search.steps() - before)

@@ -81,7 +81,7 @@ pub(super) struct Search<'a> {
     dirty_sections: Vec<u32>,
     is_dirty: Vec<bool>,
     dirty_delays: Vec<u32>,
-    sorted: Vec<(u64, u32)>,
+    late: Vec<(u64, u32)>,
     steps: u64,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Search<'a> {
             dirty_sections: Vec::new(),
             is_dirty: vec![false; instance.loads.len()],
             dirty_delays: Vec::new(),
-            sorted: Vec::new(),
+            late: Vec::new(),
             steps: 0,
         }
     }

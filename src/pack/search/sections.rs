@@ -59,30 +59,45 @@ impl Search<'_> {
         outcome
     }
 
-    /// What is not placed in a section must lie one above the other, each above its head.
+    /// What is not placed in a section must lie one above the other, each above its head. An
+    /// item is *late* when its head is too high to have all the others above it.
     fn check_section(&mut self, section: u32) -> Result<(), DeadEnd> {
-        let mut sorted = std::mem::take(&mut self.sorted);
-        sorted.clear();
+        let Some(latest) = self.capacity.checked_sub(self.rest[section as usize]) else {
+            self.conflict.fill(0);
+            self.add_reasons(section);
+            return Err(DeadEnd);
+        };
+        let mut late = std::mem::take(&mut self.late);
+        late.clear();
+        let mut least_top = u64::MAX;
         for &item in self.within.list(section) {
-            if !self.is_placed[item as usize] {
-                sorted.push((self.head[item as usize], item));
+            let head = self.head[item as usize];
+            if self.is_placed[item as usize] {
+                continue;
+            }
+            if head > latest {
+                late.push((head, item));
+            } else {
+                least_top = least_top.min(head + self.bytes(item));
             }
         }
-        self.steps += self.within.range(section).len() as u64 + 2 * sorted.len() as u64;
-        let outcome = if sorted.len() < 2 {
+        self.steps += self.within.range(section).len() as u64;
+        let outcome = if late.is_empty() {
             Ok(())
         } else {
-            sorted.sort_unstable();
-            self.check_height(&sorted).and_then(|()| self.raise_above_lowest(section, &sorted))
+            late.sort_unstable();
+            self.steps += 2 * late.len() as u64;
+            self.check_height(&late).and_then(|()| self.raise_late(section, &late, least_top))
         };
-        self.sorted = sorted;
+        self.late = late;
         outcome
     }
 
-    /// Dead when even with each as low as its head lets it the section is too high.
-    fn check_height(&mut self, sorted: &[(u64, u32)]) -> Result<(), DeadEnd> {
+    /// Dead when even with each as low as its head lets it the section is too high. Those that
+    /// are not late cannot make it so: with one of them the lowest, all have room.
+    fn check_height(&mut self, late: &[(u64, u32)]) -> Result<(), DeadEnd> {
         let (mut height, mut since) = (0, 0);
-        for (at, &(head, item)) in sorted.iter().enumerate() {
+        for (at, &(head, item)) in late.iter().enumerate() {
             if head > height {
                 (height, since) = (head, at);
             }
@@ -93,35 +108,41 @@ impl Search<'_> {
         }
         // Those below the last gap have no part in it.
         self.conflict.fill(0);
-        for &(_, item) in &sorted[since..] {
-            let from = item as usize * self.words;
-            add(&mut self.conflict, &self.reason[from..from + self.words]);
+        for &(_, item) in &late[since..] {
+            add(&mut self.conflict, &self.reason[item as usize * self.words..][..self.words]);
         }
         Err(DeadEnd)
     }
 
-    /// What has its head too high to have all the others above it is not the lowest: it lies
-    /// above one of those that can be.
-    fn raise_above_lowest(&mut self, section: u32, sorted: &[(u64, u32)]) -> Result<(), DeadEnd> {
-        let latest = self.capacity - self.rest[section as usize];
-        let split = sorted.partition_point(|&(head, _)| head <= latest);
-        let (lowest, others) = sorted.split_at(split);
-        let least = lowest.iter().map(|&(head, item)| head + self.bytes(item)).min();
-        let Some(least) = least else { return Ok(()) };
-        if others.first().is_none_or(|&(head, _)| head >= least) {
+    /// What is late is not the lowest, so it lies above one that is not late.
+    fn raise_late(
+        &mut self,
+        section: u32,
+        late: &[(u64, u32)],
+        least_top: u64,
+    ) -> Result<(), DeadEnd> {
+        if late.first().is_none_or(|&(head, _)| head >= least_top) {
             return Ok(());
         }
-        let mut reason = std::mem::take(&mut self.scratch);
-        reason.clear();
-        reason.resize(self.words, 0);
-        for &(_, item) in sorted {
-            add(&mut reason, &self.reason[item as usize * self.words..][..self.words]);
-        }
-        self.steps += (sorted.len() * self.words) as u64;
-        let below = others.iter().take_while(|&&(head, _)| head < least);
-        let outcome =
-            below.clone().try_for_each(|&(_, item)| self.raise(item, least, &reason));
+        self.conflict.fill(0);
+        self.add_reasons(section);
+        let reason = std::mem::replace(&mut self.conflict, std::mem::take(&mut self.scratch));
+        self.conflict.resize(self.words, 0);
+        let mut below = late.iter().take_while(|&&(head, _)| head < least_top);
+        let outcome = below.try_for_each(|&(_, item)| self.raise(item, least_top, &reason));
         self.scratch = reason;
         outcome
+    }
+
+    /// Adds to the conflict why all that is not placed in a section has its head.
+    fn add_reasons(&mut self, section: u32) {
+        let Self { within, is_placed, reason, conflict, words, .. } = self;
+        let words = *words;
+        for &item in within.list(section) {
+            if !is_placed[item as usize] {
+                add(conflict, &reason[item as usize * words..][..words]);
+            }
+        }
+        self.steps += (within.range(section).len() * words) as u64;
     }
 }
