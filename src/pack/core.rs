@@ -9,7 +9,7 @@ use super::effort::Effort;
 use super::first_fit::{UNPLACED, first_fit};
 use super::instance::Instance;
 use super::orders::Order;
-use super::race::race;
+use super::race::{Lost, race};
 use super::restarts::solve;
 use super::search::Outcome;
 
@@ -22,7 +22,6 @@ const PAIRS_MAX: u64 = 40_000_000;
 
 /// Looks for a packing of everything within `capacity`, which is at least the peak load.
 pub(super) fn pack_within(instance: &Instance, capacity: u64, effort: &mut Effort<'_>) -> Outcome {
-    let orders: Vec<Vec<u32>> = Order::ALL.iter().map(|order| order.sorted(instance)).collect();
     let mut core = Core::new(instance);
     core.grow(CORE_FIRST);
     while effort.left() > 0 && core.pairs() <= PAIRS_MAX {
@@ -34,9 +33,10 @@ pub(super) fn pack_within(instance: &Instance, capacity: u64, effort: &mut Effor
         if core.items.len() == instance.items.len() {
             return Outcome::Found(offsets);
         }
-        match pack_rest(instance, capacity, &orders, &offsets, effort.threads()) {
-            Ok(offsets) => return Outcome::Found(offsets),
-            Err(above) => core.add(&above),
+        match pack_rest(instance, capacity, &offsets, effort) {
+            Some(Ok(offsets)) => return Outcome::Found(offsets),
+            Some(Err(above)) => core.add(&above),
+            None => break,
         }
         core.grow(core.items.len() * CORE_GROWTH);
     }
@@ -62,28 +62,32 @@ fn pack_core(core: &Core<'_>, capacity: u64, effort: &mut Effort<'_>) -> Outcome
     Outcome::Found(offsets)
 }
 
-/// Places what has no offset yet in the first of `orders` that fits. Else gives the items that
-/// end above the capacity, in the order that has least of them.
+/// Places what has no offset yet in the first order that fits. Else gives the items that end
+/// above the capacity, in the order that has least of them; `None` when stopped.
 fn pack_rest(
     instance: &Instance,
     capacity: u64,
-    orders: &[Vec<u32>],
     fixed: &[u64],
-    threads: usize,
-) -> Result<Vec<u64>, Vec<u32>> {
-    let run = |(): &mut (), job: usize, _: &super::race::Lost<'_>| {
+    effort: &mut Effort<'_>,
+) -> Option<Result<Vec<u64>, Vec<u32>>> {
+    let stop = effort.stop();
+    let run = |(): &mut (), job: usize, lost: &Lost<'_>| {
         let mut offsets = fixed.to_vec();
-        first_fit(instance, &orders[job], &mut offsets);
+        let order = Order::ALL[job].sorted(instance);
+        let is_stopped = || lost.is_lost() || stop.is_set();
+        let steps = first_fit(instance, &order, &mut offsets, is_stopped)?;
         let ends = instance.items.iter().zip(&offsets).map(|(item, offset)| offset + item.bytes);
         let above = (0..).zip(ends).filter(|&(_, end)| end > capacity).map(|(at, _)| at);
-        (above.collect::<Vec<u32>>(), offsets)
+        Some((above.collect::<Vec<u32>>(), offsets, steps))
     };
-    let results = race(orders.len(), threads, || (), run, |(above, _)| above.is_empty());
-    match results.into_iter().min_by_key(|(above, _)| above.len()) {
-        Some((above, offsets)) if above.is_empty() => Ok(offsets),
-        Some((above, _)) => Err(above),
-        None => Err(Vec::new()),
-    }
+    let fits = |placed: &Option<(Vec<u32>, _, _)>| {
+        placed.as_ref().is_some_and(|(above, _, _)| above.is_empty())
+    };
+    let results = race(Order::ALL.len(), effort.threads(), || (), run, fits);
+    effort.spend(results.iter().flatten().map(|(_, _, steps)| steps).sum());
+    let (above, offsets, _) =
+        results.into_iter().flatten().min_by_key(|(above, ..)| above.len())?;
+    Some(if above.is_empty() { Ok(offsets) } else { Err(above) })
 }
 
 /// The items that are searched.

@@ -35,7 +35,8 @@ pub(super) fn decompose(whole: &Instance, chosen: Vec<u32>, offsets: &mut [u64])
             let item = instance.items[at];
             item.first == 0 && item.end == sections
         };
-        let (bottom, rest): (Vec<usize>, Vec<usize>) = (0..items.len()).partition(|&at| spans_all(at));
+        let (bottom, rest): (Vec<usize>, Vec<usize>) =
+            (0..items.len()).partition(|&at| spans_all(at));
         let groups = groups(&instance, &rest);
         if depth == DEPTH_MAX || (bottom.is_empty() && groups.len() == 1) {
             pieces.push(Piece { items, base, instance });

@@ -12,7 +12,7 @@ mod first_fit;
 mod instance;
 mod occupancy;
 mod orders;
-mod pack;
+mod packing;
 mod race;
 mod restarts;
 mod search;
@@ -20,6 +20,6 @@ mod verify;
 mod watch;
 
 pub use buffer::{BUFFERS_MAX, Buffer, TOTAL_BYTES_MAX};
-pub use pack::{Options, Packing, Verdict, pack};
+pub use packing::{Options, Packing, Verdict, pack};
 pub use verify::verify;
 pub use watch::Watch;

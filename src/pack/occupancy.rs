@@ -31,6 +31,7 @@ pub(super) struct Occupancy {
     any: Vec<Spans>,
     /// Nodes looked at by the query at hand: `2 * node` for `whole`, plus one for `any`.
     looked_at: Vec<u32>,
+    steps: u64,
 }
 
 impl Occupancy {
@@ -38,9 +39,10 @@ impl Occupancy {
         let leaves = sections.max(1).next_power_of_two();
         Self {
             leaves,
-            whole: vec![Spans::default(); 2 * leaves],
+            whole: vec![Spans::default(); leaves],
             any: vec![Spans::default(); 2 * leaves],
             looked_at: Vec::new(),
+            steps: 0,
         }
     }
 
@@ -85,7 +87,8 @@ impl Occupancy {
         let (whole, any) = (&mut self.whole, &mut self.any);
         Self::nodes(self.leaves, sections.start, sections.end, |node, is_top| {
             any[node].add(start, end);
-            if is_top {
+            // Nothing is below a leaf that could ask.
+            if is_top && node < whole.len() {
                 whole[node].add(start, end);
             }
         });
@@ -114,15 +117,23 @@ impl Occupancy {
         offset
     }
 
+    /// Entries looked at so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// The lowest offset from `offset` up at which one list of spans leaves `bytes` free.
-    fn above(&self, list: u32, mut offset: u64, bytes: u64) -> u64 {
+    fn above(&mut self, list: u32, mut offset: u64, bytes: u64) -> u64 {
+        let Self { any, whole, steps, .. } = self;
         let node = list as usize / 2;
-        let spans = if list & 1 == 1 { &self.any[node].0 } else { &self.whole[node].0 };
+        let spans = if list & 1 == 1 { &any[node].0 } else { &whole[node].0 };
         let next = spans.partition_point(|&(_, end)| end <= offset);
+        *steps += 4;
         for &(start, end) in &spans[next..] {
             if start >= offset + bytes {
                 break;
             }
+            *steps += 1;
             offset = end;
         }
         offset

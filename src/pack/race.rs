@@ -1,7 +1,7 @@
 //! Jobs on several threads whose outcome does not depend on how the threads ran.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::lock;
 
@@ -37,7 +37,8 @@ pub(super) fn race<T: Send, S>(
     std::thread::scope(|scope| {
         for _ in 1..threads.min(count) {
             // Where no thread can be had, this one does the work alone.
-            let _ = std::thread::Builder::new().name("riverbed-pack".into()).spawn_scoped(scope, work);
+            let _ =
+                std::thread::Builder::new().name("riverbed-pack".into()).spawn_scoped(scope, work);
         }
         work();
     });

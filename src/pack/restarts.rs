@@ -4,7 +4,7 @@
 use super::decompose::Piece;
 use super::effort::Effort;
 use super::orders::Order;
-use super::race::race;
+use super::race::{Lost, race};
 use super::search::{Limits, Outcome, Search};
 
 /// Conflicts a search of the first round may have.
@@ -29,7 +29,7 @@ pub(super) fn solve(piece: &Piece, capacity: u64, effort: &mut Effort<'_>) -> Ou
             break;
         }
         let stop = effort.stop();
-        let run = |search: &mut Search<'_>, job: usize, lost: &super::race::Lost<'_>| {
+        let run = |search: &mut Search<'_>, job: usize, lost: &Lost<'_>| {
             let noise = if round == 0 { 0.0 } else { NOISES[job / orders.len()] };
             let seed = round << 32 | job as u64;
             let rank = shaken(&orders[job % orders.len()], noise, seed);

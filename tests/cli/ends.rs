@@ -45,8 +45,8 @@ fn children(pid: u32) -> Vec<String> {
 #[test]
 fn help_has_examples_for_every_subcommand() {
     let text = succeed(&["--help"]);
-    assert_says(&text, &["devices", "conf", "inspect", "stream", "Exit codes"]);
-    for command in ["devices", "conf", "inspect", "stream"] {
+    assert_says(&text, &["devices", "conf", "inspect", "pack", "stream", "Exit codes"]);
+    for command in ["devices", "conf", "inspect", "pack", "stream"] {
         let text = succeed(&[command, "--help"]);
         assert_says(&text, &["Examples:", &format!("riverbed {command}")]);
     }

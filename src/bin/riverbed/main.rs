@@ -6,6 +6,7 @@ mod conf;
 mod devices;
 mod inspect;
 mod model_path;
+mod pack;
 mod stream;
 mod text;
 
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
 
-/// The memory under GPU streams: devices, alloc-confs, and models streamed through a hard VRAM
+/// The memory under GPU streams: devices, alloc-confs, packing, and models streamed through a hard VRAM
 /// limit.
 #[derive(Debug, Parser)]
 #[command(name = "riverbed", version = VERSION, arg_required_else_help = true)]
@@ -34,6 +35,7 @@ enum Command {
     Devices(devices::Args),
     Conf(conf::Args),
     Inspect(inspect::Args),
+    Pack(pack::Args),
     Stream(stream::Args),
 }
 
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Pack(args) => pack::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
     let (code, message) = match outcome {

@@ -23,8 +23,7 @@ impl Search<'_> {
         loop {
             if !self.is_placed[twin as usize] && !self.is_delayed[twin as usize] {
                 self.set_delayed(twin, true);
-                self.delay_reason[twin as usize * words..][..words]
-                    .copy_from_slice(&self.conflict);
+                self.delay_reason[twin as usize * words..][..words].copy_from_slice(&self.conflict);
                 self.dirty_delays.push(twin);
             }
             twin = self.twin[twin as usize];

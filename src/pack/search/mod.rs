@@ -183,11 +183,11 @@ impl<'a> Search<'a> {
     fn choose(&mut self, rank: &[u32]) -> Option<u32> {
         self.steps += self.head.len() as u64 / 4;
         let mut best: Option<(u64, u32, u32)> = None;
-        for item in 0..self.head.len() {
+        for (item, (&head, &rank)) in self.head.iter().zip(rank).enumerate() {
             if self.is_placed[item] || self.is_delayed[item] {
                 continue;
             }
-            let candidate = (self.head[item], rank[item], item as u32);
+            let candidate = (head, rank, item as u32);
             if best.is_none_or(|best| candidate < best) && self.may_be_placed(item as u32) {
                 best = Some(candidate);
             }

@@ -9,7 +9,7 @@ use super::effort::{Effort, Stop};
 use super::first_fit::{UNPLACED, first_fit};
 use super::instance::Instance;
 use super::orders::Order;
-use super::race::race;
+use super::race::{Lost, race};
 use super::search::Outcome;
 use super::{Buffer, Watch};
 use crate::base::Result;
@@ -41,7 +41,7 @@ impl Default for Options {
             capacity_bytes: None,
             align_bytes: 1,
             threads: 0,
-            budget_steps: 4_000_000_000,
+            budget_steps: 2_000_000_000,
             deadline: None,
             watch: None,
         }
@@ -124,10 +124,10 @@ pub fn pack(buffers: &[Buffer], options: &Options) -> Result<Packing> {
     let mut effort = Effort::new(options.budget_steps, threads, stop);
     // Everything is a multiple of the alignment, the room in use of a capacity too.
     let capacity = options.capacity_bytes.map(|bytes| bytes - bytes % options.align_bytes);
-    let mut best = Best::greedy(&instance, capacity, &effort);
-    match capacity {
-        Some(capacity) => best.fit(capacity, &mut effort),
-        None => best.lower(&mut effort),
+    let goal = capacity.unwrap_or(0).max(instance.peak_load());
+    let mut best = Best::new(&instance, goal, &effort);
+    if best.height > goal && capacity.is_none_or(|capacity| capacity >= best.bound) {
+        best.search(capacity.is_none(), &mut effort);
     }
     Ok(Packing {
         verdict: best.verdict(capacity),
@@ -140,41 +140,54 @@ pub fn pack(buffers: &[Buffer], options: &Options) -> Result<Packing> {
 
 /// More threads than this have nothing to do.
 const THREADS_MAX: usize = 64;
-/// The search for a packing at the bound may use one part in so many of the budget, each search
-/// between the bound and the best the same part of what is left then.
+/// The first search may use one part in so many of the budget, each later one the same part of
+/// what is left then.
 const SHARE: u64 = 4;
 /// Gaps below one part in so many of the height are not searched by halving.
 const FINE: u64 = 20_000;
+/// Greedy orders tried before the first search. The others seldom do better.
+const ORDERS_FIRST: usize = 1;
 
 /// The best packing so far, and what is proved about any.
 struct Best<'a> {
     instance: &'a Instance,
     offsets: Vec<u64>,
     height: u64,
+    /// Nothing is lower.
     bound: u64,
+    /// Good enough.
+    goal: u64,
 }
 
 impl<'a> Best<'a> {
-    /// The lowest of the greedy packings; the first that is good enough ends it.
-    fn greedy(instance: &'a Instance, capacity: Option<u64>, effort: &Effort<'_>) -> Self {
+    fn new(instance: &'a Instance, goal: u64, effort: &Effort<'_>) -> Self {
         let bound = instance.peak_load();
-        let goal = capacity.unwrap_or(bound).max(bound);
-        let run = |(): &mut (), job: usize, lost: &super::race::Lost<'_>| {
-            if lost.is_lost() || (job > 0 && effort.stop().is_set()) {
-                return None;
-            }
+        let mut best = Self { instance, offsets: Vec::new(), height: u64::MAX, bound, goal };
+        best.greedy(&Order::ALL[..ORDERS_FIRST], effort);
+        best
+    }
+
+    /// Packs greedily in each of `orders`; the first that is good enough ends it. The very first
+    /// order is never left out: there has to be a packing.
+    fn greedy(&mut self, orders: &[Order], effort: &Effort<'_>) {
+        let (instance, stop) = (self.instance, effort.stop());
+        let is_first = self.offsets.is_empty();
+        let run = |(): &mut (), job: usize, lost: &Lost<'_>| {
+            let may_stop = !is_first || job > 0;
+            let is_stopped = || may_stop && (lost.is_lost() || stop.is_set());
             let mut offsets = vec![UNPLACED; instance.items.len()];
-            first_fit(instance, &Order::ALL[job].sorted(instance), &mut offsets);
+            first_fit(instance, &orders[job].sorted(instance), &mut offsets, is_stopped)?;
             Some((instance.height(&offsets), offsets))
         };
         let is_win = |found: &Option<(u64, Vec<u64>)>| {
-            found.as_ref().is_some_and(|&(height, _)| height <= goal)
+            found.as_ref().is_some_and(|&(height, _)| height <= self.goal)
         };
-        let found = race(Order::ALL.len(), effort.threads(), || (), run, is_win);
+        let found = race(orders.len(), effort.threads(), || (), run, is_win);
         let lowest = found.into_iter().flatten().min_by_key(|&(height, _)| height);
-        let (height, offsets) = lowest.unwrap_or_default();
-        effort.stop().watch.report(0, height);
-        Self { instance, offsets, height, bound }
+        if let Some((height, offsets)) = lowest.filter(|&(height, _)| height < self.height) {
+            (self.height, self.offsets) = (height, offsets);
+        }
+        stop.watch.report(effort.spent(), self.height);
     }
 
     fn verdict(&self, capacity: Option<u64>) -> Verdict {
@@ -188,49 +201,40 @@ impl<'a> Best<'a> {
         }
     }
 
-    /// Tries to come within `capacity`.
-    fn fit(&mut self, capacity: u64, effort: &mut Effort<'_>) {
-        if self.height > capacity && self.bound <= capacity {
-            self.attempt(capacity, effort);
+    /// Looks for what the first greedy orders missed. Where there `is_lowest` to find and not
+    /// only the goal, the distance between what is known and what is hoped for is halved again
+    /// and again.
+    fn search(&mut self, is_lowest: bool, effort: &mut Effort<'_>) {
+        let steps = if is_lowest { effort.left() / SHARE } else { effort.left() };
+        if effort.within(steps, |effort| self.attempt(self.goal, effort)) {
+            return;
         }
-    }
-
-    /// Tries to come as low as can be.
-    fn lower(&mut self, effort: &mut Effort<'_>) {
-        let attempt_within = |best: &mut Self, target, effort: &mut Effort<'_>| {
-            let steps = effort.left() / SHARE;
-            effort.within(steps, |effort| best.attempt(target, effort))
-        };
-        if self.height > self.bound {
-            attempt_within(self, self.bound, effort);
-        }
-        // Where an attempt fails, the lowest height still hoped for.
+        self.greedy(&Order::ALL[ORDERS_FIRST..], effort);
+        // The lowest height not given up yet.
         let mut hoped = self.bound;
-        while self.height.saturating_sub(hoped) > self.height / FINE && effort.left() > 0 {
+        while is_lowest && self.height - hoped > self.height / FINE && effort.left() > 0 {
             let target = hoped + (self.height - hoped) / 2;
-            if !attempt_within(self, target, effort) {
+            let steps = effort.left() / SHARE;
+            if !effort.within(steps, |effort| self.attempt(target, effort)) {
                 hoped = target;
             }
-            hoped = hoped.max(self.bound);
+            hoped = hoped.max(self.bound).min(self.height);
         }
     }
 
     /// Looks for a packing within `target`; true when there was one.
     fn attempt(&mut self, target: u64, effort: &mut Effort<'_>) -> bool {
         let outcome = pack_within(self.instance, target, effort);
-        let found = match outcome {
+        let is_found = matches!(outcome, Outcome::Found(_));
+        match outcome {
             Outcome::Found(offsets) => {
                 self.height = self.instance.height(&offsets);
                 self.offsets = offsets;
-                true
             }
-            Outcome::Impossible => {
-                self.bound = self.bound.max(target + 1);
-                false
-            }
-            Outcome::Unknown => false,
-        };
+            Outcome::Impossible => self.bound = self.bound.max(target.saturating_add(1)),
+            Outcome::Unknown => {}
+        }
         effort.stop().watch.report(effort.spent(), self.height);
-        found
+        is_found
     }
 }
