@@ -56,7 +56,7 @@ pub enum Verdict {
     Optimal,
     /// It is within the capacity asked for; a lower one may exist.
     Fits,
-    /// A packing is within the capacity only if there is none: it was proved that nothing is.
+    /// It is above the capacity asked for, and it was proved that every packing is.
     Impossible,
     /// The best found before budget, deadline or cancellation. Without a capacity it may not be
     /// the lowest; with one it is above it, and whether one within it exists is open.
@@ -191,12 +191,10 @@ impl<'a> Best<'a> {
     }
 
     fn verdict(&self, capacity: Option<u64>) -> Verdict {
-        if self.height <= self.bound {
-            return Verdict::Optimal;
-        }
         match capacity {
-            Some(capacity) if self.height <= capacity => Verdict::Fits,
             Some(capacity) if self.bound > capacity => Verdict::Impossible,
+            _ if self.height <= self.bound => Verdict::Optimal,
+            Some(capacity) if self.height <= capacity => Verdict::Fits,
             _ => Verdict::Best,
         }
     }
