@@ -8,11 +8,9 @@ use riverbed::pack::{Buffer, Options, Verdict, Watch, pack, verify};
 
 /// The least height of any packing: some order of stacking gives it.
 fn least_height(buffers: &[Buffer], offsets: &mut Vec<Option<u64>>) -> u64 {
-    let ends = |offsets: &[Option<u64>]| {
-        let pairs = buffers.iter().zip(offsets.to_vec());
-        pairs.filter_map(|(buffer, offset)| Some((*buffer, offset? + buffer.bytes))).collect()
-    };
-    let placed: Vec<(Buffer, u64)> = ends(offsets);
+    let pairs = buffers.iter().zip(offsets.iter());
+    let placed: Vec<(Buffer, u64)> =
+        pairs.filter_map(|(buffer, offset)| Some((*buffer, (*offset)? + buffer.bytes))).collect();
     if placed.len() == buffers.len() {
         return placed.iter().map(|&(_, end)| end).max().unwrap_or(0);
     }
@@ -91,6 +89,21 @@ proptest! {
         let packing = pack(&valid, &Options::default()).unwrap();
         verify(&valid, &packing.offsets, packing.height_bytes).unwrap();
     }
+}
+
+#[test]
+fn a_bound_above_the_peak_load_is_proved_by_search() {
+    let life = |(lower, upper, bytes)| Buffer { lower, upper, bytes };
+    let found_by_chance =
+        [(0, 1, 3), (0, 2, 2), (1, 4, 2), (1, 3, 1), (2, 4, 1), (2, 3, 1), (3, 5, 2), (4, 5, 3)];
+    let buffers = found_by_chance.map(life);
+    assert_eq!(least_height(&buffers, &mut vec![None; 8]), 6);
+    let packing = pack(&buffers, &Options::default()).unwrap();
+    assert_eq!((packing.height_bytes, packing.bound_bytes), (6, 6));
+    assert_eq!(packing.verdict, Verdict::Optimal);
+    let mut options = Options::default();
+    options.capacity_bytes = Some(5);
+    assert_eq!(pack(&buffers, &options).unwrap().verdict, Verdict::Impossible);
 }
 
 fn instance(name: &str) -> Vec<Buffer> {

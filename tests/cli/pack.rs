@@ -7,8 +7,9 @@ use super::streaming::assert_says;
 
 /// Two short buffers that share room, over a long one, and a file of them.
 const SMALL: &str = "id,lower,upper,size\na,0,4,100\nb,0,2,50\nc,2,4,50\n";
-/// Three that overlap in pairs only, so that no packing reaches the peak load.
-const TIGHT: &str = "id,lower,upper,size\na,0,4,3\nb,2,8,2\nc,6,10,3\nd,0,3,2\ne,7,10,2\nf,3,7,3\n";
+/// At most 5 are in use at one moment, but no packing is lower than 6.
+const TIGHT: &str = "id,lower,upper,size\n\
+    a,0,1,3\nb,0,2,2\nc,1,4,2\nd,1,3,1\ne,2,4,1\nf,2,3,1\ng,3,5,2\nh,4,5,3\n";
 
 fn file(place: &Place, text: &str) -> std::path::PathBuf {
     let file = place.cwd().join("buffers.csv");
@@ -77,8 +78,14 @@ fn without_a_budget_nothing_is_claimed_that_was_not_proved() {
 #[test]
 fn a_bound_above_the_peak_load_is_proved_by_search() {
     let place = Place::new();
-    let value = json(&["pack", path(&file(&place, TIGHT)), "--json"]);
+    let file = file(&place, TIGHT);
+    let value = json(&["pack", path(&file), "--json"]);
+    assert_eq!((&value["height_bytes"], &value["bound_bytes"]), (&6.into(), &6.into()));
     assert_eq!(value["verdict"], "optimal");
+    let run: Run =
+        place.command(&["pack", path(&file), "--capacity", "5"]).output().unwrap().into();
+    assert_eq!(run.code, Some(1));
+    assert_says(&run.err, &["proved impossible"]);
 }
 
 #[test]

@@ -18,8 +18,8 @@ use clap::{Parser, Subcommand};
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
 
-/// The memory under GPU streams: devices, alloc-confs, packing, and models streamed through a hard VRAM
-/// limit.
+/// The memory under GPU streams: devices, alloc-confs, packing, and models streamed through a
+/// hard VRAM limit.
 #[derive(Debug, Parser)]
 #[command(name = "riverbed", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "Sizes are bytes or have a unit: GB is 10^9, GiB is 2^30.\n\
