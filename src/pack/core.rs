@@ -17,8 +17,10 @@ use super::search::Outcome;
 const CORE_FIRST: usize = 600;
 /// From core to core it grows by this factor.
 const CORE_GROWTH: usize = 2;
+/// A piece of more items is not searched: reasons take a bit for each pair of items.
+const PIECE_MAX: usize = 16_384;
 /// A core may have no more pairs that overlap: tables and steps grow with them.
-const PAIRS_MAX: u64 = 40_000_000;
+const PAIRS_MAX: u64 = 10_000_000;
 
 /// Looks for a packing of everything within `capacity`, which is at least the peak load.
 pub(super) fn pack_within(instance: &Instance, capacity: u64, effort: &mut Effort<'_>) -> Outcome {
@@ -49,6 +51,9 @@ fn pack_core(core: &Core<'_>, capacity: u64, effort: &mut Effort<'_>) -> Outcome
     let mut pieces = decompose(core.instance, core.items.clone(), &mut offsets);
     // The hardest first: most often it is the one that fails.
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.base + piece.instance.peak_load()));
+    if pieces.iter().any(|piece| piece.items.len() > PIECE_MAX) {
+        return Outcome::Unknown;
+    }
     for piece in pieces {
         match solve(&piece, capacity - piece.base, effort) {
             Outcome::Found(found) => {

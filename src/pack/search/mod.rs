@@ -34,6 +34,9 @@ pub(super) struct Limits {
     pub(super) steps: u64,
 }
 
+/// Words of old reasons kept to take changes back, at most: 256 MiB.
+const OLD_REASONS_MAX: usize = 1 << 25;
+
 /// A dead end; why is in [`Search::conflict`].
 struct DeadEnd;
 
@@ -130,12 +133,13 @@ impl<'a> Search<'a> {
         is_stopped: impl Fn() -> bool,
     ) -> Outcome {
         self.reset();
-        if self.propagate().is_err() {
+        if self.instance.peak_load() > self.capacity || self.propagate().is_err() {
             return Outcome::Impossible;
         }
         let (mut conflicts, steps_end) = (0, self.steps.saturating_add(limits.steps));
         while let Some(item) = self.choose(rank) {
-            if self.steps >= steps_end || is_stopped() {
+            let is_full = self.old_reasons.len() > OLD_REASONS_MAX;
+            if self.steps >= steps_end || is_full || is_stopped() {
                 return Outcome::Unknown;
             }
             self.levels.push((self.trail.len(), item));
