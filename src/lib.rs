@@ -6,6 +6,7 @@
 //!   both their ends alive.
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
+//! - [`pack::pack`]: offline packing of buffers with known lifetimes.
 //!
 //! Everything runs on the embedded host device ([`device::host`]). The floors of the crate and
 //! the reasons for them are in `docs/architecture.md`.

@@ -62,11 +62,8 @@ impl Search<'_> {
     /// What is not placed in a section must lie one above the other, each above its head. An
     /// item is *late* when its head is too high to have all the others above it.
     fn check_section(&mut self, section: u32) -> Result<(), DeadEnd> {
-        let Some(latest) = self.capacity.checked_sub(self.rest[section as usize]) else {
-            self.conflict.fill(0);
-            self.add_reasons(section);
-            return Err(DeadEnd);
-        };
+        // A search is not begun where the load is above the capacity.
+        let latest = self.capacity - self.rest[section as usize];
         let mut late = std::mem::take(&mut self.late);
         late.clear();
         let mut least_top = u64::MAX;
