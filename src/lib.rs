@@ -7,6 +7,7 @@
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
 //! - [`replay`]: recorded allocations against any policy and conf, measured and ranked.
+//! - [`pack::pack`]: offline packing of buffers with known lifetimes.
 //!
 //! Everything runs on the embedded host device ([`device::host`]). The floors of the crate and
 //! the reasons for them are in `docs/architecture.md`.
@@ -20,6 +21,7 @@ pub mod event;
 pub mod fence;
 pub mod ledger;
 pub mod offload;
+pub mod pack;
 pub mod pinned;
 pub mod policy;
 pub mod pool;

@@ -10,6 +10,7 @@ const RANKS: &[(&str, u32)] = &[
     ("conf", 1),
     ("event", 1),
     ("ledger", 1),
+    ("pack", 1),
     ("weights", 1),
     ("device", 2),
     ("policy", 3),

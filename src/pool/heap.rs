@@ -309,6 +309,7 @@ impl HeapState {
             }
         }
         let repeats = self.repeats
+            && class != DEDICATED_CLASS
             && self.last.block == Some(id)
             && self.last.version == self.ledger.version();
         if repeats {
@@ -332,11 +333,9 @@ impl HeapState {
             self.pending = false;
             if let Some(id) = self.last.block.take() {
                 let now = shared.searches.load(Ordering::Relaxed);
-                let class = self.ledger[id].class;
                 // Counted when it was freed, as the opposite of what taking it did.
                 let split = self.ledger.give_back(id, now);
                 debug_assert_eq!(split.bytes, -self.last.split.bytes);
-                self.dedicated_finished |= class == DEDICATED_CLASS;
             }
         }
     }

@@ -153,11 +153,10 @@ fn the_trace_tells_segments_and_blocks_in_order() {
     );
 }
 
-/// PyTorch climbs the whole ladder (one retry, one synchronisation of all streams) for a
-/// request that is above the limit by itself. Nothing on the ladder can change that, so here it
-/// fails at once, says that it can never fit, and no stream is waited for.
+/// As PyTorch does, it climbs to the last rung (one retry, one synchronisation of all streams);
+/// unlike there, nothing cached is given up for what can never fit.
 #[test]
-fn a_request_above_the_limit_by_itself_fails_without_climbing() {
+fn a_request_above_the_limit_by_itself_waits_and_fails() {
     let device = device(100);
     let (allocator, stream) =
         (allocator(&device, "per_process_memory_fraction:0.5"), stream(&device));
@@ -167,7 +166,7 @@ fn a_request_above_the_limit_by_itself_fails_without_climbing() {
     assert!(error.to_string().contains("50.00 MiB is all there is"), "{error}");
     let stats = allocator.stats();
     assert_eq!(stats.num_ooms, 1);
-    assert_eq!((stats.num_alloc_retries, stats.num_sync_all_streams), (0, 0));
+    assert_eq!((stats.num_alloc_retries, stats.num_sync_all_streams), (1, 1));
     assert_eq!(device.calls().get(Call::Alloc), 0);
 }
 

@@ -6,6 +6,7 @@ mod ends;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod models;
+mod pack;
 mod process;
 mod real;
 mod refusals;

@@ -7,6 +7,7 @@ mod devices;
 mod inspect;
 mod interrupt;
 mod model_path;
+mod pack;
 mod replay;
 mod stream;
 mod text;
@@ -19,8 +20,8 @@ use clap::{Parser, Subcommand};
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
 
-/// The memory under GPU streams: devices, alloc-confs, replayed traces, and models streamed
-/// through a hard VRAM limit.
+/// The memory under GPU streams: devices, alloc-confs, replayed traces, packing, and models
+/// streamed through a hard VRAM limit.
 #[derive(Debug, Parser)]
 #[command(name = "riverbed", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "Sizes are bytes or have a unit: GB is 10^9, GiB is 2^30.\n\
@@ -36,6 +37,7 @@ enum Command {
     Devices(devices::Args),
     Conf(conf::Args),
     Inspect(inspect::Args),
+    Pack(pack::Args),
     Replay(replay::Args),
     Stream(stream::Args),
 }
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Pack(args) => pack::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
