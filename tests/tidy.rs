@@ -29,6 +29,7 @@ const RANKS: &[(&str, u32)] = &[
 
 /// Files outside `src/device/` that may hold unsafe code, with what they need it for.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("src/base/biased.rs", "a lock: shows what it guards"),
     ("src/fence/stream_key.rs", "its test wraps a handle no driver gave"),
     ("src/pool/allocator.rs", "declares `free_raw`"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),

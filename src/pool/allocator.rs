@@ -275,7 +275,7 @@ impl Allocator {
     }
 
     /// Proves the bookkeeping: blocks tile segments, indexes and counters agree. Walks every
-    /// block; counters are compared only as far as no other thread is at work.
+    /// block, and keeps every other thread out meanwhile.
     ///
     /// # Errors
     /// The first violation, in words: a bug in this crate or in a policy.
@@ -367,23 +367,27 @@ impl Inner {
 
     fn check(&self) -> Result<(), String> {
         self.poll();
-        let mut totals = Totals::default();
-        for heap in self.heaps.all() {
-            let mut state = heap.enter().map_err(|error| error.to_string())?;
-            state.check(&self.shared)?;
-            let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
-            totals.reserved_bytes += reserved_bytes;
-            totals.active_bytes += active_bytes;
-            totals.retired_bytes += retired_bytes;
-        }
-        let stats = self.shared.stats();
-        let in_transit = self.shared.in_transit();
-        let agree = (in_transit || stats.reserved_bytes.all.current == totals.reserved_bytes)
-            && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
-            && stats.allocated_bytes.all.current == totals.active_bytes;
-        if !agree {
-            return Err(format!("counters are {stats:?}, the ledgers say {totals:?}"));
-        }
-        Ok(())
+        let checked = self.heaps.at_once(|states| {
+            let mut totals = Totals::default();
+            for state in states {
+                state.check(&self.shared)?;
+                let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
+                totals.reserved_bytes += reserved_bytes;
+                totals.active_bytes += active_bytes;
+                totals.retired_bytes += retired_bytes;
+            }
+            // Asked first: while all heaps stand still nothing sets out.
+            let in_transit = self.shared.in_transit();
+            let stats = self.shared.stats();
+            let agree = (in_transit
+                || stats.reserved_bytes.all.current == totals.reserved_bytes)
+                && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
+                && stats.allocated_bytes.all.current == totals.active_bytes;
+            if agree {
+                return Ok(());
+            }
+            Err(format!("counters are {stats:?}, the ledgers say {totals:?}"))
+        });
+        checked.map_err(|error| error.to_string())?
     }
 }

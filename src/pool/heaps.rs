@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::heap::Heap;
+use super::heap::{Heap, HeapState};
 use super::shared::Shared;
-use crate::base::{Error, Result, lock};
+use crate::base::{BiasedGuard, Error, Result, lock};
 use crate::device::Stream;
 use crate::fence::StreamKey;
 use crate::policy;
@@ -100,6 +100,21 @@ impl Heaps {
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Heap>> {
         let count = lock(&self.index).count;
         (0..count).filter_map(|number| self.get(number))
+    }
+
+    /// Shows `look` the insides of every heap at one moment, for which all of them stand still.
+    ///
+    /// # Errors
+    /// The thread is inside one of them already.
+    pub(super) fn at_once<R>(
+        &self,
+        look: impl FnOnce(&mut [BiasedGuard<'_, HeapState>]) -> R,
+    ) -> Result<R> {
+        // Whoever else is in several heaps, or makes one, holds the index too.
+        let index = lock(&self.index);
+        let heaps = (0..index.count).filter_map(|number| self.get(number));
+        let mut states = heaps.map(|heap| heap.enter()).collect::<Result<Vec<_>>>()?;
+        Ok(look(&mut states))
     }
 
     /// Lets heaps that hold nothing, and that nobody has a handle of, serve other streams; their

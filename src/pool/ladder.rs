@@ -345,7 +345,6 @@ impl Inner {
                 return if error.is_out_of_memory() { Ok(None) } else { Err(error.into()) };
             }
         };
-        shared.promise_kept(request.class, *segment_bytes);
         shared.pages.insert(address, *segment_bytes, heap.number);
         let mut state = heap.enter()?;
         state.settle_pending(shared);
@@ -354,6 +353,7 @@ impl Inner {
         let serial = shared.next_serial();
         let segment = NewSegment { address, bytes, class: request.class, stream: key, serial };
         let block = state.ledger.add_segment(segment, 0);
+        shared.promise_kept(request.class, bytes);
         tracing::debug!(bytes, stream = key, "took a segment");
         shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream: key });
         let take_bytes = match placement {
