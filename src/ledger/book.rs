@@ -4,8 +4,9 @@
 //! 1. The blocks of a segment tile it: in address order, without gap or overlap.
 //! 2. No two neighbours are both free.
 //! 3. The bins of a class hold exactly its free blocks.
-//! 4. The totals are the sums over all blocks.
+//! 4. The totals are the sums over all blocks that are not absent.
 
+use std::collections::HashMap;
 use std::ops::Index;
 
 use super::bins::Bins;
@@ -18,7 +19,9 @@ pub struct Ledger {
     pub(super) blocks: Vec<Block>,
     vacant_blocks: Vec<BlockId>,
     pub(super) segments: Vec<Option<Segment>>,
-    vacant_segments: Vec<SegmentId>,
+    pub(super) vacant_segments: Vec<SegmentId>,
+    /// Where to look first for an address, by segment and page of it; see `ranges`.
+    pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
     /// By class.
     pub(super) free: Vec<Option<Bins>>,
     pub(super) totals: Totals,
@@ -43,7 +46,7 @@ pub struct NewSegment {
 /// Sums over a ledger, in bytes. `reserved = active + retired + cached`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// In segments.
+    /// In segments, less what is absent.
     pub reserved_bytes: u64,
     /// Handed out.
     pub active_bytes: u64,
@@ -72,6 +75,19 @@ pub struct SplitChange {
 impl Ledger {
     /// Enters a segment as one free block.
     pub fn add_segment(&mut self, new: NewSegment, freed_at: u64) -> BlockId {
+        self.totals.reserved_bytes += new.bytes;
+        let block = self.enter_segment(new, freed_at, State::Free);
+        self.index(block);
+        block
+    }
+
+    /// Makes a segment of one block, which is in no index.
+    pub(super) fn enter_segment(
+        &mut self,
+        new: NewSegment,
+        freed_at: u64,
+        state: State,
+    ) -> BlockId {
         let NewSegment { address, bytes, class, stream, serial } = new;
         let segment = self.vacant_segments.pop().unwrap_or_else(|| {
             self.segments.push(None);
@@ -83,7 +99,7 @@ impl Ledger {
             requested_bytes: 0,
             freed_at,
             segment,
-            state: State::Free,
+            state,
             class,
             serial,
             prev: BlockId::NONE,
@@ -93,8 +109,6 @@ impl Ledger {
         });
         self.segments[segment.0 as usize] =
             Some(Segment { address, bytes, class, stream, serial, first: block });
-        self.totals.reserved_bytes += bytes;
-        self.index(block);
         block
     }
 
@@ -154,7 +168,7 @@ impl Ledger {
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
-            State::Free => {
+            State::Free | State::Absent => {
                 debug_assert!(false, "freed twice");
                 return SplitChange::default();
             }
@@ -270,6 +284,13 @@ impl Ledger {
     }
 
     fn split(&mut self, id: BlockId, bytes: u64) {
+        let rest = self.cut(id, bytes);
+        self.index(rest);
+    }
+
+    /// Cuts a block in two of its state; gives the rear one, which is in no index.
+    #[inline]
+    pub(super) fn cut(&mut self, id: BlockId, bytes: u64) -> BlockId {
         let front = &mut self.blocks[id.0 as usize];
         let next = front.next;
         let mut rest = front.clone();
@@ -282,11 +303,11 @@ impl Ledger {
         if next != BlockId::NONE {
             self.blocks[next.0 as usize].prev = rest;
         }
-        self.index(rest);
+        rest
     }
 
     /// Makes the next block, which is in no index, part of `id`.
-    fn absorb_next(&mut self, id: BlockId) {
+    pub(super) fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
         let (bytes, after) = (self[next].bytes, self[next].next);
         self.leave(next);
@@ -299,7 +320,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn enter(&mut self, block: Block) -> BlockId {
+    pub(super) fn enter(&mut self, block: Block) -> BlockId {
         if let Some(id) = self.vacant_blocks.pop() {
             self.blocks[id.0 as usize] = block;
             return id;
@@ -309,13 +330,13 @@ impl Ledger {
     }
 
     #[inline]
-    fn leave(&mut self, id: BlockId) {
+    pub(super) fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
         self.vacant_blocks.push(id);
     }
 
     #[inline]
-    fn index(&mut self, id: BlockId) {
+    pub(super) fn index(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class as usize;
         if class >= self.free.len() {
@@ -325,7 +346,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn unindex(&mut self, id: BlockId) {
+    pub(super) fn unindex(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class as usize;
         if let Some(bins) = &mut self.free[class] {
