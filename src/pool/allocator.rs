@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
+use super::expandable::Expandable;
 use super::heap::{Freed, Heap, Which};
 use super::heaps::Heaps;
 use super::ladder::{Placement, Served};
@@ -107,7 +108,7 @@ impl AllocatorBuilder {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
         // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf)?;
+        policy::choose(&self.conf, false)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
@@ -236,7 +237,9 @@ impl Allocator {
         let before = self.stats().reserved_bytes.all.freed;
         self.0.poll();
         self.0.release_cached();
+        self.0.release_pages();
         self.0.heaps.vacate();
+        self.0.let_streams_go();
         self.stats().reserved_bytes.all.freed - before
     }
 
@@ -367,9 +370,14 @@ impl Inner {
 
     fn check(&self) -> Result<(), String> {
         self.poll();
+        // Nothing physical comes, goes or changes its owner meanwhile.
+        let mut book = self.shared.expandable.as_ref().map(Expandable::book);
         let checked = self.heaps.at_once(|states| {
             let mut totals = Totals::default();
-            for state in states {
+            if let Some(book) = &mut book {
+                totals.reserved_bytes += book.check(states)?;
+            }
+            for state in states.iter_mut() {
                 state.check(&self.shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
                 totals.reserved_bytes += reserved_bytes;

@@ -48,6 +48,9 @@ pub(super) struct HeapState {
     /// A dedicated block is out of use: its segment is to go back.
     pub(super) dedicated_finished: bool,
     repeats: bool,
+    /// With nothing handed out from this version of the ledger on, it may be time to begin anew:
+    /// see `pool::expandable`.
+    pub(super) quiet_from: u64,
     /// Blocks handed out as bare addresses.
     raw: HashMap<u64, BlockId, BuildHasherDefault<AddressHasher>>,
     /// Other streams that use a block, by its address.
@@ -117,6 +120,7 @@ impl Hasher for AddressHasher {
 impl Heap {
     pub(super) fn new(shared: &Arc<Shared>, number: u32, policy: Chosen, stream: &Stream) -> Self {
         let repeats = policy.repeats();
+        let quiet_from = if matches!(policy, Chosen::Expandable(_)) { 0 } else { u64::MAX };
         Self {
             shared: Arc::clone(shared),
             number,
@@ -129,6 +133,7 @@ impl Heap {
                 retired: RetireQueue::default(),
                 dedicated_finished: false,
                 repeats,
+                quiet_from,
                 raw: HashMap::default(),
                 uses: HashMap::new(),
                 last: LastTaken {
@@ -222,9 +227,25 @@ impl HeapState {
                 }
                 caching.fit(&self.ledger, request)?
             }
+            Chosen::Expandable(expandable) => {
+                if is_quiet(&self.ledger, self.quiet_from) {
+                    return None;
+                }
+                expandable.fit(&self.ledger, request)?
+            }
             Chosen::Registered(policy) => checked_fit(&mut **policy, shared, &self.ledger, request)?,
         };
         Some(self.hand_out(shared, fit.block, fit.take_bytes, request))
+    }
+
+    /// True when nothing is handed out and enough happened since it last was so.
+    pub(super) fn is_quiet(&self) -> bool {
+        is_quiet(&self.ledger, self.quiet_from)
+    }
+
+    /// Free blocks changed without a block taken or given back.
+    pub(super) fn note_moved(&self, class: u8, split: SplitChange) {
+        self.tally.moved(class, split);
     }
 
     /// Hands a free block out, or its front part.
@@ -467,6 +488,11 @@ impl HeapState {
         }
         Ok(())
     }
+}
+
+#[inline]
+fn is_quiet(ledger: &Ledger, from: u64) -> bool {
+    ledger.totals().active_bytes == 0 && ledger.version() >= from
 }
 
 /// What a policy says that may be anybody's: memory is never handed out twice on its word.

@@ -149,7 +149,7 @@ impl Heaps {
         let number = index.count;
         let row = self.table.get(number as usize / ROW).ok_or_else(too_many)?;
         let row = row.get_or_init(|| Box::new(std::array::from_fn(|_| OnceLock::new())));
-        let policy = policy::choose(&shared.conf)?;
+        let policy = policy::choose(&shared.conf, shared.expandable.is_some())?;
         row[number as usize % ROW]
             .get_or_init(|| Arc::new(Heap::new(shared, number, policy, stream)));
         index.count += 1;

@@ -64,6 +64,7 @@ impl Inner {
         state.poll(&self.shared);
         let request = match (placement, &state.policy) {
             (Placement::Policy, Chosen::Caching(caching)) => caching.request(bytes),
+            (Placement::Policy, Chosen::Expandable(expandable)) => expandable.request(bytes),
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
@@ -138,12 +139,19 @@ impl Inner {
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
+        if growth.placement == Placement::Policy && shared.expandable.is_some() {
+            // Takes nothing from anybody, so it comes before whatever gives memory back.
+            if !too_large && let Some(served) = self.grow(heap, stream, &growth)? {
+                return Ok(served);
+            }
+            tried.push("free memory mapped together".into());
+        }
         if shared.conf.throw_on_cudamalloc_oom && self.is_over_limit(growth.segment_bytes) {
             shared.count(|stats| stats.num_oom_rejections += 1);
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
             return Err(self.out_of_memory(heap, &growth, tried));
         }
-        if !too_large {
+        if !too_large && !(growth.placement == Placement::Policy && shared.expandable.is_some()) {
             if let Some(limit_bytes) = shared.limit_bytes {
                 self.collect_garbage(heap, limit_bytes)?;
             }
@@ -185,7 +193,9 @@ impl Inner {
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        let released = self.release_cached();
+        // Handles of pages that one request cannot use are no use to the next attempt either.
+        let released = self.release_cached()
+            + if growth.placement == Placement::Dedicated { self.release_pages() } else { 0 };
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {
@@ -335,6 +345,11 @@ impl Inner {
     ) -> Result<Option<Served<'a>>> {
         let shared = &self.shared;
         let Growth { request, segment_bytes, placement } = growth;
+        if *placement == Placement::Policy
+            && let Some(expandable) = &shared.expandable
+        {
+            return self.grow_pages(expandable, heap, stream, request);
+        }
         if !shared.promise(*segment_bytes) {
             return Ok(None);
         }

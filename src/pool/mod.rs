@@ -4,6 +4,7 @@
 
 mod allocator;
 mod buffer;
+mod expandable;
 mod heap;
 mod heaps;
 mod ladder;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::expandable;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
@@ -175,6 +176,7 @@ impl Drop for Heap {
         let Ok(mut state) = self.enter() else { return };
         state.poll(&self.shared);
         let pending = state.settle_retired(&self.shared);
+        expandable::leave(&self.shared, &state, pending.clone());
         let live = state.live();
         if live.0 > 0 {
             tracing::warn!(

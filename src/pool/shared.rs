@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use super::expandable::Expandable;
 use super::page_table::PageTable;
 use super::stats::Stats;
 use super::tally::{Tallies, Tally};
@@ -11,6 +12,7 @@ use crate::conf::Conf;
 use crate::device::Device;
 use crate::event::{Recorder, TraceEvent};
 use crate::fence::EventPool;
+use crate::policy::expandable::CLASS;
 
 /// Shared by the heaps of one allocator.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Shared {
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
     pub(super) searches: AtomicU64,
+    /// Physical memory, where the policy maps it.
+    pub(super) expandable: Option<Expandable>,
     pub(super) cross_stream_waits: AtomicU64,
     /// Over all heaps; wraps while one counts down before another counts up.
     pub(super) stranded_blocks: AtomicU64,
@@ -49,7 +53,9 @@ impl Shared {
         limit_bytes: Option<u64>,
         recorder: Option<Arc<dyn Recorder>>,
     ) -> Self {
+        let expandable = Expandable::of(&device, &conf);
         Self {
+            expandable,
             events: EventPool::new(&device),
             device,
             conf,
@@ -92,6 +98,25 @@ impl Shared {
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.add(1);
         }
+    }
+
+    /// The driver gave what was promised, as handles.
+    pub(super) fn handles_came(&self, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.in_transit_bytes -= bytes;
+        books.stats.reserved_bytes.add(CLASS, bytes);
+    }
+
+    /// A handle is with the driver again.
+    pub(super) fn handle_left(&self, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.stats.reserved_bytes.take_off(CLASS, bytes);
+        books.stats.num_device_free += 1;
+    }
+
+    /// Bytes handed out now, and bytes ever given up by their owners.
+    pub(super) fn flow(&self) -> (u64, u64) {
+        lock(&self.books).tallies.flow()
     }
 
     /// The driver did not give what was promised.

@@ -121,6 +121,11 @@ impl Tally {
         self.settled(block, split);
     }
 
+    /// Free blocks changed without a block taken or given back.
+    pub(super) fn moved(&self, class: u8, split: SplitChange) {
+        self.split_changed(&self.pools[usize::from(class != 0)], split);
+    }
+
     /// An oversize block was handed out (1) or given up (-1).
     pub(super) fn oversize(&self, change: i64) {
         let [current, total, peak] = &self.oversize;
@@ -233,6 +238,14 @@ impl Tallies {
     pub(super) fn sum(&self, stats: &mut Stats) {
         self.sum_since_start(stats);
         stats.take_off_totals(&self.before);
+    }
+
+    /// Bytes handed out now, and bytes ever given up by their owners, whatever was reset.
+    pub(super) fn flow(&self) -> (u64, u64) {
+        let pools = || self.tallies.iter().flat_map(|entry| &entry.tally.pools);
+        let current = sum(pools().map(|pool| &pool.current[BYTES]));
+        let total = sum(pools().map(|pool| &pool.total[BYTES]));
+        (current, total.wrapping_sub(current))
     }
 
     pub(super) fn reset_peaks(&self) {

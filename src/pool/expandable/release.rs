@@ -1,0 +1,176 @@
+//! Giving physical memory back: on request, and at the end.
+
+use std::sync::Arc;
+
+use super::driver::{Remains, release};
+use super::{All, Book};
+use crate::device::{Event, Stream, reap};
+use crate::ledger::State;
+use crate::policy::expandable::{CLASS, HandleId, Range, RangeId};
+use crate::pool::allocator::Inner;
+use crate::pool::heap::HeapState;
+use crate::pool::shared::Shared;
+
+impl Inner {
+    /// Gives every handle without a byte in use back to the driver, after waiting for the
+    /// streams. Misses of other streams wait meanwhile. Gives how many handles that were.
+    pub(in crate::pool) fn release_pages(&self) -> usize {
+        let shared = &self.shared;
+        let Some(expandable) = &shared.expandable else { return 0 };
+        let mut book = expandable.book();
+        let book = &mut *book;
+        let pages = &mut book.pages;
+        let free = self.heaps.at_once(|states| {
+            states.iter_mut().for_each(|state| state.settle_pending(shared));
+            let mut all = All(states);
+            let whole = |id: &HandleId| {
+                let handle = &pages.handles[*id];
+                handle.is_kept || pages.free_runs(&mut all, *id) == [(0, handle.bytes)]
+            };
+            let free: Vec<HandleId> = pages.ids().into_iter().filter(whole).collect();
+            free.iter().for_each(|&id| pages.disown(&mut All(states), id));
+            free
+        });
+        let Ok(free) = free else { return 0 };
+        if free.is_empty() || !book.wait_for_streams() {
+            return 0;
+        }
+        book.unmap_doomed(true);
+        book.memo.clear();
+        let released = free.into_iter().filter(|&id| book.give_back(shared, id)).count();
+        book.pages.settle_homes();
+        // In case of an error within a heap the address space is tried again the next time.
+        let _ = self.heaps.at_once(|states| {
+            for (state, number) in states.iter_mut().zip(0..) {
+                book.drop_ranges(state, number);
+            }
+        });
+        book.drop_areas();
+        released
+    }
+
+    /// Lets go of streams that no heap is of any more and that used nothing that is held.
+    pub(in crate::pool) fn let_streams_go(&self) {
+        let Some(expandable) = &self.shared.expandable else { return };
+        let mut book = expandable.book();
+        let mut used = book.pages.idle_users();
+        let Book { pages, streams, .. } = &mut *book;
+        let serving = self.heaps.at_once(|states| {
+            let heaps = pages.arenas.iter().zip(states.iter());
+            let serving = heaps.filter(|(_, state)| state.stream.is_some());
+            serving.map(|(arena, _)| arena.stream).collect::<Vec<u32>>()
+        });
+        let Ok(serving) = serving else { return };
+        used.extend(serving);
+        for (number, stream) in (0..).zip(streams) {
+            if !used.contains(&number) {
+                *stream = None;
+            }
+        }
+    }
+}
+
+impl Book {
+    /// Blocks until all streams did what they were given. False if one cannot be waited for.
+    fn wait_for_streams(&mut self) -> bool {
+        for stream in self.streams.iter().flatten() {
+            if let Err(error) = stream.synchronize() {
+                tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
+                return false;
+            }
+        }
+        self.pages.forget_users();
+        true
+    }
+
+    /// Takes ranges out that nothing is mapped in.
+    fn drop_ranges(&mut self, state: &mut HeapState, number: u32) {
+        let ranges: Vec<RangeId> = self.pages.ranges.iter().map(|(id, _)| id).collect();
+        for id in ranges {
+            let Range { arena, segment, start, limit, .. } = self.pages.ranges[id];
+            let mapped = self.pages.views.range(start..limit).next().is_some();
+            let doomed = self.doomed.iter().any(|view| (start..limit).contains(&view.address));
+            if arena != number || mapped || doomed || state.ledger.remove_range(segment).is_none() {
+                continue;
+            }
+            self.pages.ranges.remove(id);
+            let arena = &mut self.pages.arenas[number as usize];
+            arena.runs.retain(|&run| run != id);
+            if arena.home == Some(id) {
+                (arena.home, arena.brk, arena.home_used) = (None, 0, 0);
+                arena.home_handles.clear();
+            }
+        }
+    }
+
+    /// Gives address space back that has no range any more.
+    fn drop_areas(&mut self) {
+        let areas = std::mem::take(&mut self.areas);
+        self.areas = areas
+            .into_iter()
+            .filter(|area| {
+                let within = |range: &Range| (area.at..area.at + area.bytes).contains(&range.start);
+                let used = self.pages.ranges.iter().any(|(_, range)| within(range));
+                used || !release(&self.device, area.at, area.bytes)
+            })
+            .collect();
+    }
+
+    /// A heap is gone. Raw blocks in it that were never freed keep their memory: somebody may
+    /// still use them.
+    pub(in crate::pool) fn bereave(&mut self, state: &HeapState, pending: Vec<Arc<Event>>) {
+        self.pending.extend(pending);
+        let live = state.ledger.blocks();
+        for block in live.filter(|block| block.class == CLASS && block.state == State::Active) {
+            let (from, to) = (block.address, block.address + block.bytes);
+            let before = self.pages.views.range(..=from).next_back();
+            let within = self.pages.views.range(from..to);
+            self.leaked.extend(before.into_iter().chain(within).map(|(_, view)| view.handle));
+        }
+    }
+}
+
+impl Drop for Book {
+    /// Hands everything to the reaper; never blocks.
+    fn drop(&mut self) {
+        if self.pages.handles.is_empty() && self.areas.is_empty() {
+            return;
+        }
+        let mut after = std::mem::take(&mut self.pending);
+        for stream in self.streams.iter().flatten() {
+            match mark(stream) {
+                Ok(end) => after.push(Arc::new(end)),
+                Err(error) => {
+                    tracing::warn!(%error, "a stream cannot be marked: its memory is leaked");
+                    return;
+                }
+            }
+        }
+        let remains = Remains {
+            device: self.device.clone(),
+            pages: std::mem::take(&mut self.pages),
+            physical: std::mem::take(&mut self.physical),
+            areas: std::mem::take(&mut self.areas),
+            doomed: std::mem::take(&mut self.doomed),
+            leaked: std::mem::take(&mut self.leaked),
+        };
+        reap(after, move |reached| {
+            if reached.is_ok() {
+                remains.give_back();
+            }
+        });
+    }
+}
+
+fn mark(stream: &Stream) -> crate::base::Result<Event> {
+    let end = Event::new(stream.device())?;
+    end.record(stream)?;
+    Ok(end)
+}
+
+/// The heap's part in the end of the allocator.
+pub(in crate::pool) fn leave(shared: &Shared, state: &HeapState, pending: Vec<Arc<Event>>) {
+    if let Some(expandable) = &shared.expandable {
+        expandable.book().bereave(state, pending);
+    }
+}
