@@ -124,9 +124,9 @@ impl Climb<'_> {
         let book = &mut *self.book;
         let freed_bytes = self.freed_bytes;
         self.inner.heaps.at_once(|states| {
+            bring_up_to_date(shared, states);
             let mut unused = true;
             for state in states.iter_mut() {
-                state.settle_pending(shared);
                 let totals = state.ledger.totals();
                 unused &= totals.active_bytes + totals.retired_bytes == 0;
             }
@@ -252,7 +252,7 @@ impl Climb<'_> {
         let (shared, number, request) = (&self.inner.shared, self.heap.number, self.request);
         let (book, key) = (&mut *self.book, &mut self.key);
         self.inner.heaps.at_once(|states| {
-            states.iter_mut().for_each(|state| state.settle_pending(shared));
+            bring_up_to_date(shared, states);
             let live = states.iter().map(|state| live_hash(&state.ledger));
             *key = key_of(live.fold(0, u64::wrapping_add), number, request.block_bytes);
             if let Some(placed) = book.memo.get(*key).cloned()
@@ -277,7 +277,7 @@ impl Climb<'_> {
         let bytes = self.request.block_bytes;
         let pages = &self.book.pages;
         let plan = self.inner.heaps.at_once(|states| {
-            states.iter_mut().for_each(|state| state.settle_pending(shared));
+            bring_up_to_date(shared, states);
             chain(pages, &mut All(states), number, bytes)
         })?;
         let (reserved, capacity) = (pages.reserved_bytes, self.capacity_bytes());
@@ -343,7 +343,7 @@ impl Climb<'_> {
         let (shared, number, request) = (&self.inner.shared, self.heap.number, self.request);
         let (book, key) = (&mut *self.book, self.key);
         self.inner.heaps.at_once(|states| {
-            states.iter_mut().for_each(|state| state.settle_pending(shared));
+            bring_up_to_date(shared, states);
             let taken = book.take(shared, states, number, &request, &placed)?;
             if taken.is_some() {
                 book.memo.insert(key, placed);
@@ -473,6 +473,14 @@ impl Book {
         });
         self.by_age.push_back(at);
         at + bytes
+    }
+}
+
+/// Lets the ledgers show as free all that is.
+fn bring_up_to_date(shared: &Shared, states: &mut [BiasedGuard<'_, HeapState>]) {
+    for state in states {
+        state.settle_pending(shared);
+        state.poll(shared);
     }
 }
 
