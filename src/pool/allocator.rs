@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
-use super::expandable::Expandable;
+use super::expandable::{Expandable, Release};
 use super::heap::{Freed, Heap, Which};
 use super::heaps::Heaps;
 use super::ladder::{Placement, Served};
@@ -163,6 +163,11 @@ impl Allocator {
         Ok(StreamAllocator::new(&self.0, Arc::clone(heap), stream))
     }
 
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     fn buffer<T: Pod>(
         &self,
         len: usize,
@@ -237,7 +242,7 @@ impl Allocator {
         let before = self.stats().reserved_bytes.all.freed;
         self.0.poll();
         self.0.release_cached();
-        self.0.release_pages();
+        self.0.release_pages(Release::Free);
         self.0.heaps.vacate();
         self.0.let_streams_go();
         self.stats().reserved_bytes.all.freed - before

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::allocator::Inner;
+use super::expandable::Release;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS, Taken};
 use crate::base::{BiasedGuard, Error, OutOfMemory, Result, align_up, format_bytes};
 use crate::device::{DevicePtr, Stream};
@@ -193,9 +194,12 @@ impl Inner {
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        // Handles of pages that one request cannot use are no use to the next attempt either.
-        let released = self.release_cached()
-            + if growth.placement == Placement::Dedicated { self.release_pages() } else { 0 };
+        // To make handles anew would serve no request that mapping them together does not.
+        let what = match growth.placement {
+            Placement::Dedicated => Release::Free,
+            Placement::Policy => Release::Refused,
+        };
+        let released = self.release_cached() + self.release_pages(what);
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {

@@ -4,6 +4,7 @@
 mod support;
 
 mod dedicated;
+mod expandable;
 mod ladder;
 mod lifetime;
 mod limits;

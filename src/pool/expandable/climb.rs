@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::driver::{Fresh, create, destroy, map};
+use super::driver::{Fresh, map};
 use super::{All, Book, Doomed, Expandable, One};
 use crate::base::{BiasedGuard, Result};
 use crate::device::{PageId, Stream};
@@ -20,8 +20,6 @@ use crate::pool::shared::Shared;
 
 /// How often a place may be lost to another thread before the request gives up.
 const ATTEMPTS: usize = 8;
-/// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
-const MOST_VIEWS: usize = 1 << 14;
 /// Steps of the ledger before an allocator out of use begins anew, and more for each miss and
 /// each growth since: so that what beginning anew costs is a small part of what went before.
 const STEPS_BEFORE_RESET: u64 = 512;
@@ -71,6 +69,7 @@ impl Inner {
 impl Climb<'_> {
     fn run(&mut self, stream: &Stream) -> Result<Option<Taken>> {
         self.book.unmap_doomed(false);
+        self.book.retry_strays(&self.inner.shared);
         self.drop_views();
         self.begin_anew()?;
         {
@@ -218,16 +217,15 @@ impl Climb<'_> {
         let freed_bytes = self.freed_bytes.wrapping_sub(self.book.pace.freed_before);
         let loading = freed_bytes <= self.live_bytes / 16;
         let wanted = growth_bytes(missing, reserved, budget, loading).min(room);
-        let mut fresh = create(shared, &cuts(wanted, reserved, capacity, loading))?;
+        let mut fresh = self.book.create(shared, &cuts(wanted, reserved, capacity, loading))?;
         if fresh.is_none() && wanted > missing {
-            fresh = create(shared, &cuts(missing, reserved, capacity, loading))?;
+            fresh = self.book.create(shared, &cuts(missing, reserved, capacity, loading))?;
         }
         let Some(fresh) = fresh else { return Ok(false) };
         let bytes = fresh.iter().map(|fresh| fresh.bytes).sum();
         let pages: Vec<PageId> = fresh.iter().map(|fresh| fresh.page).collect();
         if let Err(error) = map(shared, end, &pages) {
-            destroy(shared, fresh);
-            shared.promise_broken(bytes);
+            self.book.take_back(shared, fresh, bytes);
             return Err(error);
         }
         let mut state = self.heap.enter()?;
@@ -285,7 +283,7 @@ impl Climb<'_> {
             return Ok(None);
         }
         let sizes = cuts(plan.create_bytes, reserved, capacity, false);
-        let Some(fresh) = create(shared, &sizes)? else { return Ok(None) };
+        let Some(fresh) = self.book.create(shared, &sizes)? else { return Ok(None) };
         let range = match plan.range {
             Some(range) => Ok(range),
             None => self.book.make_run(shared, self.heap, bytes),
@@ -300,8 +298,7 @@ impl Climb<'_> {
         let range = match mapped {
             Ok(range) => range,
             Err(error) => {
-                destroy(shared, fresh);
-                shared.promise_broken(plan.create_bytes);
+                self.book.take_back(shared, fresh, plan.create_bytes);
                 return Err(error);
             }
         };
@@ -355,11 +352,11 @@ impl Climb<'_> {
     /// Where there are too many views, drops the oldest that own nothing.
     fn drop_views(&mut self) {
         let (shared, book) = (&self.inner.shared, &mut *self.book);
-        if book.pages.views.len() <= MOST_VIEWS {
+        if book.pages.views.len() <= book.most_views {
             return;
         }
         for _ in 0..book.by_age.len() {
-            if book.pages.views.len() <= MOST_VIEWS / 8 * 7 {
+            if book.pages.views.len() <= book.most_views / 8 * 7 {
                 return;
             }
             let Some(address) = book.by_age.pop_front() else { return };

@@ -17,36 +17,6 @@ pub(super) struct Fresh {
     pub(super) page: PageId,
 }
 
-/// Makes physical memory of these sizes, within the limit; `None` if limit or device say "full".
-///
-/// # Errors
-/// What else the driver says.
-pub(super) fn create(shared: &Shared, sizes: &[u64]) -> Result<Option<Vec<Fresh>>> {
-    let bytes = sizes.iter().sum();
-    if !shared.promise(bytes) {
-        return Ok(None);
-    }
-    let mut made = Vec::with_capacity(sizes.len());
-    for &bytes_each in sizes {
-        match shared.device.driver().create_page(bytes_each) {
-            Ok(page) => made.push(Fresh { bytes: bytes_each, page }),
-            Err(error) => {
-                destroy(shared, made);
-                shared.promise_broken(bytes);
-                return if error.is_out_of_memory() { Ok(None) } else { Err(error.into()) };
-            }
-        }
-    }
-    Ok(Some(made))
-}
-
-/// Gives back what [`create`] made and was never mapped. The promise stays the caller's.
-pub(super) fn destroy(shared: &Shared, made: Vec<Fresh>) {
-    for Fresh { page, .. } in made {
-        destroy_page(&shared.device, page);
-    }
-}
-
 fn destroy_page(device: &Device, page: PageId) -> bool {
     // SAFETY: the handle is in no book any more, so nobody names it again, and its last mapping
     // is gone.
@@ -78,6 +48,51 @@ fn unmap(device: &Device, address: u64, bytes: u64) -> bool {
 }
 
 impl Book {
+    /// Makes physical memory of these sizes, within the limit; `None` if limit or device say
+    /// "full".
+    ///
+    /// # Errors
+    /// What else the driver says.
+    pub(super) fn create(&mut self, shared: &Shared, sizes: &[u64]) -> Result<Option<Vec<Fresh>>> {
+        let promised_bytes = sizes.iter().sum();
+        if !shared.promise(promised_bytes) {
+            return Ok(None);
+        }
+        let mut made = Vec::with_capacity(sizes.len());
+        for &bytes in sizes {
+            match shared.device.driver().create_page(bytes) {
+                Ok(page) => made.push(Fresh { bytes, page }),
+                Err(error) => {
+                    self.take_back(shared, made, promised_bytes);
+                    return if error.is_out_of_memory() { Ok(None) } else { Err(error.into()) };
+                }
+            }
+        }
+        Ok(Some(made))
+    }
+
+    /// Gives back what [`create`](Self::create) made and nobody mapped, and with it the promise.
+    /// What the driver refuses is held, out of use.
+    pub(super) fn take_back(&mut self, shared: &Shared, made: Vec<Fresh>, promised_bytes: u64) {
+        let refused = |fresh: &Fresh| !destroy_page(&shared.device, fresh.page);
+        let strays: Vec<Fresh> = made.into_iter().filter(refused).collect();
+        let stray_bytes = strays.iter().map(|fresh| fresh.bytes).sum();
+        shared.handles_came(stray_bytes);
+        shared.promise_broken(promised_bytes - stray_bytes);
+        self.strays.extend(strays);
+    }
+
+    /// Tries again to give strays back.
+    pub(super) fn retry_strays(&mut self, shared: &Shared) {
+        self.strays.retain(|fresh| {
+            let gone = destroy_page(&shared.device, fresh.page);
+            if gone {
+                shared.handle_left(fresh.bytes);
+            }
+            !gone
+        });
+    }
+
     /// Enters what was made and mapped at its home.
     pub(super) fn enter(
         &mut self,
@@ -136,6 +151,7 @@ pub(super) struct Remains {
     pub(super) areas: Vec<Area>,
     pub(super) doomed: Vec<Doomed>,
     pub(super) leaked: HashSet<HandleId>,
+    pub(super) strays: Vec<Fresh>,
 }
 
 impl Remains {
@@ -147,6 +163,9 @@ impl Remains {
         };
         for Doomed { address, bytes, .. } in &self.doomed {
             unmap(*address, *bytes);
+        }
+        for Fresh { page, .. } in &self.strays {
+            let _ = destroy_page(&self.device, *page) || destroy_page(&self.device, *page);
         }
         for (id, handle) in &self.pages.handles {
             if self.leaked.contains(&id) {

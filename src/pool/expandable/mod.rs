@@ -10,12 +10,15 @@ mod address;
 mod climb;
 mod driver;
 mod release;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::address::Area;
-pub(in crate::pool) use self::release::leave;
+use self::driver::Fresh;
+pub(in crate::pool) use self::release::{Release, leave};
 use super::heap::HeapState;
 use super::shared::Shared;
 use crate::base::{BiasedGuard, Result, lock};
@@ -24,6 +27,9 @@ use crate::device::{Device, Event, PageId, Stream};
 use crate::fence::StreamKey;
 use crate::ledger::{Ledger, SplitChange};
 use crate::policy::expandable::{CLASS, HandleId, Ledgers, Memo, PAGE_BYTES, Pages};
+
+/// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
+const MOST_VIEWS: usize = 1 << 14;
 
 /// Physical memory of one allocator.
 #[derive(Debug)]
@@ -43,12 +49,16 @@ pub(in crate::pool) struct Book {
     /// Streams by their number in `pages`, kept alive while memory may be in use by them.
     streams: Vec<Option<Stream>>,
     pace: Pace,
+    /// How many views are kept.
+    most_views: usize,
     /// Views of free handles mapped anew, the oldest first.
     by_age: VecDeque<u64>,
     /// Views to unmap once their stream is done with them.
     doomed: Vec<Doomed>,
     /// Handles under raw blocks that were never freed.
     leaked: HashSet<HandleId>,
+    /// Physical memory that was never mapped and that the driver would not take back.
+    strays: Vec<Fresh>,
     /// What to wait for at the end, beside the streams.
     pending: Vec<Arc<Event>>,
 }
@@ -99,9 +109,11 @@ impl Expandable {
             areas: Vec::new(),
             streams: Vec::new(),
             pace: Pace::default(),
+            most_views: MOST_VIEWS,
             by_age: VecDeque::new(),
             doomed: Vec::new(),
             leaked: HashSet::new(),
+            strays: Vec::new(),
             pending: Vec::new(),
         };
         Some(Self { book: Mutex::new(book) })
@@ -123,7 +135,8 @@ impl Book {
         if self.physical.len() != self.pages.handles.len() {
             return Err("a handle has no physical memory".into());
         }
-        Ok(self.pages.idle_bytes())
+        let stray_bytes: u64 = self.strays.iter().map(|fresh| fresh.bytes).sum();
+        Ok(self.pages.idle_bytes() + stray_bytes)
     }
 
     /// Lets the arena of a heap be the one of `stream`.

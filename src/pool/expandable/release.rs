@@ -11,21 +11,34 @@ use crate::pool::allocator::Inner;
 use crate::pool::heap::HeapState;
 use crate::pool::shared::Shared;
 
+/// Which handles are given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pool) enum Release {
+    /// All without a byte in use.
+    Free,
+    /// Those the driver refused before.
+    Refused,
+}
+
 impl Inner {
-    /// Gives every handle without a byte in use back to the driver, after waiting for the
-    /// streams. Misses of other streams wait meanwhile. Gives how many handles that were.
-    pub(in crate::pool) fn release_pages(&self) -> usize {
+    /// Gives every handle without a byte in use back to the driver, or only those that it once
+    /// refused, after waiting for the streams. Misses of other streams wait meanwhile. Gives how
+    /// many handles that were.
+    pub(in crate::pool) fn release_pages(&self, what: Release) -> usize {
         let shared = &self.shared;
         let Some(expandable) = &shared.expandable else { return 0 };
         let mut book = expandable.book();
         let book = &mut *book;
+        book.retry_strays(shared);
         let pages = &mut book.pages;
         let free = self.heaps.at_once(|states| {
             states.iter_mut().for_each(|state| state.settle_pending(shared));
             let mut all = All(states);
             let whole = |id: &HandleId| {
                 let handle = &pages.handles[*id];
-                handle.is_kept || pages.free_runs(&mut all, *id) == [(0, handle.bytes)]
+                let free = what == Release::Free
+                    && pages.free_runs(&mut all, *id) == [(0, handle.bytes)];
+                free || handle.is_kept
             };
             let free: Vec<HandleId> = pages.ids().into_iter().filter(whole).collect();
             free.iter().for_each(|&id| pages.disown(&mut All(states), id));
@@ -133,16 +146,17 @@ impl Book {
 impl Drop for Book {
     /// Hands everything to the reaper; never blocks.
     fn drop(&mut self) {
-        if self.pages.handles.is_empty() && self.areas.is_empty() {
+        if self.physical.is_empty() && self.areas.is_empty() && self.strays.is_empty() {
             return;
         }
         let mut after = std::mem::take(&mut self.pending);
-        for stream in self.streams.iter().flatten() {
-            match mark(stream) {
+        let mut unmarked = Vec::new();
+        for stream in self.streams.drain(..).flatten() {
+            match mark(&stream) {
                 Ok(end) => after.push(Arc::new(end)),
                 Err(error) => {
-                    tracing::warn!(%error, "a stream cannot be marked: its memory is leaked");
-                    return;
+                    tracing::warn!(%error, "a stream cannot be marked: it is waited for");
+                    unmarked.push(stream);
                 }
             }
         }
@@ -153,9 +167,14 @@ impl Drop for Book {
             areas: std::mem::take(&mut self.areas),
             doomed: std::mem::take(&mut self.doomed),
             leaked: std::mem::take(&mut self.leaked),
+            strays: std::mem::take(&mut self.strays),
         };
         reap(after, move |reached| {
-            if reached.is_ok() {
+            // Where even that fails twice the device counts as lost.
+            let done = |stream: &Stream| {
+                stream.synchronize().or_else(|_| stream.synchronize()).is_ok()
+            };
+            if reached.is_ok() && unmarked.iter().all(done) {
                 remains.give_back();
             }
         });
