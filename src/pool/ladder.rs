@@ -140,7 +140,8 @@ impl Inner {
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
-        if growth.placement == Placement::Policy && shared.expandable.is_some() {
+        let maps = growth.placement == Placement::Policy && shared.expandable.is_some();
+        if maps {
             // Takes nothing from anybody, so it comes before whatever gives memory back.
             if !too_large && let Some(served) = self.grow(heap, stream, &growth)? {
                 return Ok(served);
@@ -152,7 +153,7 @@ impl Inner {
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
             return Err(self.out_of_memory(heap, &growth, tried));
         }
-        if !too_large && !(growth.placement == Placement::Policy && shared.expandable.is_some()) {
+        if !too_large && !maps {
             if let Some(limit_bytes) = shared.limit_bytes {
                 self.collect_garbage(heap, limit_bytes)?;
             }

@@ -226,8 +226,7 @@ impl Pages {
         for (view, View { handle, .. }, from, to) in self.parts(address, bytes).unwrap_or_default()
         {
             let handle = &self.handles[handle];
-            for piece in handle.pieces.iter().filter(|piece| piece.start < to && from < piece.end)
-            {
+            for piece in handle.pieces.iter().filter(|piece| piece.start < to && from < piece.end) {
                 match piece.owner {
                     Some(owner) if owner == view => {}
                     Some(owner) => users.push(self.stream_of(owner)),

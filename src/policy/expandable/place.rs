@@ -211,8 +211,7 @@ impl Stock {
             self.wholes.iter().copied().filter(|whole| free(&whole.handle)).collect();
         let heads = self.heads.iter().copied().filter(|(_, id)| free(id));
         let total: u64 = wholes.iter().map(|whole| whole.bytes).sum();
-        let mut plan =
-            Plan { range: on.range, prefix_bytes: on.bytes, ..Plan::default() };
+        let mut plan = Plan { range: on.range, prefix_bytes: on.bytes, ..Plan::default() };
         let mut need = bytes - on.bytes;
         let mut first = None;
         if total < need

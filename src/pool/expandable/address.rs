@@ -42,12 +42,7 @@ impl Book {
     ///
     /// # Errors
     /// What the driver says.
-    pub(super) fn make_run(
-        &mut self,
-        shared: &Shared,
-        heap: &Heap,
-        bytes: u64,
-    ) -> Result<RangeId> {
+    pub(super) fn make_run(&mut self, shared: &Shared, heap: &Heap, bytes: u64) -> Result<RangeId> {
         let room = bytes.next_multiple_of(PAGE_BYTES).saturating_mul(4).saturating_add(ROOM_BYTES);
         let has_room = |area: &&mut Area| area.bytes - area.used_bytes >= room;
         let at = match self.areas.iter_mut().find(has_room) {
@@ -82,13 +77,7 @@ impl Book {
         }
     }
 
-    fn add_range(
-        &mut self,
-        shared: &Shared,
-        heap: &Heap,
-        at: u64,
-        bytes: u64,
-    ) -> Result<RangeId> {
+    fn add_range(&mut self, shared: &Shared, heap: &Heap, at: u64, bytes: u64) -> Result<RangeId> {
         let mut state = heap.enter()?;
         let arena = heap.number;
         let (stream, serial) = (state.key, shared.next_serial());

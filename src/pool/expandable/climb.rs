@@ -180,8 +180,8 @@ impl Climb<'_> {
                 }
                 top => (bytes - top.map_or(0, |(_, bytes)| bytes)).next_multiple_of(PAGE_BYTES),
             };
-            let idle = book.pages.arenas[number].home_used
-                < book.pages.arenas[number].home_handles.len();
+            let idle =
+                book.pages.arenas[number].home_used < book.pages.arenas[number].home_handles.len();
             let budget =
                 budget(book.pace.peak_bytes.max(self.live_bytes)).min(self.capacity_bytes());
             let book = &mut *self.book;

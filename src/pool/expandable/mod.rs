@@ -151,9 +151,8 @@ impl Book {
         }
         let key = StreamKey::of(stream);
         let known = self.streams.get(self.pages.arenas[at].stream as usize);
-        let same = known.is_some_and(|known| {
-            known.as_ref().is_some_and(|known| StreamKey::of(known) == key)
-        });
+        let same = known
+            .is_some_and(|known| known.as_ref().is_some_and(|known| StreamKey::of(known) == key));
         if !same {
             self.streams.push(Some(stream.clone()));
             self.pages.arenas[at].stream = self.streams.len() as u32 - 1;

@@ -36,8 +36,8 @@ impl Inner {
             let mut all = All(states);
             let whole = |id: &HandleId| {
                 let handle = &pages.handles[*id];
-                let free = what == Release::Free
-                    && pages.free_runs(&mut all, *id) == [(0, handle.bytes)];
+                let free =
+                    what == Release::Free && pages.free_runs(&mut all, *id) == [(0, handle.bytes)];
                 free || handle.is_kept
             };
             let free: Vec<HandleId> = pages.ids().into_iter().filter(whole).collect();
@@ -171,9 +171,8 @@ impl Drop for Book {
         };
         reap(after, move |reached| {
             // Where even that fails twice the device counts as lost.
-            let done = |stream: &Stream| {
-                stream.synchronize().or_else(|_| stream.synchronize()).is_ok()
-            };
+            let done =
+                |stream: &Stream| stream.synchronize().or_else(|_| stream.synchronize()).is_ok();
             if reached.is_ok() && unmarked.iter().all(done) {
                 remains.give_back();
             }

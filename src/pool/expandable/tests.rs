@@ -27,7 +27,7 @@ fn views_beyond_the_bound_are_unmapped_when_their_stream_is_done() {
             }
             Err(error) => assert!(error.is_retryable() && !live.is_empty(), "{error}"),
         }
-        if live.len() > 7 || next(&mut seed) % 3 == 0 {
+        if live.len() > 7 || next(&mut seed).is_multiple_of(3) {
             // Still filling when it is freed: the memory has to stay mapped meanwhile.
             let buffer = live.swap_remove(next(&mut seed) as usize % live.len());
             buffer.fill(1, &stream).unwrap();
