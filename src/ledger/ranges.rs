@@ -98,6 +98,29 @@ impl Ledger {
         change
     }
 
+    /// Takes all memory of a range, none of which is in use.
+    pub fn empty(&mut self, range: SegmentId) -> SplitChange {
+        let mut change = SplitChange::default();
+        let Some(first) = self.segment(range).map(|segment| segment.first) else { return change };
+        let mut at = first;
+        loop {
+            let (state, bytes) = (self[at].state, self[at].bytes);
+            debug_assert!(matches!(state, State::Free | State::Absent));
+            if state == State::Free {
+                self.unindex(at);
+                self.blocks[at.0 as usize].state = State::Absent;
+                self.totals.reserved_bytes -= bytes;
+                change.blocks -= 1;
+                change.bytes -= bytes as i64;
+            }
+            if at != first {
+                self.absorb_next(first);
+            }
+            let Some(next) = self[first].next.some() else { return change };
+            at = next;
+        }
+    }
+
     /// Cuts the free block that covers `address` in two there, unless it begins there, and gives
     /// the rear part, which has to be taken next: until then two neighbours are free.
     pub fn part_at(&mut self, range: SegmentId, address: u64) -> (BlockId, SplitChange) {
@@ -226,6 +249,10 @@ mod tests {
                         let (id, from, to) = live.swap_remove(from % live.len());
                         note(ledger.give_back(id, 0));
                         model[from..to].fill(State::Free);
+                    }
+                    4 if live.is_empty() && page % 4 == 0 => {
+                        note(ledger.empty(range));
+                        model.fill(State::Absent);
                     }
                     _ => {}
                 }

@@ -331,15 +331,63 @@ impl Pages {
     /// With nothing in use: every byte becomes idle and every home range begins anew. What is
     /// mapped stays, so a program that begins again finds handles where it made them.
     pub(crate) fn reset(&mut self, ledgers: &mut dyn Ledgers) {
-        for id in self.ids() {
-            self.disown(ledgers, id);
-        }
         // Orders from now on are later than what became idle.
         self.clock += 1;
+        for (_, Range { arena, segment, .. }) in &self.ranges {
+            let change = ledgers.of(*arena).empty(*segment);
+            ledgers.changed(*arena, change);
+        }
+        let (views, ranges, arenas) = (&self.views, &self.ranges, &self.arenas);
+        let stream_of = |view: u64| arenas[ranges[views[&view].range].arena as usize].stream;
+        for (_, handle) in &mut self.handles {
+            if handle.pieces.iter().all(|piece| piece.owner.is_some()) {
+                handle.idle_of.clear();
+            }
+            for owner in handle.pieces.iter().filter_map(|piece| piece.owner) {
+                let stream = stream_of(owner);
+                if !handle.idle_of.contains(&stream) {
+                    handle.idle_of.push(stream);
+                }
+            }
+            handle.pieces.truncate(1);
+            handle.pieces[0] = Piece { start: 0, end: handle.bytes, owner: None };
+            handle.idle_at = self.clock;
+        }
+        self.used_bytes = 0;
         for arena in &mut self.arenas {
             arena.home_used = 0;
             arena.brk = arena.home.map_or(0, |home| self.ranges[home].start);
         }
+    }
+
+    /// Moves the end of a home range up over handles that are wholly idle and that no other
+    /// stream has to be waited for, until `wanted` bytes are there. False if the next is not so.
+    pub(crate) fn take_up(&mut self, ledgers: &mut dyn Ledgers, number: u32, wanted: u64) -> bool {
+        let arena = &mut self.arenas[number as usize];
+        let Some(home) = arena.home else { return false };
+        let (start, stream) = (arena.brk, arena.stream);
+        while arena.brk - start < wanted {
+            let Some(&id) = arena.home_handles.get(arena.home_used) else { break };
+            let handle = &mut self.handles[id];
+            let is_done = |&user: &u32| {
+                let ordered_at = || self.ordered_at.get(&(user, stream));
+                user == stream || ordered_at().is_some_and(|&at| at >= handle.idle_at)
+            };
+            let ready = handle.home == arena.brk && !handle.is_kept && handle.is_idle();
+            if !ready || !handle.idle_of.iter().all(is_done) {
+                break;
+            }
+            handle.pieces[0].owner = Some(handle.home);
+            self.used_bytes += handle.bytes;
+            arena.home_used += 1;
+            arena.brk += handle.bytes;
+        }
+        let bytes = arena.brk - start;
+        if bytes > 0 {
+            let change = ledgers.of(number).fill(self.ranges[home].segment, start, bytes);
+            ledgers.changed(number, change);
+        }
+        bytes > 0
     }
 
     /// Nothing enqueued so far uses what is idle: the host waited for all streams.

@@ -194,7 +194,10 @@ impl Climb<'_> {
                 begun = true;
             }
             if idle {
-                book.take_up(shared, &mut state, number)?;
+                let number = self.heap.number;
+                if !book.pages.take_up(&mut One(&mut state), number, missing) {
+                    book.take_up_next(shared, &mut state, number as usize)?;
+                }
                 continue;
             }
             drop(state);
@@ -384,7 +387,12 @@ impl Climb<'_> {
 
 impl Book {
     /// Moves the end of a home range up over the next handle and claims what is idle of it.
-    fn take_up(&mut self, shared: &Shared, state: &mut HeapState, number: usize) -> Result<()> {
+    fn take_up_next(
+        &mut self,
+        shared: &Shared,
+        state: &mut HeapState,
+        number: usize,
+    ) -> Result<()> {
         let arena = &self.pages.arenas[number];
         let (id, taker) = (arena.home_handles[arena.home_used], arena.stream);
         let handle = &self.pages.handles[id];
