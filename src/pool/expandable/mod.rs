@@ -7,8 +7,10 @@
 //! owner: the mark in the giving stream has to stand before anybody there takes the bytes again.
 
 mod address;
+mod chain;
 mod climb;
 mod driver;
+mod grow;
 mod release;
 #[cfg(test)]
 mod tests;
