@@ -11,6 +11,8 @@ mod growth;
 mod memo;
 mod pages;
 mod place;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use growth::{budget, cut, growth_bytes};
 pub(crate) use memo::{Memo, Placed, key_of, live_hash};

@@ -123,6 +123,12 @@ impl Handle {
         self.pieces.iter().any(|piece| piece.owner == Some(view))
     }
 
+    #[cfg(test)]
+    pub(super) fn owns_within(&self, view: u64, from: u64, to: u64) -> bool {
+        let within = |piece: &&Piece| piece.start < to && from < piece.end;
+        self.pieces.iter().filter(within).any(|piece| piece.owner == Some(view))
+    }
+
     pub(crate) fn idle_parts(&self) -> Vec<(u64, u64)> {
         let idle = self.pieces.iter().filter(|piece| piece.owner.is_none());
         idle.map(|piece| (piece.start, piece.end)).collect()
