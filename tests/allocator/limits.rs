@@ -35,7 +35,8 @@ fn the_limit_holds_under_hammering(conf: &str, limit_mib: u64) {
                 let memory = device.memory().unwrap();
                 let held = memory.total_bytes - memory.free_bytes;
                 assert!(held <= limit_bytes, "{held} bytes held of the device");
-                check(&allocator);
+                // The counters by themselves are exact only while nobody allocates.
+                allocator.check().unwrap();
             }
         });
         let results: Vec<_> =
