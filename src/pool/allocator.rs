@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
-use super::heap::{Freed, Heap, Which};
+use super::heap::{Heap, Taken, Which};
 use super::heaps::Heaps;
 use super::ladder::{Placement, Served};
 use super::shared::Shared;
@@ -15,6 +15,7 @@ use crate::base::{DeviceError, Error, Result};
 use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
+use crate::fence::StreamKey;
 use crate::ledger::Totals;
 use crate::policy;
 
@@ -204,8 +205,7 @@ impl Allocator {
             return Ok(());
         }
         let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
-        let freed = Freed { block: Which::Address(ptr.0), uses: Vec::new() };
-        if heap.is_some_and(|heap| heap.free(freed)) { Ok(()) } else { Err(Self::unknown(ptr)) }
+        if heap.is_some_and(|heap| heap.free_address(ptr.0)) { Ok(()) } else { Err(Self::unknown(ptr)) }
     }
 
     /// Notes that work on `stream` uses the raw block at `ptr`, so that freeing it waits for
@@ -337,10 +337,25 @@ impl Inner {
         if bytes == 0 {
             return Ok(DevicePtr::default());
         }
+        let key = StreamKey::of(stream).raw();
+        if let Some(ptr) = heap.take_raw_quickly(bytes, key) {
+            return Ok(ptr);
+        }
+        self.raw_slowly(heap, bytes, stream)
+    }
+
+    #[cold]
+    fn raw_slowly(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
         let Served { taken, mut state, .. } =
             self.allocate(heap, bytes, stream, Placement::Policy)?;
         state.note_raw(taken);
         Ok(taken.ptr)
+    }
+
+    /// A block by the long way, after the quick one failed.
+    #[cold]
+    pub(super) fn take(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<Taken> {
+        self.allocate(heap, bytes, stream, Placement::Policy).map(|served| served.taken)
     }
 
     /// The counters, after what other threads and streams left to be done.

@@ -17,7 +17,7 @@ use crate::base::{Biased, BiasedGuard, Error, Reentered, Result, thread_token};
 use crate::device::{DevicePtr, Event, Stream};
 use crate::event::TraceEvent;
 use crate::fence::{RetireQueue, StreamKey};
-use crate::ledger::{BlockId, Ledger, SegmentId, SplitChange, State};
+use crate::ledger::{Block, BlockId, Ledger, SegmentId, SplitChange, State};
 use crate::policy::{Chosen, Policy, Request};
 
 /// The class of dedicated segments; no policy uses it.
@@ -145,6 +145,78 @@ impl Heap {
                 tally_of: 0,
             }),
         }
+    }
+
+    /// A block for `bytes`, where that takes nothing but looking at what is free: the calling
+    /// thread owns the heap, nothing waits to be done, and a free block fits.
+    #[inline]
+    pub(super) fn take_quickly(&self, bytes: u64) -> Option<Taken> {
+        let me = thread_token();
+        self.state.as_owner(me, |state| self.find(state, me, bytes)).flatten()
+    }
+
+    /// As [`take_quickly`](Self::take_quickly), for frees by address, while the heap is that of
+    /// the stream of `key`.
+    #[inline]
+    pub(super) fn take_raw_quickly(&self, bytes: u64, key: u64) -> Option<DevicePtr> {
+        let me = thread_token();
+        let ptr = self.state.as_owner(me, |state| {
+            let taken = (state.key == key).then(|| self.find(state, me, bytes)).flatten()?;
+            state.note_raw(taken);
+            Some(taken.ptr)
+        });
+        ptr.flatten()
+    }
+
+    #[inline]
+    fn find(&self, state: &mut HeapState, me: u64, bytes: u64) -> Option<Taken> {
+        if !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
+            return None;
+        }
+        let Chosen::Caching(caching) = &state.policy else { return None };
+        let request = caching.request(bytes)?;
+        state.reuse(&self.shared, &request)
+    }
+
+    /// Takes a block back that only its own stream used, if the calling thread owns the heap
+    /// and nothing waits to be done. False if not: nothing has happened then.
+    #[inline]
+    pub(super) fn free_quickly(&self, id: BlockId) -> bool {
+        let me = thread_token();
+        let freed = self.state.as_owner(me, |state| {
+            let quick = state.is_quiet(me) && state.uses.is_empty();
+            if quick {
+                state.give_up(&self.shared, id);
+            }
+            quick
+        });
+        freed == Some(true)
+    }
+
+    /// Takes a block back without ever waiting.
+    #[inline]
+    pub(super) fn free_block(self: &Arc<Self>, id: BlockId) {
+        if !self.free_quickly(id) {
+            self.free(Freed { block: Which::Id(id), uses: Vec::new() });
+        }
+    }
+
+    /// As [`free_block`](Self::free_block), by address. False if it is known to be no live block.
+    #[inline]
+    pub(super) fn free_address(self: &Arc<Self>, address: u64) -> bool {
+        let me = thread_token();
+        let freed = self.state.as_owner(me, |state| {
+            if !state.is_quiet(me) || !state.uses.is_empty() {
+                return None;
+            }
+            let known = state.raw.remove(&address);
+            known.map(|id| state.give_up(&self.shared, id));
+            Some(known.is_some())
+        });
+        let freed = freed.flatten();
+        freed.unwrap_or_else(|| {
+            self.free(Freed { block: Which::Address(address), uses: Vec::new() })
+        })
     }
 
     /// Enters, with everything done that others left to be done.
@@ -288,28 +360,33 @@ impl HeapState {
                 None => return false,
             },
         };
-        let block = &self.ledger[id];
-        debug_assert!(block.state == State::Active);
-        let (address, stream) = (block.address, self.key);
-        let Counted { bytes, requested_bytes, class } = Counted {
-            class: block.class,
-            bytes: block.bytes,
-            requested_bytes: block.requested_bytes,
-        };
-        let counted = Counted { class, bytes, requested_bytes };
+        let (address, counted) = self.counted(id);
+        let uses = self.uses_of(address, freed.uses);
+        if uses.is_empty() {
+            self.give_up(shared, id);
+            return true;
+        }
+        let (bytes, stream) = (counted.bytes, self.key);
         shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
         if shared.is_oversize(bytes) {
             self.tally.oversize(-1);
         }
-        if !freed.uses.is_empty() || !self.uses.is_empty() {
-            let uses = self.uses_of(address, freed.uses);
-            if !uses.is_empty() {
-                self.retire(shared, id, counted, &uses);
-                return true;
-            }
+        self.retire(shared, id, counted, &uses);
+        true
+    }
+
+    /// Makes a block free that only its own stream used.
+    #[inline]
+    fn give_up(&mut self, shared: &Shared, id: BlockId) {
+        let (address, counted) = self.counted(id);
+        let (bytes, stream) = (counted.bytes, self.key);
+        debug_assert!(self.ledger[id].state == State::Active);
+        shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
+        if shared.is_oversize(bytes) {
+            self.tally.oversize(-1);
         }
         let repeats = self.repeats
-            && class != DEDICATED_CLASS
+            && counted.class != DEDICATED_CLASS
             && self.last.block == Some(id)
             && self.last.version == self.ledger.version();
         if repeats {
@@ -320,10 +397,22 @@ impl HeapState {
             self.settle_pending(shared);
             let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
             self.tally.given_back(counted, split);
-            self.dedicated_finished |= class == DEDICATED_CLASS;
+            self.dedicated_finished |= counted.class == DEDICATED_CLASS;
         }
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
-        true
+    }
+
+    #[inline]
+    fn counted(&self, id: BlockId) -> (u64, Counted) {
+        let Block { address, bytes, requested_bytes, class, .. } = self.ledger[id];
+        (address, Counted { class, bytes, requested_bytes })
+    }
+
+    /// True when the thread `me` may go ahead: its own tally is in place, and nothing freed
+    /// waits for other streams or to be given back.
+    #[inline]
+    fn is_quiet(&self, me: u64) -> bool {
+        self.tally_of == me && self.retired.is_empty() && !self.dedicated_finished
     }
 
     /// Writes into the ledger what was put off because the same request might come again.
@@ -415,13 +504,8 @@ impl HeapState {
     }
 
     fn unretire(&mut self, shared: &Shared, id: BlockId) {
-        let block = &self.ledger[id];
-        let (address, stream) = (block.address, self.key);
-        let counted = Counted {
-            class: block.class,
-            bytes: block.bytes,
-            requested_bytes: block.requested_bytes,
-        };
+        let (address, counted) = self.counted(id);
+        let stream = self.key;
         let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
         self.tally.unretired(counted, split);
         self.dedicated_finished |= counted.class == DEDICATED_CLASS;

@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use super::allocator::Inner;
 use super::buffer::Buffer;
-use super::heap::{Freed, Heap, Taken, Which};
-use super::ladder::{Placement, Served};
+use super::heap::{Heap, Taken, Which};
+use super::ladder::Placement;
 use crate::base::Result;
 use crate::device::{DevicePtr, Stream};
 
@@ -65,24 +65,25 @@ impl StreamAllocator {
         if bytes == 0 {
             return Ok(Block { heap: &self.heap, taken: None, bytes });
         }
-        let Served { taken, .. } =
-            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
-        Ok(Block { heap: &self.heap, taken: Some(taken), bytes })
+        let taken = Some(self.take(bytes)?);
+        Ok(Block { heap: &self.heap, taken, bytes })
     }
 
     /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to
     /// [`take_back`](Self::take_back) of a handle of the same stream.
     #[inline]
     pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
-        let Served { taken, .. } =
-            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
-        Ok(taken)
+        // While this handle is held the heap stays its stream's.
+        match self.heap.take_quickly(bytes) {
+            Some(taken) => Ok(taken),
+            None => self.inner.take(&self.heap, bytes, &self.stream),
+        }
     }
 
     /// Takes a block of [`take`](Self::take) back, once.
     #[inline]
     pub(crate) fn take_back(&self, taken: Taken) {
-        self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+        self.heap.free_block(taken.id);
     }
 
     /// Notes that `stream` uses a block of [`take`](Self::take).
@@ -144,7 +145,7 @@ impl Drop for Block<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(taken) = self.taken {
-            self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+            self.heap.free_block(taken.id);
         }
     }
 }
