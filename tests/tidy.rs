@@ -31,7 +31,10 @@ const RANKS: &[(&str, u32)] = &[
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/biased.rs", "a lock: shows what it guards"),
     ("src/fence/stream_key.rs", "its test wraps a handle no driver gave"),
-    ("src/pool/allocator.rs", "declares `free_raw`"),
+    ("src/pool/allocator.rs", "declares `free_raw`; reads the threads' tallies"),
+    ("src/pool/heap.rs", "counts in the tally of the thread inside"),
+    ("src/pool/shared.rs", "reads the threads' tallies"),
+    ("src/pool/tally.rs", "one thread writes, readers keep it out"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),
     ("src/pool/release.rs", "gives segments back to the driver"),
     ("src/pinned/block.rs", "shows pinned memory as a slice"),

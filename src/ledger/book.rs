@@ -20,7 +20,7 @@ pub struct Ledger {
     pub(super) segments: Vec<Option<Segment>>,
     vacant_segments: Vec<SegmentId>,
     /// By class.
-    pub(super) free: Vec<Option<Bins>>,
+    pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
     version: u64,
 }
@@ -198,7 +198,7 @@ impl Ledger {
 
     /// The free blocks of a class that hold `bytes`, best fit first.
     pub fn fits(&self, class: u8, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
-        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let bins = self.free.get(class as usize).and_then(Option::as_deref);
         let first = bins.and_then(|bins| bins.best_fit(&self.blocks, bytes));
         std::iter::successors(first, move |&id| bins?.after(&self.blocks, id))
     }
@@ -210,14 +210,14 @@ impl Ledger {
 
     /// The classes there are free blocks of, in order.
     pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
-        let filled = |bins: &Option<Bins>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
+        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
         (0..self.free.len()).filter(move |&class| filled(&self.free[class])).map(|class| class as u8)
     }
 
     /// The largest free block of a class, in bytes.
     #[must_use]
     pub fn largest_free_bytes(&self, class: u8) -> u64 {
-        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let bins = self.free.get(class as usize).and_then(Option::as_deref);
         let largest = bins.and_then(|bins| bins.largest(&self.blocks));
         largest.map_or(0, |id| self[id].bytes)
     }
@@ -264,19 +264,31 @@ impl Ledger {
         entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_free(&self, id: BlockId) -> bool {
         id != BlockId::NONE && self[id].state == State::Free
     }
 
+    #[inline(always)]
     fn split(&mut self, id: BlockId, bytes: u64) {
         let front = &mut self.blocks[id.0 as usize];
         let next = front.next;
-        let mut rest = front.clone();
+        // Field by field: a copy of the whole line would wait for the last stores into it.
+        let rest = Block {
+            address: front.address + bytes,
+            bytes: front.bytes - bytes,
+            requested_bytes: 0,
+            freed_at: front.freed_at,
+            segment: front.segment,
+            state: State::Free,
+            class: front.class,
+            serial: front.serial,
+            prev: id,
+            next,
+            left: BlockId::NONE,
+            right: BlockId::NONE,
+        };
         front.bytes = bytes;
-        rest.address += bytes;
-        rest.bytes -= bytes;
-        rest.prev = id;
         let rest = self.enter(rest);
         self.blocks[id.0 as usize].next = rest;
         if next != BlockId::NONE {
@@ -286,6 +298,7 @@ impl Ledger {
     }
 
     /// Makes the next block, which is in no index, part of `id`.
+    #[inline(always)]
     fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
         let (bytes, after) = (self[next].bytes, self[next].next);
@@ -298,7 +311,7 @@ impl Ledger {
         block.next = after;
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, block: Block) -> BlockId {
         if let Some(id) = self.vacant_blocks.pop() {
             self.blocks[id.0 as usize] = block;
@@ -308,13 +321,13 @@ impl Ledger {
         BlockId(self.blocks.len() as u32 - 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
         self.vacant_blocks.push(id);
     }
 
-    #[inline]
+    #[inline(always)]
     fn index(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class as usize;
@@ -324,7 +337,7 @@ impl Ledger {
         self.free[class].get_or_insert_default().insert(&mut self.blocks, id);
     }
 
-    #[inline]
+    #[inline(always)]
     fn unindex(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class as usize;

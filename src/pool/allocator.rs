@@ -1,4 +1,5 @@
 //! The public face of the allocator.
+#![allow(unsafe_code)]
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use bytemuck::Pod;
 
 use super::buffer::Buffer;
 use super::heap::{Heap, Taken, Which};
-use super::heaps::Heaps;
+use super::heaps::{Held, Heaps};
 use super::ladder::{Placement, Served};
 use super::shared::Shared;
 use super::stats::Stats;
@@ -198,7 +199,6 @@ impl Allocator {
     /// # Safety
     /// Nobody uses the memory after this call, other than work already enqueued on its own
     /// stream or on a recorded one.
-    #[expect(unsafe_code, reason = "a declaration; the duty is the caller's")]
     #[inline]
     pub unsafe fn free_raw(&self, ptr: DevicePtr) -> Result<()> {
         if ptr == DevicePtr::default() {
@@ -233,14 +233,14 @@ impl Allocator {
     /// Gives everything cached back to the device; waits for the streams it was cached on.
     /// Streams that hold nothing any more are let go. Gives the bytes released.
     pub fn trim(&self) -> u64 {
-        let before = self.stats().reserved_bytes.all.freed;
-        self.0.poll();
+        let before = self.0.shared.given_back_bytes();
         self.0.release_cached();
         self.0.heaps.vacate();
-        self.stats().reserved_bytes.all.freed - before
+        self.0.shared.given_back_bytes().saturating_sub(before)
     }
 
-    /// The counters now. Exact while no other thread allocates or frees.
+    /// The counters at one moment, for which all other threads are kept out: microseconds a
+    /// stream. All 0 when asked by a recorder or policy from within the allocator.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()
@@ -248,12 +248,14 @@ impl Allocator {
 
     /// Lets every peak of [`stats`](Self::stats) begin again at its current figure.
     pub fn reset_peak_stats(&self) {
-        self.0.shared.reset_peaks();
+        // SAFETY: every heap is held.
+        self.0.quiet(|shared, _| unsafe { shared.reset_peaks() });
     }
 
     /// Sets the totals of [`stats`](Self::stats) that only ever rise back to 0.
     pub fn reset_accumulated_stats(&self) {
-        self.0.shared.reset_accumulated();
+        // SAFETY: every heap is held.
+        self.0.quiet(|shared, _| unsafe { shared.reset_accumulated() });
     }
 
     /// The hard limit on reserved bytes, if any.
@@ -360,40 +362,40 @@ impl Inner {
 
     /// The counters, after what other threads and streams left to be done.
     pub(super) fn stats(&self) -> Stats {
-        self.poll();
-        self.shared.stats()
+        // SAFETY: every heap is held.
+        self.quiet(|shared, _| unsafe { shared.stats() }).unwrap_or_default()
     }
 
-    /// Carries out what waits in mailboxes, and makes free what streams are done with.
-    fn poll(&self) {
-        let retired = self.shared.stats().retired_bytes > 0;
-        for heap in self.heaps.all() {
-            if retired || heap.has_mail() {
-                // A recorder that asks from within sees the counters as they are.
-                if let Ok(mut state) = heap.enter() {
-                    state.poll(&self.shared);
-                    if state.dedicated_finished {
-                        heap.reap_dedicated(&mut state);
-                    }
+    /// Shows `look` all heaps at one moment, with everything done that was left to be done;
+    /// `None` from within one of them.
+    fn quiet<R>(&self, look: impl FnOnce(&Shared, &mut [Held<'_>]) -> R) -> Option<R> {
+        let looked = self.heaps.at_once(|held| {
+            for (heap, state) in held.iter_mut() {
+                state.poll(&self.shared);
+                state.settle_pending(&self.shared);
+                if state.dedicated_finished {
+                    heap.reap_dedicated(state);
                 }
             }
-        }
+            look(&self.shared, held)
+        });
+        looked.ok()
     }
 
     fn check(&self) -> Result<(), String> {
-        self.poll();
-        let checked = self.heaps.at_once(|states| {
+        let checked = self.quiet(|shared, held| {
             let mut totals = Totals::default();
-            for state in states {
-                state.check(&self.shared)?;
+            for (_, state) in held {
+                state.check(shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
                 totals.reserved_bytes += reserved_bytes;
                 totals.active_bytes += active_bytes;
                 totals.retired_bytes += retired_bytes;
             }
             // Asked first: while all heaps stand still nothing sets out.
-            let in_transit = self.shared.in_transit();
-            let stats = self.shared.stats();
+            let in_transit = shared.in_transit();
+            // SAFETY: every heap is held.
+            let stats = unsafe { shared.stats() };
             let agree = (in_transit
                 || stats.reserved_bytes.all.current == totals.reserved_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
@@ -403,6 +405,6 @@ impl Inner {
             }
             Err(format!("counters are {stats:?}, the ledgers say {totals:?}"))
         });
-        checked.map_err(|error| error.to_string())?
+        checked.unwrap_or_else(|| Err("asked from within the allocator".into()))
     }
 }

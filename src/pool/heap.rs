@@ -4,6 +4,7 @@
 //! One thread enters a heap nearly always, the one that feeds the stream, and enters it by a
 //! [`Biased`] lock at the cost of two stores. Frees from other threads are put in the heap's
 //! mailbox, and whoever enters next carries them out.
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::mailbox::Mailbox;
 use super::shared::Shared;
-use super::tally::{Counted, Tally};
+use super::tally::{Counted, Tally, TallyRef};
 use crate::base::{Biased, BiasedGuard, Error, Reentered, Result, thread_token};
 use crate::device::{DevicePtr, Event, Stream};
 use crate::event::TraceEvent;
@@ -55,7 +56,7 @@ pub(super) struct HeapState {
     last: LastTaken,
     /// True while the block of `last` is free, but still stands in the ledger as active.
     pending: bool,
-    tally: Arc<Tally>,
+    tally: TallyRef,
     /// The thread whose tally that is.
     tally_of: u64,
 }
@@ -141,7 +142,7 @@ impl Heap {
                     counted: Counted { class: 0, bytes: 0, requested_bytes: 0 },
                 },
                 pending: false,
-                tally: Arc::default(),
+                tally: TallyRef::default(),
                 tally_of: 0,
             }),
         }
@@ -245,10 +246,6 @@ impl Heap {
         }
     }
 
-    /// True when frees of other threads wait to be carried out.
-    pub(super) fn has_mail(&self) -> bool {
-        self.mail.has_any()
-    }
 
     /// Takes a block back without ever waiting: if somebody else is inside, or usually is, the
     /// next who enters does it. False if it is known to be no live block.
@@ -338,12 +335,20 @@ impl HeapState {
         Some(Taken { id, ptr: DevicePtr(self.last.address) })
     }
 
+    /// Counts something in the tally of the thread that is inside.
+    #[inline]
+    fn count(&self, count: impl FnOnce(&mut Tally)) {
+        // SAFETY: whoever gets at a heap's state is inside it, and on arrival the tally of its
+        // thread was put in place. The counting functions call nobody.
+        unsafe { self.tally.count(count) };
+    }
+
     #[inline]
     fn count_taken(&self, shared: &Shared, counted: Counted, split: SplitChange, address: u64) {
         let Counted { bytes, requested_bytes, .. } = counted;
-        self.tally.taken(counted, split);
+        self.count(|tally| tally.taken(counted, split));
         if shared.is_oversize(bytes) {
-            self.tally.oversize(1);
+            self.count(Tally::oversize_taken);
         }
         let stream = self.key;
         shared.note(|| TraceEvent::Alloc { address, bytes, requested_bytes, stream });
@@ -369,7 +374,7 @@ impl HeapState {
         let (bytes, stream) = (counted.bytes, self.key);
         shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
         if shared.is_oversize(bytes) {
-            self.tally.oversize(-1);
+            self.count(Tally::oversize_given_up);
         }
         self.retire(shared, id, counted, &uses);
         true
@@ -383,7 +388,7 @@ impl HeapState {
         debug_assert!(self.ledger[id].state == State::Active);
         shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
         if shared.is_oversize(bytes) {
-            self.tally.oversize(-1);
+            self.count(Tally::oversize_given_up);
         }
         let repeats = self.repeats
             && counted.class != DEDICATED_CLASS
@@ -392,11 +397,12 @@ impl HeapState {
         if repeats {
             self.pending = true;
             let SplitChange { blocks, bytes } = self.last.split;
-            self.tally.given_back(counted, SplitChange { blocks: -blocks, bytes: -bytes });
+            let split = SplitChange { blocks: -blocks, bytes: -bytes };
+            self.count(|tally| tally.given_back(counted, split));
         } else {
             self.settle_pending(shared);
             let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
-            self.tally.given_back(counted, split);
+            self.count(|tally| tally.given_back(counted, split));
             self.dedicated_finished |= counted.class == DEDICATED_CLASS;
         }
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
@@ -496,7 +502,7 @@ impl HeapState {
     fn retire(&mut self, shared: &Shared, id: BlockId, counted: Counted, uses: &[Stream]) {
         self.settle_pending(shared);
         self.ledger.retire(id);
-        self.tally.retired(counted);
+        self.count(|tally| tally.retired(counted));
         shared.cross_stream_waits.fetch_add(uses.len() as u64, Ordering::Relaxed);
         let stranded = self.retired.stranded_count();
         self.retired.retire(id, uses, &shared.events);
@@ -507,7 +513,7 @@ impl HeapState {
         let (address, counted) = self.counted(id);
         let stream = self.key;
         let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
-        self.tally.unretired(counted, split);
+        self.count(|tally| tally.unretired(counted, split));
         self.dedicated_finished |= counted.class == DEDICATED_CLASS;
         shared.note(|| TraceEvent::FreeCompleted { address, bytes: counted.bytes, stream });
     }

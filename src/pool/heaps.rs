@@ -25,6 +25,9 @@ pub(super) struct Heaps {
     index: Mutex<Index>,
 }
 
+/// A heap and what is in it.
+pub(super) type Held<'a> = (&'a Arc<Heap>, BiasedGuard<'a, HeapState>);
+
 type Row = [OnceLock<Arc<Heap>>; ROW];
 
 #[derive(Debug, Default)]
@@ -108,13 +111,14 @@ impl Heaps {
     /// The thread is inside one of them already.
     pub(super) fn at_once<R>(
         &self,
-        look: impl FnOnce(&mut [BiasedGuard<'_, HeapState>]) -> R,
+        look: impl FnOnce(&mut [Held<'_>]) -> R,
     ) -> Result<R> {
         // Whoever else is in several heaps, or makes one, holds the index too.
         let index = lock(&self.index);
         let heaps = (0..index.count).filter_map(|number| self.get(number));
-        let mut states = heaps.map(|heap| heap.enter()).collect::<Result<Vec<_>>>()?;
-        Ok(look(&mut states))
+        let mut held =
+            heaps.map(|heap| Ok((heap, heap.enter()?))).collect::<Result<Vec<Held<'_>>>>()?;
+        Ok(look(&mut held))
     }
 
     /// Lets heaps that hold nothing, and that nobody has a handle of, serve other streams; their

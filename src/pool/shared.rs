@@ -1,11 +1,12 @@
 //! What all heaps of an allocator share: the device, the settings, the limit, the counters.
+#![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::page_table::PageTable;
 use super::stats::Stats;
-use super::tally::{Tallies, Tally};
+use super::tally::{Tallies, TallyRef};
 use crate::base::{lock, thread_alive, thread_token, wait};
 use crate::conf::Conf;
 use crate::device::Device;
@@ -151,32 +152,52 @@ impl Shared {
     }
 
     /// The tally of the calling thread.
-    pub(super) fn tally(&self) -> Arc<Tally> {
+    pub(super) fn tally(&self) -> TallyRef {
         lock(&self.books).tallies.of_thread(thread_token(), thread_alive())
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    /// The counters.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn stats(&self) -> Stats {
         let books = lock(&self.books);
         let cross_stream_waits = self.cross_stream_waits.load(Ordering::Relaxed);
         let mut stats = Stats { cross_stream_waits, ..books.stats };
-        books.tallies.sum(&mut stats);
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.sum(&mut stats) };
         let Stats { active_bytes, allocated_bytes, .. } = stats;
         stats.retired_bytes = active_bytes.all.current.wrapping_sub(allocated_bytes.all.current);
         stats.stranded_blocks = self.stranded_blocks.load(Ordering::Relaxed);
         stats
     }
 
-    pub(super) fn reset_peaks(&self) {
+    /// Lets every peak begin again.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn reset_peaks(&self) {
         let mut books = lock(&self.books);
-        books.tallies.reset_peaks();
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.reset_peaks() };
         books.stats.reset_peaks();
     }
 
-    pub(super) fn reset_accumulated(&self) {
+    /// Lets every total begin again.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn reset_accumulated(&self) {
         let mut books = lock(&self.books);
-        books.tallies.reset_accumulated();
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.reset_accumulated() };
         books.stats.reset_accumulated();
         self.cross_stream_waits.store(0, Ordering::Relaxed);
+    }
+
+    /// How many bytes of segments have gone back to the driver since the counters were reset.
+    pub(super) fn given_back_bytes(&self) -> u64 {
+        lock(&self.books).stats.reserved_bytes.all.freed
     }
 
     pub(super) fn is_oversize(&self, bytes: u64) -> bool {
