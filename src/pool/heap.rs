@@ -69,7 +69,7 @@ struct LastTaken {
     version: u64,
     address: u64,
     block_bytes: u64,
-    class: u8,
+    class: u64,
     split: SplitChange,
     counted: Counted,
 }
@@ -139,7 +139,7 @@ impl Heap {
                     block_bytes: 0,
                     class: 0,
                     split: SplitChange::default(),
-                    counted: Counted { class: 0, bytes: 0, requested_bytes: 0 },
+                    counted: Counted::new(0, 0, 0),
                 },
                 pending: false,
                 tally: TallyRef::default(),
@@ -279,7 +279,7 @@ impl HeapState {
     #[inline]
     pub(super) fn reuse(&mut self, shared: &Shared, request: &Request) -> Option<Taken> {
         if self.pending {
-            if self.last.block_bytes == request.block_bytes && self.last.class == request.class {
+            if self.last.block_bytes == request.block_bytes && self.last.class == u64::from(request.class) {
                 return self.take_again(shared, request);
             }
             self.settle_pending(shared);
@@ -308,14 +308,13 @@ impl HeapState {
         let split = self.ledger.take(id, take_bytes, request.requested_bytes);
         let block = &self.ledger[id];
         let (class, address) = (block.class, block.address);
-        let counted =
-            Counted { class, bytes: take_bytes, requested_bytes: request.requested_bytes };
+        let counted = Counted::new(class, take_bytes, request.requested_bytes);
         self.last = LastTaken {
             block: Some(id),
             version: self.ledger.version(),
             address,
             block_bytes: request.block_bytes,
-            class: request.class,
+            class: u64::from(request.class),
             split,
             counted,
         };
@@ -343,7 +342,7 @@ impl HeapState {
         unsafe { self.tally.count(count) };
     }
 
-    #[inline]
+    #[inline(always)]
     fn count_taken(&self, shared: &Shared, counted: Counted, split: SplitChange, address: u64) {
         let Counted { bytes, requested_bytes, .. } = counted;
         self.count(|tally| tally.taken(counted, split));
@@ -381,17 +380,17 @@ impl HeapState {
     }
 
     /// Makes a block free that only its own stream used.
-    #[inline]
+    #[inline(always)]
     fn give_up(&mut self, shared: &Shared, id: BlockId) {
         let (address, counted) = self.counted(id);
-        let (bytes, stream) = (counted.bytes, self.key);
+        let (bytes, stream, class) = (counted.bytes, self.key, self.ledger[id].class);
         debug_assert!(self.ledger[id].state == State::Active);
         shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
         if shared.is_oversize(bytes) {
             self.count(Tally::oversize_given_up);
         }
         let repeats = self.repeats
-            && counted.class != DEDICATED_CLASS
+            && class != DEDICATED_CLASS
             && self.last.block == Some(id)
             && self.last.version == self.ledger.version();
         if repeats {
@@ -403,7 +402,7 @@ impl HeapState {
             self.settle_pending(shared);
             let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
             self.count(|tally| tally.given_back(counted, split));
-            self.dedicated_finished |= counted.class == DEDICATED_CLASS;
+            self.dedicated_finished |= class == DEDICATED_CLASS;
         }
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
     }
@@ -411,7 +410,7 @@ impl HeapState {
     #[inline]
     fn counted(&self, id: BlockId) -> (u64, Counted) {
         let Block { address, bytes, requested_bytes, class, .. } = self.ledger[id];
-        (address, Counted { class, bytes, requested_bytes })
+        (address, Counted::new(class, bytes, requested_bytes))
     }
 
     /// True when the thread `me` may go ahead: its own tally is in place, and nothing freed
@@ -511,10 +510,10 @@ impl HeapState {
 
     fn unretire(&mut self, shared: &Shared, id: BlockId) {
         let (address, counted) = self.counted(id);
-        let stream = self.key;
+        let (stream, class) = (self.key, self.ledger[id].class);
         let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
         self.count(|tally| tally.unretired(counted, split));
-        self.dedicated_finished |= counted.class == DEDICATED_CLASS;
+        self.dedicated_finished |= class == DEDICATED_CLASS;
         shared.note(|| TraceEvent::FreeCompleted { address, bytes: counted.bytes, stream });
     }
 

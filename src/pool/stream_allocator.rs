@@ -63,9 +63,9 @@ impl StreamAllocator {
     #[inline]
     pub fn block(&self, bytes: u64) -> Result<Block<'_>> {
         if bytes == 0 {
-            return Ok(Block { heap: &self.heap, taken: None, bytes });
+            return Ok(Block { heap: &self.heap, taken: Taken::default(), bytes });
         }
-        let taken = Some(self.take(bytes)?);
+        let taken = self.take(bytes)?;
         Ok(Block { heap: &self.heap, taken, bytes })
     }
 
@@ -74,10 +74,11 @@ impl StreamAllocator {
     #[inline]
     pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
         // While this handle is held the heap stays its stream's.
-        match self.heap.take_quickly(bytes) {
-            Some(taken) => Ok(taken),
-            None => self.inner.take(&self.heap, bytes, &self.stream),
-        }
+        let taken = match self.heap.take_quickly(bytes) {
+            Some(taken) => taken,
+            None => self.inner.take(&self.heap, bytes, &self.stream)?,
+        };
+        Ok(taken)
     }
 
     /// Takes a block of [`take`](Self::take) back, once.
@@ -108,7 +109,8 @@ impl StreamAllocator {
 #[derive(Debug)]
 pub struct Block<'a> {
     heap: &'a Arc<Heap>,
-    taken: Option<Taken>,
+    /// The default for 0 bytes.
+    taken: Taken,
     bytes: u64,
 }
 
@@ -117,7 +119,7 @@ impl Block<'_> {
     #[must_use]
     #[inline]
     pub fn ptr(&self) -> DevicePtr {
-        self.taken.map_or(DevicePtr::default(), |taken| taken.ptr)
+        self.taken.ptr
     }
 
     /// What was asked for.
@@ -134,8 +136,8 @@ impl Block<'_> {
     /// A stream of another device.
     pub fn record_use(&self, stream: &Stream) -> Result<()> {
         self.heap.shared.device.same_as(stream.device(), "stream")?;
-        if let Some(taken) = self.taken {
-            self.heap.enter()?.note_use(Which::Id(taken.id), stream);
+        if self.bytes > 0 {
+            self.heap.enter()?.note_use(Which::Id(self.taken.id), stream);
         }
         Ok(())
     }
@@ -144,8 +146,8 @@ impl Block<'_> {
 impl Drop for Block<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(taken) = self.taken {
-            self.heap.free_block(taken.id);
+        if self.bytes > 0 {
+            self.heap.free_block(self.taken.id);
         }
     }
 }

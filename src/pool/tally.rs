@@ -60,15 +60,17 @@ struct Level {
 /// A block as it is counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
-    pub(super) class: u8,
+    /// PyTorch's pool. As wide as the others: a narrow store that is read back with its padding
+    /// would hold the processor up.
+    pool: usize,
     pub(super) bytes: u64,
     pub(super) requested_bytes: u64,
 }
 
 impl Counted {
     #[inline]
-    fn pool(self) -> usize {
-        usize::from(self.class != 0)
+    pub(super) fn new(class: u8, bytes: u64, requested_bytes: u64) -> Self {
+        Self { pool: usize::from(class != 0), bytes, requested_bytes }
     }
 
     #[inline(always)]
@@ -113,10 +115,10 @@ impl Level {
 
 impl Tally {
     /// A block was handed out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn taken(&mut self, block: Counted, split: SplitChange) {
         let lanes = block.lanes(split);
-        let pool = &mut self.pools[block.pool()];
+        let pool = &mut self.pools[block.pool];
         pool.level.add(&lanes);
         self.all.add(&lanes);
         pool.total[COUNT] += lanes[COUNT];
@@ -130,12 +132,12 @@ impl Tally {
     }
 
     /// The owner gave a block up, and it is free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn given_back(&mut self, block: Counted, split: SplitChange) {
         let [count, bytes, requested, ..] = block.lanes(split);
         let SplitChange { blocks, bytes: split_bytes } = split;
         let lanes = [-count, -bytes, -requested, blocks, split_bytes, 0];
-        let pool = &mut self.pools[block.pool()];
+        let pool = &mut self.pools[block.pool];
         pool.level.add(&lanes);
         self.all.add(&lanes);
         pool.count_split(split);
@@ -145,7 +147,7 @@ impl Tally {
     pub(super) fn retired(&mut self, block: Counted) {
         let bytes = block.bytes as i64;
         let lanes = [-1, -bytes, 0, 0, 0, 0];
-        let pool = &mut self.pools[block.pool()];
+        let pool = &mut self.pools[block.pool];
         pool.level.add(&lanes);
         self.all.add(&lanes);
         pool.retired[COUNT] += 1;
@@ -156,7 +158,7 @@ impl Tally {
     pub(super) fn unretired(&mut self, block: Counted, split: SplitChange) {
         let SplitChange { blocks, bytes } = split;
         let lanes = [0, 0, -(block.requested_bytes as i64), blocks, bytes, 0];
-        let pool = &mut self.pools[block.pool()];
+        let pool = &mut self.pools[block.pool];
         pool.level.add(&lanes);
         self.all.add(&lanes);
         pool.count_split(split);
