@@ -117,23 +117,47 @@ impl Ledger {
     /// free. Pass the block's own size to take it whole.
     #[inline]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
-        let block = &self[id];
+        self.version += 1;
+        self.totals.active_bytes += bytes;
+        let place = (bytes < self[id].bytes).then(|| self.vacancy());
+        let blocks = self.blocks.as_mut_slice();
+        let block = &mut blocks[id.0 as usize];
         debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
-        let (whole_bytes, was_whole) = (block.bytes, block.is_whole());
-        self.unindex(id);
+        let whole_bytes = block.bytes;
         let mut change = SplitChange::default();
-        if !was_whole {
+        if !block.is_whole() {
             change = SplitChange { blocks: -1, bytes: -(whole_bytes as i64) };
         }
-        if bytes < whole_bytes {
-            self.split(id, bytes);
-            change.blocks += 1;
-            change.bytes += (whole_bytes - bytes) as i64;
-        }
-        let block = &mut self.blocks[id.0 as usize];
+        let bins = bins(&mut self.free, block.class);
+        bins.remove(blocks, id);
+        let block = &mut blocks[id.0 as usize];
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
-        self.totals.active_bytes += bytes;
+        let Some(rest) = place else { return change };
+        let next = std::mem::replace(&mut block.next, rest);
+        block.bytes = bytes;
+        // Field by field: a copy of the whole line would wait for the last stores into it.
+        let after = Block {
+            address: block.address + bytes,
+            bytes: whole_bytes - bytes,
+            requested_bytes: 0,
+            freed_at: block.freed_at,
+            segment: block.segment,
+            state: State::Free,
+            class: block.class,
+            serial: block.serial,
+            prev: id,
+            next,
+            left: BlockId::NONE,
+            right: BlockId::NONE,
+        };
+        blocks[rest.0 as usize] = after;
+        if next != BlockId::NONE {
+            blocks[next.0 as usize].prev = rest;
+        }
+        bins.insert(blocks, rest);
+        change.blocks += 1;
+        change.bytes += (whole_bytes - bytes) as i64;
         change
     }
 
@@ -150,7 +174,9 @@ impl Ledger {
     /// Makes an active or retired block free and merges it with free neighbours.
     #[inline]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
-        let block = &mut self.blocks[id.0 as usize];
+        self.version += 1;
+        let blocks = self.blocks.as_mut_slice();
+        let block = &mut blocks[id.0 as usize];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
@@ -163,28 +189,31 @@ impl Ledger {
         block.requested_bytes = 0;
         block.freed_at = freed_at;
         let (prev, next) = (block.prev, block.next);
+        let bins = bins(&mut self.free, block.class);
         let mut change = SplitChange::default();
-        if self.is_free(next) {
+        if is_free(blocks, next) {
             change.blocks -= 1;
-            change.bytes -= self[next].bytes as i64;
-            self.unindex(next);
-            self.absorb_next(id);
+            change.bytes -= blocks[next.0 as usize].bytes as i64;
+            bins.remove(blocks, next);
+            absorb_next(blocks, id, next);
+            self.vacant_blocks.push(next);
         }
         let mut merged = id;
-        if self.is_free(prev) {
+        if is_free(blocks, prev) {
             change.blocks -= 1;
-            change.bytes -= self[prev].bytes as i64;
-            self.unindex(prev);
-            self.absorb_next(prev);
-            self.blocks[prev.0 as usize].freed_at = freed_at;
+            change.bytes -= blocks[prev.0 as usize].bytes as i64;
+            bins.remove(blocks, prev);
+            absorb_next(blocks, prev, id);
+            self.vacant_blocks.push(id);
+            blocks[prev.0 as usize].freed_at = freed_at;
             merged = prev;
         }
-        let block = &self[merged];
+        let block = &blocks[merged.0 as usize];
         if !block.is_whole() {
             change.blocks += 1;
             change.bytes += block.bytes as i64;
         }
-        self.index(merged);
+        bins.insert(blocks, merged);
         change
     }
 
@@ -264,87 +293,84 @@ impl Ledger {
         entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
     }
 
-    #[inline(always)]
-    fn is_free(&self, id: BlockId) -> bool {
-        id != BlockId::NONE && self[id].state == State::Free
+    /// A place for a new block.
+    #[inline]
+    fn vacancy(&mut self) -> BlockId {
+        self.vacant_blocks.pop().unwrap_or_else(|| self.new_place())
     }
 
-    #[inline(always)]
-    fn split(&mut self, id: BlockId, bytes: u64) {
-        let front = &mut self.blocks[id.0 as usize];
-        let next = front.next;
-        // Field by field: a copy of the whole line would wait for the last stores into it.
-        let rest = Block {
-            address: front.address + bytes,
-            bytes: front.bytes - bytes,
-            requested_bytes: 0,
-            freed_at: front.freed_at,
-            segment: front.segment,
-            state: State::Free,
-            class: front.class,
-            serial: front.serial,
-            prev: id,
-            next,
-            left: BlockId::NONE,
-            right: BlockId::NONE,
-        };
-        front.bytes = bytes;
-        let rest = self.enter(rest);
-        self.blocks[id.0 as usize].next = rest;
-        if next != BlockId::NONE {
-            self.blocks[next.0 as usize].prev = rest;
-        }
-        self.index(rest);
-    }
-
-    /// Makes the next block, which is in no index, part of `id`.
-    #[inline(always)]
-    fn absorb_next(&mut self, id: BlockId) {
-        let next = self[id].next;
-        let (bytes, after) = (self[next].bytes, self[next].next);
-        self.leave(next);
-        if after != BlockId::NONE {
-            self.blocks[after.0 as usize].prev = id;
-        }
-        let block = &mut self.blocks[id.0 as usize];
-        block.bytes += bytes;
-        block.next = after;
-    }
-
-    #[inline(always)]
-    fn enter(&mut self, block: Block) -> BlockId {
-        if let Some(id) = self.vacant_blocks.pop() {
-            self.blocks[id.0 as usize] = block;
-            return id;
-        }
-        self.blocks.push(block);
+    #[cold]
+    fn new_place(&mut self) -> BlockId {
+        self.blocks.push(NO_BLOCK);
         BlockId(self.blocks.len() as u32 - 1)
     }
 
-    #[inline(always)]
+    fn enter(&mut self, block: Block) -> BlockId {
+        let id = self.vacancy();
+        self.blocks[id.0 as usize] = block;
+        id
+    }
+
     fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
         self.vacant_blocks.push(id);
     }
 
-    #[inline(always)]
     fn index(&mut self, id: BlockId) {
         self.version += 1;
-        let class = self[id].class as usize;
-        if class >= self.free.len() {
-            self.free.resize_with(class + 1, || None);
+        let class = self[id].class;
+        if class as usize >= self.free.len() {
+            self.free.resize_with(class as usize + 1, || None);
         }
-        self.free[class].get_or_insert_default().insert(&mut self.blocks, id);
+        bins(&mut self.free, class).insert(&mut self.blocks, id);
     }
 
-    #[inline(always)]
     fn unindex(&mut self, id: BlockId) {
         self.version += 1;
-        let class = self[id].class as usize;
-        if let Some(bins) = &mut self.free[class] {
-            bins.remove(&mut self.blocks, id);
-        }
+        let class = self[id].class;
+        bins(&mut self.free, class).remove(&mut self.blocks, id);
     }
+}
+
+/// What stands in a place nobody uses.
+const NO_BLOCK: Block = Block {
+    address: 0,
+    bytes: 0,
+    requested_bytes: 0,
+    freed_at: 0,
+    segment: SegmentId(u32::MAX),
+    state: State::Free,
+    class: 0,
+    serial: 0,
+    prev: BlockId::NONE,
+    next: BlockId::NONE,
+    left: BlockId::NONE,
+    right: BlockId::NONE,
+};
+
+/// The index of a class that has had a segment.
+#[inline(always)]
+fn bins(free: &mut [Option<Box<Bins>>], class: u8) -> &mut Bins {
+    free[class as usize].get_or_insert_default()
+}
+
+#[inline(always)]
+fn is_free(blocks: &[Block], id: BlockId) -> bool {
+    id != BlockId::NONE && blocks[id.0 as usize].state == State::Free
+}
+
+/// Makes `next`, the block after `id`, which is in no index, part of it.
+#[inline(always)]
+fn absorb_next(blocks: &mut [Block], id: BlockId, next: BlockId) {
+    let absorbed = &mut blocks[next.0 as usize];
+    let bytes = std::mem::take(&mut absorbed.bytes);
+    let after = absorbed.next;
+    if after != BlockId::NONE {
+        blocks[after.0 as usize].prev = id;
+    }
+    let block = &mut blocks[id.0 as usize];
+    block.bytes += bytes;
+    block.next = after;
 }
 
 impl Index<BlockId> for Ledger {
