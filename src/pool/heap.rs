@@ -254,6 +254,11 @@ impl HeapState {
         Taken { id, ptr: DevicePtr(address) }
     }
 
+    /// Lets the next free of the block handed out last be written into the ledger at once.
+    pub(super) fn forget_last(&mut self) {
+        self.last.block = None;
+    }
+
     /// The block freed last, for a request like the one that got it.
     #[inline]
     fn take_again(&mut self, shared: &Shared, request: &Request) -> Option<Taken> {

@@ -45,6 +45,8 @@ struct PoolTally {
 struct AllTally {
     current: [AtomicU64; KINDS],
     peak: [AtomicU64; KINDS],
+    /// Blocks retired, of both pools.
+    retired: AtomicU64,
     active_peak: [AtomicU64; 2],
 }
 
@@ -90,7 +92,7 @@ impl Tally {
             raise(&self.all.peak[kind], add(&self.all.current[kind], amount));
         }
         self.split_changed(pool, split);
-        if pool.retired[COUNT].load(Ordering::Relaxed) != 0 {
+        if self.all.retired.load(Ordering::Relaxed) != 0 {
             self.note_active();
         }
         if !self.used.load(Ordering::Relaxed) {
@@ -109,6 +111,7 @@ impl Tally {
     pub(super) fn retired(&self, block: Counted) {
         self.released(block);
         let pool = &self.pools[block.pool()];
+        add(&self.all.retired, 1);
         add(&pool.retired[COUNT], 1);
         add(&pool.retired[BYTES], block.bytes);
     }
@@ -116,6 +119,7 @@ impl Tally {
     /// The last use of a retired block is over.
     pub(super) fn unretired(&self, block: Counted, split: SplitChange) {
         let pool = &self.pools[block.pool()];
+        add(&self.all.retired, 1u64.wrapping_neg());
         add(&pool.retired[COUNT], 1u64.wrapping_neg());
         add(&pool.retired[BYTES], block.bytes.wrapping_neg());
         self.settled(block, split);
