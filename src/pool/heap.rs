@@ -222,7 +222,9 @@ impl HeapState {
                 }
                 caching.fit(&self.ledger, request)?
             }
-            Chosen::Registered(policy) => checked_fit(&mut **policy, shared, &self.ledger, request)?,
+            Chosen::Registered(policy) => {
+                checked_fit(&mut **policy, shared, &self.ledger, request)?
+            }
         };
         Some(self.hand_out(shared, fit.block, fit.take_bytes, request))
     }
@@ -463,9 +465,10 @@ impl HeapState {
         self.settle_pending(shared);
         self.ledger.check()?;
         for (&address, &id) in &self.raw {
-            let live = self.ledger.get(id).is_some_and(|block| {
-                block.address == address && block.state == State::Active
-            });
+            let live = self
+                .ledger
+                .get(id)
+                .is_some_and(|block| block.address == address && block.state == State::Active);
             if !live {
                 return Err(format!("{address:#x} is noted as a live raw block and is none"));
             }

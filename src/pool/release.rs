@@ -68,8 +68,10 @@ impl Heap {
                 Some((segment, state.ledger.segment(segment)?.serial))
             })
             .collect();
-        let detached: Vec<_> =
-            finished.into_iter().filter_map(|(id, serial)| self.detach(state, id, serial)).collect();
+        let detached: Vec<_> = finished
+            .into_iter()
+            .filter_map(|(id, serial)| self.detach(state, id, serial))
+            .collect();
         if detached.is_empty() {
             return;
         }

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod programs;
 mod traces;
 
 use std::path::{Path, PathBuf};
