@@ -49,7 +49,7 @@ impl Policy for NextFit {
 }
 
 /// Lets `policy:next-fit` choose it. Every stream gets a policy of its own.
-pub fn register() -> riverbed::Result<()> {
+pub(crate) fn register() -> riverbed::Result<()> {
     policy::register("next-fit", |conf: &Conf| {
         Ok(Box::new(NextFit { segment_bytes: conf.large_segment_size_bytes, cursor: 0 }))
     })
