@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use super::buffer::Buffer;
 use super::heap::{Heap, Taken, Which};
-use super::heaps::{Held, Heaps};
+use super::heaps::{Heaps, Held};
 use super::ladder::{Placement, Served};
 use super::shared::Shared;
 use super::stats::Stats;
@@ -205,7 +205,11 @@ impl Allocator {
             return Ok(());
         }
         let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
-        if heap.is_some_and(|heap| heap.free_address(ptr.0)) { Ok(()) } else { Err(Self::unknown(ptr)) }
+        if heap.is_some_and(|heap| heap.free_address(ptr.0)) {
+            Ok(())
+        } else {
+            Err(Self::unknown(ptr))
+        }
     }
 
     /// Notes that work on `stream` uses the raw block at `ptr`, so that freeing it waits for
@@ -396,8 +400,7 @@ impl Inner {
             let in_transit = shared.in_transit();
             // SAFETY: every heap is held.
             let stats = unsafe { shared.stats() };
-            let agree = (in_transit
-                || stats.reserved_bytes.all.current == totals.reserved_bytes)
+            let agree = (in_transit || stats.reserved_bytes.all.current == totals.reserved_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
                 && stats.allocated_bytes.all.current == totals.active_bytes;
             if agree {

@@ -246,7 +246,6 @@ impl Heap {
         }
     }
 
-
     /// Takes a block back without ever waiting: if somebody else is inside, or usually is, the
     /// next who enters does it. False if it is known to be no live block.
     #[inline]
@@ -279,7 +278,9 @@ impl HeapState {
     #[inline]
     pub(super) fn reuse(&mut self, shared: &Shared, request: &Request) -> Option<Taken> {
         if self.pending {
-            if self.last.block_bytes == request.block_bytes && self.last.class == u64::from(request.class) {
+            if self.last.block_bytes == request.block_bytes
+                && self.last.class == u64::from(request.class)
+            {
                 return self.take_again(shared, request);
             }
             self.settle_pending(shared);
@@ -291,7 +292,9 @@ impl HeapState {
                 }
                 caching.fit(&self.ledger, request)?
             }
-            Chosen::Registered(policy) => checked_fit(&mut **policy, shared, &self.ledger, request)?,
+            Chosen::Registered(policy) => {
+                checked_fit(&mut **policy, shared, &self.ledger, request)?
+            }
         };
         Some(self.hand_out(shared, fit.block, fit.take_bytes, request))
     }
@@ -320,6 +323,11 @@ impl HeapState {
         };
         self.count_taken(shared, counted, split, address);
         Taken { id, ptr: DevicePtr(address) }
+    }
+
+    /// Lets the next free of the block handed out last be written into the ledger at once.
+    pub(super) fn forget_last(&mut self) {
+        self.last.block = None;
     }
 
     /// The block freed last, for a request like the one that got it.
@@ -547,9 +555,10 @@ impl HeapState {
         self.settle_pending(shared);
         self.ledger.check()?;
         for (&address, &id) in &self.raw {
-            let live = self.ledger.get(id).is_some_and(|block| {
-                block.address == address && block.state == State::Active
-            });
+            let live = self
+                .ledger
+                .get(id)
+                .is_some_and(|block| block.address == address && block.state == State::Active);
             if !live {
                 return Err(format!("{address:#x} is noted as a live raw block and is none"));
             }

@@ -109,10 +109,7 @@ impl Heaps {
     ///
     /// # Errors
     /// The thread is inside one of them already.
-    pub(super) fn at_once<R>(
-        &self,
-        look: impl FnOnce(&mut [Held<'_>]) -> R,
-    ) -> Result<R> {
+    pub(super) fn at_once<R>(&self, look: impl FnOnce(&mut [Held<'_>]) -> R) -> Result<R> {
         // Whoever else is in several heaps, or makes one, holds the index too.
         let index = lock(&self.index);
         let heaps = (0..index.count).filter_map(|number| self.get(number));

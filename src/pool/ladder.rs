@@ -364,6 +364,8 @@ impl Inner {
             }
         };
         let taken = state.hand_out(shared, block, take_bytes, request);
+        // No search found it, and none may: an oversize block serves no small request.
+        state.forget_last();
         Ok(Some(Served { heap, taken, state }))
     }
 

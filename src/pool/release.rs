@@ -68,8 +68,10 @@ impl Heap {
                 Some((segment, state.ledger.segment(segment)?.serial))
             })
             .collect();
-        let detached: Vec<_> =
-            finished.into_iter().filter_map(|(id, serial)| self.detach(state, id, serial)).collect();
+        let detached: Vec<_> = finished
+            .into_iter()
+            .filter_map(|(id, serial)| self.detach(state, id, serial))
+            .collect();
         if detached.is_empty() {
             return;
         }
@@ -87,10 +89,13 @@ impl Heap {
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
     /// to the ledger.
     fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
+        // Before the driver has them: it may give the same addresses to another thread at once.
+        detached.iter().for_each(|segment| self.part_with(segment));
         for (segment, freed) in free_segments(&self.shared.device, detached) {
             if freed {
-                self.released(&segment);
+                self.shared.back(segment.class, segment.bytes);
             } else {
+                self.stay_with(&segment);
                 kept.push(segment);
             }
         }
@@ -104,14 +109,21 @@ impl Heap {
         }
     }
 
-    /// Counts a detached segment as back with the driver.
-    fn released(&self, segment: &Detached) {
-        let stream = StreamKey::of(&segment.stream).raw();
-        let (address, bytes) = (segment.ptr.0, segment.bytes);
+    /// Its addresses mean nothing from here on.
+    fn part_with(&self, segment: &Detached) {
+        let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
+        let stream = StreamKey::of(stream).raw();
         self.shared.pages.remove(address);
-        self.shared.back(segment.class, bytes);
-        tracing::debug!(bytes, stream, "gave a segment back");
+        tracing::debug!(bytes, stream, "gives a segment back");
         self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
+    }
+
+    /// The driver did not take it.
+    fn stay_with(&self, segment: &Detached) {
+        let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
+        let stream = StreamKey::of(stream).raw();
+        self.shared.pages.insert(address, bytes, self.number);
+        self.shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream });
     }
 
     /// Enters a detached segment again, because the driver did not take it back. It serves

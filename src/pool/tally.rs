@@ -34,6 +34,8 @@ pub(super) struct Tally {
     all: Level,
     /// As in [`PoolTally`].
     active_peak: [i64; 2],
+    /// Blocks retired, of both pools.
+    retired: i64,
     oversize: Stat,
     /// Counted since the peaks were reset last.
     used: bool,
@@ -126,7 +128,7 @@ impl Tally {
         pool.total[REQUESTED] += lanes[REQUESTED];
         pool.count_split(split);
         self.used = true;
-        if pool.retired[COUNT] != 0 {
+        if self.retired != 0 {
             self.note_active();
         }
     }
@@ -151,6 +153,7 @@ impl Tally {
         pool.level.add(&lanes);
         self.all.add(&lanes);
         pool.retired[COUNT] += 1;
+        self.retired += 1;
         pool.retired[BYTES] += bytes;
     }
 
@@ -163,6 +166,7 @@ impl Tally {
         self.all.add(&lanes);
         pool.count_split(split);
         pool.retired[COUNT] -= 1;
+        self.retired -= 1;
         pool.retired[BYTES] -= block.bytes as i64;
     }
 
