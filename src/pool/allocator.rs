@@ -238,6 +238,8 @@ impl Allocator {
     /// Streams that hold nothing any more are let go. Gives the bytes released.
     pub fn trim(&self) -> u64 {
         let before = self.0.shared.given_back_bytes();
+        // What streams are done with is cached too.
+        self.0.quiet(|_, _| ());
         self.0.release_cached();
         self.0.heaps.vacate();
         self.0.shared.given_back_bytes().saturating_sub(before)
