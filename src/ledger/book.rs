@@ -211,7 +211,9 @@ impl Ledger {
     /// The classes there are free blocks of, in order.
     pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
         let filled = |bins: &Option<Bins>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
-        (0..self.free.len()).filter(move |&class| filled(&self.free[class])).map(|class| class as u8)
+        (0..self.free.len())
+            .filter(move |&class| filled(&self.free[class]))
+            .map(|class| class as u8)
     }
 
     /// The largest free block of a class, in bytes.

@@ -7,11 +7,12 @@ use bytemuck::Pod;
 use super::buffer::Buffer;
 use super::heap::{Freed, Heap, Which};
 use super::heaps::Heaps;
-use super::ladder::{Placement, Served};
+use super::ladder::{Placement, Served, may_go};
+use super::scope;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::stream_allocator::StreamAllocator;
-use crate::base::{DeviceError, Error, Result};
+use crate::base::{DeviceError, Error, Result, format_bytes};
 use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
@@ -107,7 +108,7 @@ impl AllocatorBuilder {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
         // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf)?;
+        policy::choose(&self.conf, false)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
@@ -157,9 +158,11 @@ impl Allocator {
     /// # Errors
     /// A stream of another device; too many streams at once.
     pub fn on(&self, stream: &Stream) -> Result<StreamAllocator> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
-        Ok(StreamAllocator::new(&self.0, Arc::clone(heap), stream))
+        self.0.on(scope::innermost(self.0.heaps.id()).as_ref(), stream)
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
     }
 
     fn buffer<T: Pod>(
@@ -231,11 +234,12 @@ impl Allocator {
     }
 
     /// Gives everything cached back to the device; waits for the streams it was cached on.
-    /// Streams that hold nothing any more are let go. Gives the bytes released.
+    /// Streams that hold nothing any more are let go. What private pools have cached stays, but
+    /// for those made with `use_on_oom`. Does nothing during a capture. Gives the bytes released.
     pub fn trim(&self) -> u64 {
         let before = self.stats().reserved_bytes.all.freed;
         self.0.poll();
-        self.0.release_cached();
+        self.0.release_cached(may_go);
         self.0.heaps.vacate();
         self.stats().reserved_bytes.all.freed - before
     }
@@ -287,8 +291,8 @@ impl Allocator {
     /// in the background.
     ///
     /// # Errors
-    /// Blocks are still alive, and the allocator then goes on as before; the driver did not take
-    /// everything back.
+    /// Blocks are still alive, or a private pool has some cached, and the allocator then goes on
+    /// as before; the driver did not take everything back.
     pub fn close(self) -> Result<()> {
         let live = self.stats().allocation.all.current;
         if live > 0 {
@@ -296,6 +300,13 @@ impl Allocator {
                 "allocator",
                 format_args!("{live} live block(s)"),
                 "free them first",
+            ));
+        }
+        if let Some((id, bytes)) = self.0.shared.open_pool_in_use() {
+            return Err(Error::invalid(
+                "allocator",
+                format_args!("private pool {id} keeps {}", format_bytes(bytes)),
+                "trim it or drop its handles first",
             ));
         }
         self.0.wait_for_retired()?;
@@ -350,15 +361,15 @@ impl Inner {
     }
 
     /// Carries out what waits in mailboxes, and makes free what streams are done with.
-    fn poll(&self) {
+    pub(super) fn poll(&self) {
         let retired = self.shared.stats().retired_bytes > 0;
         for heap in self.heaps.all() {
             if retired || heap.has_mail() {
                 // A recorder that asks from within sees the counters as they are.
                 if let Ok(mut state) = heap.enter() {
                     state.poll(&self.shared);
-                    if state.dedicated_finished {
-                        heap.reap_dedicated(&mut state);
+                    if state.finished {
+                        heap.reap_finished(&mut state);
                     }
                 }
             }
@@ -369,24 +380,29 @@ impl Inner {
         self.poll();
         let checked = self.heaps.at_once(|states| {
             let mut totals = Totals::default();
+            let mut private_bytes = 0;
             for state in states {
                 state.check(&self.shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
                 totals.reserved_bytes += reserved_bytes;
                 totals.active_bytes += active_bytes;
                 totals.retired_bytes += retired_bytes;
+                private_bytes += if state.pool.is_some() { reserved_bytes } else { 0 };
             }
             // Asked first: while all heaps stand still nothing sets out.
             let in_transit = self.shared.in_transit();
             let stats = self.shared.stats();
+            let pools = self.shared.pools();
+            let counted_private: u64 = pools.iter().map(|pool| pool.reserved_bytes.current).sum();
             let agree = (in_transit
-                || stats.reserved_bytes.all.current == totals.reserved_bytes)
+                || stats.reserved_bytes.all.current == totals.reserved_bytes
+                    && counted_private == private_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
                 && stats.allocated_bytes.all.current == totals.active_bytes;
             if agree {
                 return Ok(());
             }
-            Err(format!("counters are {stats:?}, the ledgers say {totals:?}"))
+            Err(format!("counters are {stats:?}, {pools:?}, the ledgers say {totals:?}"))
         });
         checked.map_err(|error| error.to_string())?
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::mailbox::Mailbox;
+use super::private::PoolInfo;
 use super::shared::Shared;
 use super::tally::{Counted, Tally};
 use crate::base::{Biased, BiasedGuard, Error, Reentered, Result, thread_token};
@@ -38,15 +39,19 @@ pub(super) struct Heap {
 /// What is behind a heap's lock. Every method leaves it whole; none waits for a stream.
 #[derive(Debug)]
 pub(super) struct HeapState {
-    /// The stream's key; what a heap nobody uses was last for.
+    /// The stream's key; `u64::MAX` in a heap nobody uses.
     pub(super) key: u64,
     /// Kept alive, so that its handle names no other stream while there is memory of it.
     pub(super) stream: Option<Stream>,
+    /// The private pool it is a part of; none in the default pool.
+    pub(super) pool: Option<Arc<PoolInfo>>,
     pub(super) ledger: Ledger,
     pub(super) policy: Chosen,
     pub(super) retired: RetireQueue<BlockId>,
-    /// A dedicated block is out of use: its segment is to go back.
-    pub(super) dedicated_finished: bool,
+    /// A block of a class that is not cached is out of use: its segment is to go back.
+    pub(super) finished: bool,
+    /// Segments of this class and above are not cached: dedicated ones, and all of a closed pool.
+    pub(super) uncached_from: u8,
     repeats: bool,
     /// Blocks handed out as bare addresses.
     raw: HashMap<u64, BlockId, BuildHasherDefault<AddressHasher>>,
@@ -71,6 +76,14 @@ struct LastTaken {
     class: u8,
     split: SplitChange,
     counted: Counted,
+}
+
+/// Whom a heap serves.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) stream: Stream,
+    pub(super) pool: Option<Arc<PoolInfo>>,
+    pub(super) policy: Chosen,
 }
 
 /// A block as its owner knows it.
@@ -115,19 +128,22 @@ impl Hasher for AddressHasher {
 }
 
 impl Heap {
-    pub(super) fn new(shared: &Arc<Shared>, number: u32, policy: Chosen, stream: &Stream) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, number: u32, tenant: Tenant) -> Self {
+        let Tenant { stream, pool, policy } = tenant;
         let repeats = policy.repeats();
         Self {
             shared: Arc::clone(shared),
             number,
             mail: Mailbox::default(),
             state: Biased::new(HeapState {
-                key: StreamKey::of(stream).raw(),
-                stream: Some(stream.clone()),
+                key: StreamKey::of(&stream).raw(),
+                stream: Some(stream),
+                pool,
                 ledger: Ledger::default(),
                 policy,
                 retired: RetireQueue::default(),
-                dedicated_finished: false,
+                finished: false,
+                uncached_from: DEDICATED_CLASS,
                 repeats,
                 raw: HashMap::default(),
                 uses: HashMap::new(),
@@ -189,10 +205,19 @@ impl Heap {
         };
         self.arrive(&mut state, me);
         let known = state.free(&self.shared, freed);
-        if state.dedicated_finished {
-            self.reap_dedicated(&mut state);
+        if state.finished {
+            self.reap_finished(&mut state);
         }
         known
+    }
+
+    /// Nobody asks for memory of its pool any more. Never waits for a stream or the driver.
+    pub(super) fn close(self: &Arc<Self>) {
+        // Within a recorder's own call it stays as it is, until the next trim.
+        let Ok(mut state) = self.enter() else { return };
+        state.settle_pending(&self.shared);
+        (state.uncached_from, state.repeats) = (0, false);
+        self.reap_finished(&mut state);
     }
 }
 
@@ -206,6 +231,25 @@ fn reentered() -> Error {
 }
 
 impl HeapState {
+    /// Lets a heap that was vacated serve somebody.
+    pub(super) fn move_in(&mut self, tenant: Tenant) {
+        let Tenant { stream, pool, policy } = tenant;
+        self.key = StreamKey::of(&stream).raw();
+        self.repeats = policy.repeats();
+        self.uncached_from = DEDICATED_CLASS;
+        (self.stream, self.pool, self.policy) = (Some(stream), pool, policy);
+    }
+
+    /// Lets go of whom it served; nothing is held any more.
+    pub(super) fn move_out(&mut self) {
+        (self.key, self.stream, self.pool) = (u64::MAX, None, None);
+    }
+
+    /// The id of its pool; 0 for the default pool.
+    pub(super) fn pool_id(&self) -> u64 {
+        self.pool.as_ref().map_or(0, |pool| pool.id)
+    }
+
     /// Serves `request` from what is cached.
     #[inline]
     pub(super) fn reuse(&mut self, shared: &Shared, request: &Request) -> Option<Taken> {
@@ -222,7 +266,9 @@ impl HeapState {
                 }
                 caching.fit(&self.ledger, request)?
             }
-            Chosen::Registered(policy) => checked_fit(&mut **policy, shared, &self.ledger, request)?,
+            Chosen::Registered(policy) => {
+                checked_fit(&mut **policy, shared, &self.ledger, request)?
+            }
         };
         Some(self.hand_out(shared, fit.block, fit.take_bytes, request))
     }
@@ -320,7 +366,7 @@ impl HeapState {
             self.settle_pending(shared);
             let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
             self.tally.given_back(counted, split);
-            self.dedicated_finished |= class == DEDICATED_CLASS;
+            self.finished |= class >= self.uncached_from;
         }
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
         true
@@ -412,6 +458,8 @@ impl HeapState {
         let stranded = self.retired.stranded_count();
         self.retired.retire(id, uses, &shared.events);
         self.count_stranded(shared, stranded);
+        // Nobody polls the heaps of a closed pool, so it is seen to at once.
+        self.finished |= self.uncached_from == 0;
     }
 
     fn unretire(&mut self, shared: &Shared, id: BlockId) {
@@ -424,7 +472,7 @@ impl HeapState {
         };
         let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
         self.tally.unretired(counted, split);
-        self.dedicated_finished |= counted.class == DEDICATED_CLASS;
+        self.finished |= counted.class >= self.uncached_from;
         shared.note(|| TraceEvent::FreeCompleted { address, bytes: counted.bytes, stream });
     }
 
@@ -458,9 +506,10 @@ impl HeapState {
         self.settle_pending(shared);
         self.ledger.check()?;
         for (&address, &id) in &self.raw {
-            let live = self.ledger.get(id).is_some_and(|block| {
-                block.address == address && block.state == State::Active
-            });
+            let live = self
+                .ledger
+                .get(id)
+                .is_some_and(|block| block.address == address && block.state == State::Active);
             if !live {
                 return Err(format!("{address:#x} is noted as a live raw block and is none"));
             }

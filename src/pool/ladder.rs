@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::allocator::Inner;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS, Taken};
+use super::heaps::{forget_last, too_many};
+use super::private::PoolInfo;
 use crate::base::{BiasedGuard, Error, OutOfMemory, Result, align_up, format_bytes};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
@@ -46,6 +48,11 @@ struct Candidate<'a> {
     seen: Cached,
 }
 
+/// True for pools whose cached segments may go back to the driver for somebody else's sake.
+pub(super) fn may_go(pool: Option<&PoolInfo>) -> bool {
+    pool.is_none_or(|pool| !pool.keeps_cache())
+}
+
 impl Inner {
     /// Serves a request for `bytes` (above 0) on a heap of this allocator, or says why not.
     #[inline]
@@ -59,7 +66,7 @@ impl Inner {
         let mut state = heap.enter()?;
         if state.key != StreamKey::of(stream).raw() {
             drop(state);
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         state.poll(&self.shared);
         let request = match (placement, &state.policy) {
@@ -78,7 +85,7 @@ impl Inner {
         // While this clone is held the heap stays its stream's, once that is seen to be so.
         let held = Arc::clone(heap);
         if held.enter()?.key != StreamKey::of(stream).raw() {
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         self.climb(heap, request, stream, placement)
     }
@@ -96,15 +103,20 @@ impl Inner {
         Ok((Arc::clone(heap), taken))
     }
 
-    /// The heap was found without a lock and has become another stream's since.
+    /// The heap was found without a lock and has become another stream's since, or the stream is
+    /// another one on this thread: as [`allocate`](Self::allocate), from the same pool.
     #[cold]
     fn allocate_anew<'a>(
         &'a self,
+        heap: &Heap,
         bytes: u64,
         stream: &Stream,
         placement: Placement,
     ) -> Result<Served<'a>> {
-        let heap = self.heaps.search(&self.shared, stream)?;
+        forget_last();
+        let pool = heap.enter()?.pool.clone();
+        let held = self.heaps.of_pool(&self.shared, pool.as_ref(), stream)?;
+        let heap = self.heaps.get(held.number).ok_or_else(too_many)?;
         self.allocate(heap, bytes, stream, placement)
     }
 
@@ -151,6 +163,9 @@ impl Inner {
                 return Ok(served);
             }
             tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
+            if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
+                return Ok(served);
+            }
             if self.make_room(heap, &request, &mut tried)?
                 && let Some(served) = self.grow(heap, stream, &growth)?
             {
@@ -185,7 +200,7 @@ impl Inner {
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        let released = self.release_cached();
+        let released = self.release_cached(may_go);
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {
@@ -195,6 +210,30 @@ impl Inner {
             return Ok(served);
         }
         Err(self.out_of_memory(heap, growth, tried))
+    }
+
+    /// Serves a request of the default pool from what private pools lend.
+    fn borrow<'a>(
+        &'a self,
+        heap: &Heap,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        if growth.placement == Placement::Dedicated || heap.enter()?.pool.is_some() {
+            return Ok(None);
+        }
+        let lending = self.heaps.lending(stream);
+        for lender in &lending {
+            let Some(lender) = self.heaps.get(lender.number) else { continue };
+            if let Some(served) = self.search_again(lender, growth)? {
+                return Ok(Some(served));
+            }
+        }
+        if !lending.is_empty() {
+            tried.push(format!("{} private pool(s) that lend", lending.len()));
+        }
+        Ok(None)
     }
 
     fn search_again<'a>(
@@ -225,21 +264,28 @@ impl Inner {
         Ok(waited)
     }
 
-    /// Gives everything cached back to the driver, waiting for its streams. Gives how many
-    /// segments that were.
-    pub(super) fn release_cached(&self) -> usize {
-        let candidates = self.candidates(None);
+    /// Gives everything cached in `pools` back to the driver, waiting for its streams. Gives how
+    /// many segments that were.
+    pub(super) fn release_cached(&self, pools: impl Fn(Option<&PoolInfo>) -> bool) -> usize {
+        let candidates = self.candidates(None, pools);
         let released = candidates.len();
         self.release(candidates);
         released
     }
 
-    /// Every wholly free segment, by class, the largest class first, then by stream.
-    fn candidates(&self, asking: Option<&Arc<Heap>>) -> Vec<Candidate<'_>> {
+    /// Every wholly free segment of `pools`, by class, the largest class first, then by stream.
+    fn candidates(
+        &self,
+        asking: Option<&Arc<Heap>>,
+        pools: impl Fn(Option<&PoolInfo>) -> bool,
+    ) -> Vec<Candidate<'_>> {
         let now = self.shared.searches.load(std::sync::atomic::Ordering::Relaxed);
         let mut candidates = Vec::new();
         for heap in self.heaps.all() {
             let Ok(mut state) = heap.enter() else { continue };
+            if !pools(state.pool.as_deref()) {
+                continue;
+            }
             state.settle_pending(&self.shared);
             for (segment, serial, block) in state.releasable() {
                 let block = &state.ledger[block];
@@ -269,7 +315,7 @@ impl Inner {
 
     /// Gives back what the policy calls garbage.
     fn collect_garbage(&self, heap: &Arc<Heap>, limit_bytes: u64) -> Result<()> {
-        let candidates = self.candidates(Some(heap));
+        let candidates = self.candidates(Some(heap), |pool| pool.is_none());
         let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
         let pressure = Pressure { reserved_bytes: self.shared.held_bytes(), limit_bytes };
         let garbage = heap.enter()?.policy.garbage(&seen, &pressure);
@@ -284,7 +330,7 @@ impl Inner {
         request: &Request,
         tried: &mut Vec<String>,
     ) -> Result<bool> {
-        let candidates = self.candidates(Some(heap));
+        let candidates = self.candidates(Some(heap), may_go);
         let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
         let room = heap.enter()?.policy.make_room(&seen, request);
         if room.is_empty() {
@@ -353,7 +399,7 @@ impl Inner {
         let serial = shared.next_serial();
         let segment = NewSegment { address, bytes, class: request.class, stream: key, serial };
         let block = state.ledger.add_segment(segment, 0);
-        shared.promise_kept(request.class, bytes);
+        shared.promise_kept(state.pool_id(), request.class, bytes);
         tracing::debug!(bytes, stream = key, "took a segment");
         shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream: key });
         let take_bytes = match placement {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
+use super::heap::{Heap, HeapState, KEPT_CLASS};
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
 use crate::event::TraceEvent;
@@ -19,6 +19,8 @@ pub(super) struct Detached {
     bytes: u64,
     class: u8,
     stream: Stream,
+    /// Its private pool's id, or 0.
+    pool: u64,
 }
 
 impl Heap {
@@ -35,7 +37,8 @@ impl Heap {
         state.ledger.segment(id).filter(|segment| segment.serial == serial)?;
         let Segment { address, bytes, class, .. } = state.ledger.remove_segment(id)?;
         self.shared.leaving();
-        Some(Detached { ptr: DevicePtr(address), bytes, class, stream })
+        let pool = state.pool_id();
+        Some(Detached { ptr: DevicePtr(address), bytes, class, stream, pool })
     }
 
     /// Gives detached segments back to the driver, waiting for their streams. What the driver
@@ -57,19 +60,18 @@ impl Heap {
         self.free_detached(quiet, busy);
     }
 
-    /// Gives dedicated segments that are out of use to the reaper. Never blocks.
-    pub(super) fn reap_dedicated(self: &Arc<Self>, state: &mut HeapState) {
-        state.dedicated_finished = false;
-        let finished: Vec<_> = state
-            .ledger
-            .releasable(DEDICATED_CLASS)
-            .filter_map(|id| {
-                let segment = state.ledger[id].segment;
-                Some((segment, state.ledger.segment(segment)?.serial))
-            })
+    /// Gives segments that are not cached and out of use to the reaper. Never blocks.
+    pub(super) fn reap_finished(self: &Arc<Self>, state: &mut HeapState) {
+        state.finished = false;
+        let mut finished = state.releasable();
+        finished.retain(|(_, _, id)| state.ledger[*id].class >= state.uncached_from);
+        let detached: Vec<_> = finished
+            .into_iter()
+            .filter_map(|(segment, serial, _)| self.detach(state, segment, serial))
             .collect();
-        let detached: Vec<_> =
-            finished.into_iter().filter_map(|(id, serial)| self.detach(state, id, serial)).collect();
+        if state.uncached_from == 0 {
+            self.reap_retired(state);
+        }
         if detached.is_empty() {
             return;
         }
@@ -81,6 +83,24 @@ impl Heap {
         reap(after, move |reached| match reached {
             Ok(()) => heap.free_detached(marked, Vec::new()),
             Err(_) => heap.free_detached(Vec::new(), marked),
+        });
+    }
+
+    /// Has the reaper come again when what other streams still use is out of use.
+    fn reap_retired(self: &Arc<Self>, state: &HeapState) {
+        let pending = state.retired.pending();
+        if pending.is_empty() {
+            return;
+        }
+        let heap = Arc::clone(self);
+        reap(pending, move |reached| {
+            let Ok(mut state) = heap.enter() else { return };
+            if reached.is_ok() {
+                state.poll(&heap.shared);
+                if state.finished {
+                    heap.reap_finished(&mut state);
+                }
+            }
         });
     }
 
@@ -109,7 +129,7 @@ impl Heap {
         let stream = StreamKey::of(&segment.stream).raw();
         let (address, bytes) = (segment.ptr.0, segment.bytes);
         self.shared.pages.remove(address);
-        self.shared.back(segment.class, bytes);
+        self.shared.back(segment.pool, segment.class, bytes);
         tracing::debug!(bytes, stream, "gave a segment back");
         self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
     }
@@ -210,7 +230,7 @@ fn give_back_counted(shared: &Shared, detached: Vec<Detached>) -> Vec<Detached> 
     let mut refused = Vec::new();
     for (segment, freed) in free_segments(&shared.device, detached) {
         if freed {
-            shared.back(segment.class, segment.bytes);
+            shared.back(segment.pool, segment.class, segment.bytes);
         } else {
             refused.push(segment);
         }

@@ -69,7 +69,9 @@ impl PoolStat {
     }
 
     fn each(&mut self, mut change: impl FnMut(&mut Stat)) {
-        [&mut self.all, &mut self.small_pool, &mut self.large_pool].into_iter().for_each(&mut change);
+        [&mut self.all, &mut self.small_pool, &mut self.large_pool]
+            .into_iter()
+            .for_each(&mut change);
     }
 }
 

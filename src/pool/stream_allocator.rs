@@ -8,6 +8,7 @@ use super::allocator::Inner;
 use super::buffer::Buffer;
 use super::heap::{Freed, Heap, Taken, Which};
 use super::ladder::{Placement, Served};
+use super::private::PrivatePool;
 use crate::base::Result;
 use crate::device::{DevicePtr, Stream};
 
@@ -34,11 +35,33 @@ pub struct StreamAllocator {
     inner: Arc<Inner>,
     heap: Arc<Heap>,
     stream: Stream,
+    /// Kept alive; none for the default pool.
+    pool: Option<PrivatePool>,
+}
+
+impl Inner {
+    /// The way to allocate on `stream` from `pool`, or from the default one.
+    pub(super) fn on(
+        self: &Arc<Self>,
+        pool: Option<&PrivatePool>,
+        stream: &Stream,
+    ) -> Result<StreamAllocator> {
+        self.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.heaps.of_pool(&self.shared, pool.map(PrivatePool::info), stream)?;
+        Ok(StreamAllocator {
+            inner: Arc::clone(self),
+            heap,
+            stream: stream.clone(),
+            pool: pool.cloned(),
+        })
+    }
 }
 
 impl StreamAllocator {
-    pub(super) fn new(inner: &Arc<Inner>, heap: Arc<Heap>, stream: &Stream) -> Self {
-        Self { inner: Arc::clone(inner), heap, stream: stream.clone() }
+    /// The private pool it allocates from; none for the default one.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PrivatePool> {
+        self.pool.as_ref()
     }
 
     /// The stream it allocates on.
@@ -65,9 +88,9 @@ impl StreamAllocator {
         if bytes == 0 {
             return Ok(Block { heap: &self.heap, taken: None, bytes });
         }
-        let Served { taken, .. } =
+        let Served { heap, taken, .. } =
             self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
-        Ok(Block { heap: &self.heap, taken: Some(taken), bytes })
+        Ok(Block { heap, taken: Some(taken), bytes })
     }
 
     /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to

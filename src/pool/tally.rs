@@ -82,8 +82,7 @@ impl Tally {
     #[inline]
     pub(super) fn taken(&self, block: Counted, split: SplitChange) {
         let pool = &self.pools[block.pool()];
-        for (kind, amount) in
-            [(COUNT, 1), (BYTES, block.bytes), (REQUESTED, block.requested_bytes)]
+        for (kind, amount) in [(COUNT, 1), (BYTES, block.bytes), (REQUESTED, block.requested_bytes)]
         {
             add(&pool.total[kind], amount);
             raise(&pool.peak[kind], add(&pool.current[kind], amount));

@@ -8,6 +8,7 @@ mod ladder;
 mod lifetime;
 mod limits;
 mod policies;
+mod private_pools;
 mod raw;
 mod reuse;
 mod vectors;

@@ -33,7 +33,10 @@ fn a_raw_block_is_served_and_counted_like_a_buffer() {
     let (allocator, stream) = (allocator(&device, ""), stream(&device));
     let ptr = allocator.alloc_raw(1000, &stream).unwrap();
     let stats = allocator.stats();
-    assert_eq!((stats.allocated_bytes.all.current, stats.requested_bytes.all.current), (1024, 1000));
+    assert_eq!(
+        (stats.allocated_bytes.all.current, stats.requested_bytes.all.current),
+        (1024, 1000)
+    );
     free(&allocator, ptr).unwrap();
     assert_eq!(allocator.alloc::<u8>(1000, &stream).unwrap().ptr(), ptr);
     check(&allocator);

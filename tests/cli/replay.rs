@@ -57,7 +57,10 @@ fn a_capacity_that_is_too_small_fails_at_an_event_with_the_row_still_shown() {
     let report = run(&["replay", path(&trace), "--capacity", "1.02x", "--json"]);
     assert_eq!(report.code, Some(1));
     let report: serde_json::Value = serde_json::from_str(&report.out).unwrap();
-    assert_eq!((&report["ok"], &report["capacity_bytes"]), (&false.into(), &1_883_786_145_u64.into()));
+    assert_eq!(
+        (&report["ok"], &report["capacity_bytes"]),
+        (&false.into(), &1_883_786_145_u64.into())
+    );
     succeed(&["replay", path(&trace), "--capacity", "1.25x", "--measure", "fresh"]);
     succeed(&["replay", path(&trace), "--capacity", "3GB", "--measure", "fresh"]);
 }
