@@ -291,8 +291,8 @@ impl Allocator {
     /// in the background.
     ///
     /// # Errors
-    /// Blocks are still alive, or a private pool has some cached, and the allocator then goes on
-    /// as before; the driver did not take everything back.
+    /// Blocks are still alive, a private pool has some cached, or a capture is open, and the
+    /// allocator then goes on as before; the driver did not take everything back.
     pub fn close(self) -> Result<()> {
         let live = self.stats().allocation.all.current;
         if live > 0 {
@@ -301,6 +301,9 @@ impl Allocator {
                 format_args!("{live} live block(s)"),
                 "free them first",
             ));
+        }
+        if self.0.shared.captures.any() {
+            return Err(Error::invalid("allocator", "a capture is open", "end it first"));
         }
         if let Some((id, bytes)) = self.0.shared.open_pool_in_use() {
             return Err(Error::invalid(
@@ -372,6 +375,17 @@ impl Inner {
                         heap.reap_finished(&mut state);
                     }
                 }
+            }
+        }
+    }
+
+    /// Does what was put off while a capture was open.
+    pub(super) fn catch_up(&self) {
+        for heap in self.heaps.all() {
+            let Ok(mut state) = heap.enter() else { continue };
+            state.poll(&self.shared);
+            if state.finished {
+                heap.reap_finished(&mut state);
             }
         }
     }

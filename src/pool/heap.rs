@@ -216,7 +216,7 @@ impl Heap {
         // Within a recorder's own call it stays as it is, until the next trim.
         let Ok(mut state) = self.enter() else { return };
         state.settle_pending(&self.shared);
-        (state.uncached_from, state.repeats) = (0, false);
+        (state.uncached_from, state.repeats, state.finished) = (0, false, true);
         self.reap_finished(&mut state);
     }
 }
@@ -418,6 +418,9 @@ impl HeapState {
 
     #[cold]
     fn poll_retired(&mut self, shared: &Shared) {
+        if shared.captures.any() {
+            return;
+        }
         self.settle_pending(shared);
         let mut done = Vec::new();
         let stranded = self.retired.stranded_count();
@@ -455,9 +458,13 @@ impl HeapState {
         self.ledger.retire(id);
         self.tally.retired(counted);
         shared.cross_stream_waits.fetch_add(uses.len() as u64, Ordering::Relaxed);
-        let stranded = self.retired.stranded_count();
-        self.retired.retire(id, uses, &shared.events);
-        self.count_stranded(shared, stranded);
+        if shared.captures.any() {
+            self.retired.put_off(id, uses);
+        } else {
+            let stranded = self.retired.stranded_count();
+            self.retired.retire(id, uses, &shared.events);
+            self.count_stranded(shared, stranded);
+        }
         // Nobody polls the heaps of a closed pool, so it is seen to at once.
         self.finished |= self.uncached_from == 0;
     }

@@ -156,7 +156,7 @@ impl Inner {
             return Err(self.out_of_memory(heap, &growth, tried));
         }
         if !too_large {
-            if let Some(limit_bytes) = shared.limit_bytes {
+            if let Some(limit_bytes) = shared.limit_bytes.filter(|_| !shared.captures.any()) {
                 self.collect_garbage(heap, limit_bytes)?;
             }
             if let Some(served) = self.grow(heap, stream, &growth)? {
@@ -165,6 +165,10 @@ impl Inner {
             tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
             if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
                 return Ok(served);
+            }
+            if shared.captures.any() {
+                tried.push("nothing more, as a graph is captured".into());
+                return Err(self.out_of_memory(heap, &growth, tried));
             }
             if self.make_room(heap, &request, &mut tried)?
                 && let Some(served) = self.grow(heap, stream, &growth)?
@@ -187,6 +191,10 @@ impl Inner {
         mut tried: Vec<String>,
     ) -> Result<Served<'a>> {
         let shared = &self.shared;
+        if too_large && shared.captures.any() {
+            let stream = heap.enter()?.key;
+            return Err(self.refuse(growth.request.requested_bytes, growth.segment_bytes, stream));
+        }
         shared.count(|stats| {
             stats.num_alloc_retries += 1;
             stats.num_sync_all_streams += 1;
@@ -267,6 +275,9 @@ impl Inner {
     /// Gives everything cached in `pools` back to the driver, waiting for its streams. Gives how
     /// many segments that were.
     pub(super) fn release_cached(&self, pools: impl Fn(Option<&PoolInfo>) -> bool) -> usize {
+        if self.shared.captures.any() {
+            return 0;
+        }
         let candidates = self.candidates(None, pools);
         let released = candidates.len();
         self.release(candidates);

@@ -4,6 +4,7 @@
 
 mod allocator;
 mod buffer;
+mod capture;
 mod heap;
 mod heaps;
 mod ladder;
@@ -19,6 +20,7 @@ mod tally;
 
 pub use allocator::{Allocator, AllocatorBuilder};
 pub use buffer::Buffer;
+pub use capture::CaptureScope;
 pub(crate) use heap::Taken;
 pub use private::{PrivatePool, PrivatePoolOptions, PrivatePoolStats};
 pub use scope::PoolScope;

@@ -62,6 +62,9 @@ impl Heap {
 
     /// Gives segments that are not cached and out of use to the reaper. Never blocks.
     pub(super) fn reap_finished(self: &Arc<Self>, state: &mut HeapState) {
+        if self.shared.captures.any() {
+            return;
+        }
         state.finished = false;
         let mut finished = state.releasable();
         finished.retain(|(_, _, id)| state.ledger[*id].class >= state.uncached_from);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use super::capture::Captures;
 use super::page_table::PageTable;
 use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) conf: Conf,
     pub(super) limit_bytes: Option<u64>,
     pub(super) events: EventPool,
+    pub(super) captures: Captures,
     pub(super) pages: PageTable,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
@@ -63,6 +65,7 @@ impl Shared {
     ) -> Self {
         Self {
             events: EventPool::new(&device),
+            captures: Captures::default(),
             device,
             conf,
             limit_bytes,
