@@ -189,6 +189,14 @@ impl Heap {
         }
     }
 
+    /// The key of the stream it serves.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(super) fn key(&self) -> Result<u64> {
+        Ok(self.enter()?.key)
+    }
+
     /// True when frees of other threads wait to be carried out.
     pub(super) fn has_mail(&self) -> bool {
         self.mail.has_any()

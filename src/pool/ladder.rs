@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::allocator::Inner;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS, Taken};
 use super::heaps::{forget_last, too_many};
-use super::private::PoolInfo;
-use crate::base::{BiasedGuard, Error, OutOfMemory, Result, align_up, format_bytes};
+use super::reclaim::may_go;
+use crate::base::{BiasedGuard, Result, align_up, format_bytes};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
-use crate::ledger::{NewSegment, SegmentId};
-use crate::policy::{Cached, Chosen, Policy, Pressure, Request};
+use crate::ledger::NewSegment;
+use crate::policy::{Chosen, Policy, Request};
 
 /// How a request is served when nothing cached fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,23 +34,10 @@ pub(super) struct Served<'a> {
 
 /// What a request needs of the driver.
 #[derive(Debug, Clone, Copy)]
-struct Growth {
-    request: Request,
-    segment_bytes: u64,
+pub(super) struct Growth {
+    pub(super) request: Request,
+    pub(super) segment_bytes: u64,
     placement: Placement,
-}
-
-/// A segment that could go back, with what the policy is told of it.
-struct Candidate<'a> {
-    heap: &'a Arc<Heap>,
-    segment: SegmentId,
-    serial: u32,
-    seen: Cached,
-}
-
-/// True for pools whose cached segments may go back to the driver for somebody else's sake.
-pub(super) fn may_go(pool: Option<&PoolInfo>) -> bool {
-    pool.is_none_or(|pool| !pool.keeps_cache())
 }
 
 impl Inner {
@@ -74,7 +61,9 @@ impl Inner {
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
-            return Err(self.refuse(bytes, bytes, state.key));
+            let stream = state.key;
+            drop(state);
+            return Err(self.refuse(bytes, bytes, stream));
         };
         if placement == Placement::Policy
             && let Some(taken) = state.reuse(&self.shared, &request)
@@ -166,15 +155,22 @@ impl Inner {
             if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
                 return Ok(served);
             }
-            if shared.captures.any() {
-                tried.push("nothing more, as a graph is captured".into());
-                return Err(self.out_of_memory(heap, &growth, tried));
-            }
-            if self.make_room(heap, &request, &mut tried)?
+            if !shared.captures.any()
+                && self.make_room(heap, &request, &mut tried)?
                 && let Some(served) = self.grow(heap, stream, &growth)?
             {
                 return Ok(served);
             }
+            if let Some(served) = self.ask_callbacks(heap, stream, &growth, &mut tried)? {
+                return Ok(served);
+            }
+        }
+        if shared.captures.any() {
+            tried.push("nothing more, as a graph is captured".into());
+            return Err(match too_large {
+                true => self.refuse(request.requested_bytes, growth.segment_bytes, heap.key()?),
+                false => self.out_of_memory(heap, &growth, tried),
+            });
         }
         self.last_rung(heap, stream, &growth, too_large, tried)
     }
@@ -191,10 +187,6 @@ impl Inner {
         mut tried: Vec<String>,
     ) -> Result<Served<'a>> {
         let shared = &self.shared;
-        if too_large && shared.captures.any() {
-            let stream = heap.enter()?.key;
-            return Err(self.refuse(growth.request.requested_bytes, growth.segment_bytes, stream));
-        }
         shared.count(|stats| {
             stats.num_alloc_retries += 1;
             stats.num_sync_all_streams += 1;
@@ -203,7 +195,7 @@ impl Inner {
         tried.push(format!("waiting for {waited} stream(s)"));
         if too_large {
             let Request { requested_bytes, .. } = growth.request;
-            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.enter()?.key));
+            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.key()?));
         }
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
@@ -244,6 +236,27 @@ impl Inner {
         Ok(None)
     }
 
+    /// Lets the user's callbacks free something, and tries again if one did.
+    fn ask_callbacks<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        let Growth { request, segment_bytes, .. } = *growth;
+        let key = heap.key()?;
+        let shortage = || self.shortage(request.requested_bytes, segment_bytes, key);
+        if !self.shared.hooks.ask(shortage) {
+            return Ok(None);
+        }
+        tried.push("memory that callbacks freed".into());
+        match self.search_again(heap, growth)? {
+            Some(served) => Ok(Some(served)),
+            None => self.grow(heap, stream, growth),
+        }
+    }
+
     fn search_again<'a>(
         &'a self,
         heap: &'a Arc<Heap>,
@@ -255,111 +268,6 @@ impl Inner {
         let mut state = heap.enter()?;
         state.poll(&self.shared);
         Ok(state.reuse(&self.shared, &growth.request).map(|taken| Served { heap, taken, state }))
-    }
-
-    /// Waits until no stream uses any more what was freed by now. Gives how many marks were
-    /// waited for.
-    pub(super) fn wait_for_retired(&self) -> Result<usize> {
-        let mut waited = 0;
-        for heap in self.heaps.all() {
-            let pending = heap.enter()?.retired.pending();
-            waited += pending.len();
-            for event in pending {
-                event.synchronize()?;
-            }
-            heap.enter()?.poll(&self.shared);
-        }
-        Ok(waited)
-    }
-
-    /// Gives everything cached in `pools` back to the driver, waiting for its streams. Gives how
-    /// many segments that were.
-    pub(super) fn release_cached(&self, pools: impl Fn(Option<&PoolInfo>) -> bool) -> usize {
-        if self.shared.captures.any() {
-            return 0;
-        }
-        let candidates = self.candidates(None, pools);
-        let released = candidates.len();
-        self.release(candidates);
-        released
-    }
-
-    /// Every wholly free segment of `pools`, by class, the largest class first, then by stream.
-    fn candidates(
-        &self,
-        asking: Option<&Arc<Heap>>,
-        pools: impl Fn(Option<&PoolInfo>) -> bool,
-    ) -> Vec<Candidate<'_>> {
-        let now = self.shared.searches.load(std::sync::atomic::Ordering::Relaxed);
-        let mut candidates = Vec::new();
-        for heap in self.heaps.all() {
-            let Ok(mut state) = heap.enter() else { continue };
-            if !pools(state.pool.as_deref()) {
-                continue;
-            }
-            state.settle_pending(&self.shared);
-            for (segment, serial, block) in state.releasable() {
-                let block = &state.ledger[block];
-                let seen = Cached {
-                    bytes: block.bytes,
-                    class: block.class,
-                    own_stream: asking.is_some_and(|asking| Arc::ptr_eq(asking, heap)),
-                    age: now.saturating_sub(block.freed_at),
-                };
-                candidates.push(Candidate { heap, segment, serial, seen });
-            }
-        }
-        // Stable: within a class in the order of the heaps and of their indexes.
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.seen.class));
-        candidates
-    }
-
-    fn release(&self, candidates: Vec<Candidate<'_>>) {
-        for candidate in candidates {
-            let Candidate { heap, segment, serial, .. } = candidate;
-            let Ok(mut state) = heap.enter() else { continue };
-            let detached = heap.detach(&mut state, segment, serial);
-            drop(state);
-            heap.give_back(detached.into_iter().collect());
-        }
-    }
-
-    /// Gives back what the policy calls garbage.
-    fn collect_garbage(&self, heap: &Arc<Heap>, limit_bytes: u64) -> Result<()> {
-        let candidates = self.candidates(Some(heap), |pool| pool.is_none());
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let pressure = Pressure { reserved_bytes: self.shared.held_bytes(), limit_bytes };
-        let garbage = heap.enter()?.policy.garbage(&seen, &pressure);
-        self.release_chosen(candidates, &garbage);
-        Ok(())
-    }
-
-    /// Gives back what the policy gives up for `request`; true if that was enough for it.
-    fn make_room(
-        &self,
-        heap: &Arc<Heap>,
-        request: &Request,
-        tried: &mut Vec<String>,
-    ) -> Result<bool> {
-        let candidates = self.candidates(Some(heap), may_go);
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let room = heap.enter()?.policy.make_room(&seen, request);
-        if room.is_empty() {
-            return Ok(false);
-        }
-        tried.push(format!("releasing {} oversize segment(s)", room.len()));
-        let room_bytes = self.release_chosen(candidates, &room);
-        Ok(room_bytes >= request.block_bytes)
-    }
-
-    /// Releases the candidates at the places chosen; places that are none are passed over.
-    fn release_chosen(&self, candidates: Vec<Candidate<'_>>, chosen: &[usize]) -> u64 {
-        let mut candidates: Vec<_> = candidates.into_iter().map(Some).collect();
-        let chosen: Vec<_> =
-            chosen.iter().filter_map(|&at| candidates.get_mut(at)?.take()).collect();
-        let bytes = chosen.iter().map(|candidate| candidate.seen.bytes).sum();
-        self.release(chosen);
-        bytes
     }
 
     fn growth(&self, heap: &Heap, request: Request, placement: Placement) -> Result<Growth> {
@@ -422,58 +330,5 @@ impl Inner {
         };
         let taken = state.hand_out(shared, block, take_bytes, request);
         Ok(Some(Served { heap, taken, state }))
-    }
-
-    /// The error for a request that no freeing could serve, counted and shown.
-    #[cold]
-    fn refuse(&self, requested_bytes: u64, segment_bytes: u64, stream: u64) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        self.note_failure(requested_bytes, stream);
-        Error::TooLarge {
-            what: format!(
-                "{}: a request for {}",
-                shared.device.info().name,
-                format_bytes(requested_bytes)
-            ),
-            requested_bytes: segment_bytes,
-            available_bytes: shared.most_bytes(),
-            way_out: match shared.limit_bytes {
-                Some(_) => "raise the limit or ask for less".into(),
-                None => "ask for less or take a larger device".into(),
-            },
-        }
-    }
-
-    /// Shows a failed request to the recorder; gives what the device has free.
-    fn note_failure(&self, requested_bytes: u64, stream: u64) -> u64 {
-        let shared = &self.shared;
-        let device_free_bytes = shared.device.memory().map_or(0, |memory| memory.free_bytes);
-        shared.note(|| TraceEvent::OutOfMemory { requested_bytes, device_free_bytes, stream });
-        device_free_bytes
-    }
-
-    #[cold]
-    fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        let Request { requested_bytes, class, .. } = growth.request;
-        let (stream, largest_free_bytes) = heap
-            .enter()
-            .map_or((0, 0), |state| (state.key, state.ledger.largest_free_bytes(class)));
-        let device_free_bytes = self.note_failure(requested_bytes, stream);
-        let stats = self.stats();
-        Error::OutOfMemory(Box::new(OutOfMemory {
-            device: shared.device.info().name.clone(),
-            requested_bytes,
-            segment_bytes: growth.segment_bytes,
-            limit_bytes: shared.limit_bytes,
-            reserved_bytes: stats.reserved_bytes.all.current,
-            active_bytes: stats.allocated_bytes.all.current,
-            retired_bytes: stats.retired_bytes,
-            largest_free_bytes,
-            device_free_bytes,
-            tried,
-        }))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::capture::Captures;
+use super::hooks::Hooks;
 use super::page_table::PageTable;
 use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) limit_bytes: Option<u64>,
     pub(super) events: EventPool,
     pub(super) captures: Captures,
+    pub(super) hooks: Hooks,
     pub(super) pages: PageTable,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
@@ -66,6 +68,7 @@ impl Shared {
         Self {
             events: EventPool::new(&device),
             captures: Captures::default(),
+            hooks: Hooks::default(),
             device,
             conf,
             limit_bytes,

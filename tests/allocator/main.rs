@@ -5,6 +5,7 @@ mod support;
 
 mod capture;
 mod dedicated;
+mod hooks;
 mod ladder;
 mod lifetime;
 mod limits;
