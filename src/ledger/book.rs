@@ -85,6 +85,7 @@ impl Ledger {
             segment,
             state: State::Free,
             class,
+            marked: false,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
@@ -240,6 +241,11 @@ impl Ledger {
     #[inline]
     pub fn set_requested(&mut self, id: BlockId, requested_bytes: u64) {
         self.blocks[id.0 as usize].requested_bytes = requested_bytes;
+    }
+
+    /// Sets [`Block::marked`] of an active block.
+    pub fn set_marked(&mut self, id: BlockId, marked: bool) {
+        self.blocks[id.0 as usize].marked = marked;
     }
 
     /// Sums over all segments.

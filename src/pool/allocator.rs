@@ -172,9 +172,15 @@ impl Allocator {
         stream: &Stream,
         placement: Placement,
     ) -> Result<Buffer<T>> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        let heap = self.heap(stream)?;
         self.0.buffer(heap, len, stream, placement)
+    }
+
+    /// The memory of `stream`, in the pool this thread is in.
+    #[inline]
+    pub(super) fn heap(&self, stream: &Stream) -> Result<&Arc<Heap>> {
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        self.0.heaps.of(&self.0.shared, stream)
     }
 
     /// `bytes` of device memory as a bare address; 0 bytes give address 0. Otherwise as
@@ -184,8 +190,7 @@ impl Allocator {
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn alloc_raw(&self, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        let heap = self.heap(stream)?;
         self.0.raw(heap, bytes, stream)
     }
 
@@ -337,14 +342,19 @@ impl Inner {
         stream: &Stream,
         placement: Placement,
     ) -> Result<Buffer<T>> {
-        let bytes = (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
-            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
-        })?;
+        let bytes = Self::bytes_of::<T>(len)?;
         if bytes == 0 {
             return Ok(Buffer::empty(stream));
         }
         let (heap, taken) = self.serve(heap, bytes, stream, placement)?;
         Ok(Buffer::new(heap, taken, len, stream))
+    }
+
+    /// The size of `len` elements.
+    pub(super) fn bytes_of<T: Pod>(len: usize) -> Result<u64> {
+        (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
+            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
+        })
     }
 
     #[inline]

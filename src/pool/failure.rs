@@ -1,12 +1,14 @@
 //! Requests that fail: counted, shown, and put into words.
 
 use super::allocator::Inner;
-use super::heap::Heap;
+use super::heap::{Heap, HeapState};
 use super::hooks::Shortage;
 use super::ladder::Growth;
-use crate::base::{Error, OutOfMemory, format_bytes};
+use super::reclaim::may_go;
+use crate::base::{BiasedGuard, Error, MIB, OutOfMemory, format_bytes};
+use crate::conf::EXPANDABLE;
 use crate::event::TraceEvent;
-use crate::policy::Request;
+use crate::policy::{Request, names};
 
 impl Inner {
     /// The error for a request that no freeing could serve, counted and shown.
@@ -69,7 +71,11 @@ impl Inner {
             .map_or((0, 0), |state| (state.key, state.ledger.largest_free_bytes(class)));
         let device_free_bytes = self.note_failure(requested_bytes, stream);
         let stats = self.stats();
-        let error = Error::OutOfMemory(Box::new(OutOfMemory {
+        let lifetimes = shared
+            .lifetimes()
+            .into_iter()
+            .map(|one| (one.lifetime.to_string(), one.allocated_bytes.current));
+        let mut short = OutOfMemory {
             device: shared.device.info().name.clone(),
             requested_bytes,
             segment_bytes: growth.segment_bytes,
@@ -79,10 +85,44 @@ impl Inner {
             retired_bytes: stats.retired_bytes,
             largest_free_bytes,
             device_free_bytes,
+            private_free_bytes: self.private_free_bytes(),
+            by_lifetime: lifetimes.filter(|&(_, bytes)| bytes > 0).collect(),
+            label: None,
             tried,
-        }));
+            hint: None,
+        };
+        short.hint = self.hint(&short);
+        let error = Error::OutOfMemory(Box::new(short));
         let segment_bytes = growth.segment_bytes;
         shared.hooks.tell(|| self.shortage(requested_bytes, segment_bytes, stream), &error);
         error
+    }
+
+    /// Free in private pools that keep it to themselves.
+    fn private_free_bytes(&self) -> u64 {
+        let free = |mut state: BiasedGuard<'_, HeapState>| {
+            state.settle_pending(&self.shared);
+            let keeps = !may_go(state.pool.as_deref());
+            if keeps { state.ledger.totals().cached_bytes() } else { 0 }
+        };
+        self.heaps.all().filter_map(|heap| heap.enter().ok()).map(free).sum()
+    }
+
+    /// A conf string that helps against what `short` shows to be the trouble.
+    fn hint(&self, short: &OutOfMemory) -> Option<String> {
+        let conf = &self.shared.conf;
+        if short.is_fragmented() {
+            let request_mib = short.requested_bytes / MIB;
+            let least_mib = conf.large_segment_size_bytes.div_ceil(MIB);
+            return if conf.policy() != EXPANDABLE && names().iter().any(|name| name == EXPANDABLE) {
+                Some("expandable_segments:True".into())
+            } else if conf.max_split_size_bytes.is_none() && request_mib >= least_mib {
+                Some(format!("max_split_size_mb:{request_mib}"))
+            } else {
+                None
+            };
+        }
+        let wanted_bytes = short.reserved_bytes.checked_add(short.segment_bytes)?;
+        short.is_limited().then(|| format!("limit_mb:{}", wanted_bytes.div_ceil(MIB)))
     }
 }

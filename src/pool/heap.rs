@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::mailbox::Mailbox;
+use super::options::AllocOptions;
 use super::private::PoolInfo;
 use super::shared::Shared;
 use super::tally::{Counted, Tally};
@@ -55,8 +56,8 @@ pub(super) struct HeapState {
     repeats: bool,
     /// Blocks handed out as bare addresses.
     raw: HashMap<u64, BlockId, BuildHasherDefault<AddressHasher>>,
-    /// Other streams that use a block, by its address.
-    uses: HashMap<u64, Vec<Stream>>,
+    /// What more there is to know of blocks that are marked, by address.
+    notes: HashMap<u64, Note, BuildHasherDefault<AddressHasher>>,
     last: LastTaken,
     /// True while the block of `last` is free, but still stands in the ledger as active.
     pending: bool,
@@ -98,6 +99,14 @@ pub(crate) struct Taken {
 pub(super) enum Which {
     Id(BlockId),
     Address(u64),
+}
+
+/// What is known of some blocks only.
+#[derive(Debug, Default)]
+struct Note {
+    /// Other streams that use the block.
+    uses: Vec<Stream>,
+    label: AllocOptions,
 }
 
 /// A block given up by its owner.
@@ -146,7 +155,7 @@ impl Heap {
                 uncached_from: DEDICATED_CLASS,
                 repeats,
                 raw: HashMap::default(),
-                uses: HashMap::new(),
+                notes: HashMap::default(),
                 last: LastTaken {
                     block: None,
                     version: 0,
@@ -344,7 +353,7 @@ impl HeapState {
         };
         let block = &self.ledger[id];
         debug_assert!(block.state == State::Active);
-        let (address, stream) = (block.address, self.key);
+        let (address, stream, is_marked) = (block.address, self.key, block.marked);
         let Counted { bytes, requested_bytes, class } = Counted {
             class: block.class,
             bytes: block.bytes,
@@ -355,8 +364,8 @@ impl HeapState {
         if shared.is_oversize(bytes) {
             self.tally.oversize(-1);
         }
-        if !freed.uses.is_empty() || !self.uses.is_empty() {
-            let uses = self.uses_of(address, freed.uses);
+        if is_marked || !freed.uses.is_empty() {
+            let uses = self.take_note(shared, id, freed.uses);
             if !uses.is_empty() {
                 self.retire(shared, id, counted, &uses);
                 return true;
@@ -401,18 +410,38 @@ impl HeapState {
 
     /// Notes that `stream` uses a block. False if it is no live block.
     pub(super) fn note_use(&mut self, block: Which, stream: &Stream) -> bool {
-        let address = match block {
-            Which::Id(id) => self.ledger[id].address,
-            Which::Address(address) if self.raw.contains_key(&address) => address,
-            Which::Address(_) => return false,
+        let id = match block {
+            Which::Id(id) => id,
+            Which::Address(address) => match self.raw.get(&address) {
+                Some(&id) => id,
+                None => return false,
+            },
         };
         if StreamKey::of(stream).raw() != self.key {
-            let uses = self.uses.entry(address).or_default();
+            let uses = &mut self.note(id).uses;
             if !uses.contains(stream) {
                 uses.push(stream.clone());
             }
         }
         true
+    }
+
+    /// Notes what the owner of a block says of it.
+    pub(super) fn label(&mut self, shared: &Shared, taken: Taken, label: &AllocOptions) {
+        if let Some(lifetime) = label.lifetime {
+            shared.label(lifetime, self.ledger[taken.id].bytes);
+        }
+        self.note(taken.id).label = label.clone();
+    }
+
+    /// What the owner of the block at `address` said of it.
+    pub(super) fn label_at(&self, address: u64) -> Option<&AllocOptions> {
+        self.notes.get(&address).map(|note| &note.label)
+    }
+
+    fn note(&mut self, id: BlockId) -> &mut Note {
+        self.ledger.set_marked(id, true);
+        self.notes.entry(self.ledger[id].address).or_default()
     }
 
     /// Makes free what other streams are done with. One query for each stream waited for.
@@ -451,8 +480,15 @@ impl HeapState {
         pending
     }
 
-    fn uses_of(&mut self, address: u64, others: Vec<Stream>) -> Vec<Stream> {
-        let mut uses = self.uses.remove(&address).unwrap_or_default();
+    /// Forgets what was noted of a block that its owner gives up. Gives the other streams that
+    /// use it.
+    fn take_note(&mut self, shared: &Shared, id: BlockId, others: Vec<Stream>) -> Vec<Stream> {
+        self.ledger.set_marked(id, false);
+        let (address, bytes) = (self.ledger[id].address, self.ledger[id].bytes);
+        let Note { mut uses, label } = self.notes.remove(&address).unwrap_or_default();
+        if let Some(lifetime) = label.lifetime {
+            shared.unlabel(lifetime, bytes);
+        }
         for stream in others {
             if StreamKey::of(&stream).raw() != self.key && !uses.contains(&stream) {
                 uses.push(stream);
@@ -505,12 +541,6 @@ impl HeapState {
             .collect()
     }
 
-    /// Blocks handed out, and what their owners asked for in bytes.
-    pub(super) fn live(&self) -> (u64, u64) {
-        let active = self.ledger.blocks().filter(|block| block.state == State::Active);
-        active.fold((0, 0), |(count, bytes), block| (count + 1, bytes + block.requested_bytes))
-    }
-
     /// True when nothing is held, so that the heap may serve another stream.
     pub(super) fn is_vacant(&self) -> bool {
         self.ledger.totals().reserved_bytes == 0 && self.retired.is_empty()
@@ -528,6 +558,11 @@ impl HeapState {
             if !live {
                 return Err(format!("{address:#x} is noted as a live raw block and is none"));
             }
+        }
+        let marked = self.ledger.blocks().filter(|block| block.marked);
+        let noted = marked.filter(|block| self.notes.contains_key(&block.address)).count();
+        if noted != self.notes.len() {
+            return Err(format!("{} blocks are noted and {noted} marked", self.notes.len()));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::heap::{Heap, HeapState, KEPT_CLASS};
+use super::live::report_leaks;
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
 use crate::event::TraceEvent;
@@ -198,15 +199,7 @@ impl Drop for Heap {
         let Ok(mut state) = self.enter() else { return };
         state.poll(&self.shared);
         let pending = state.settle_retired(&self.shared);
-        let live = state.live();
-        if live.0 > 0 {
-            tracing::warn!(
-                device = %self.shared.device.info().name,
-                blocks = live.0,
-                bytes = live.1,
-                "raw blocks were never freed: their segments are leaked"
-            );
-        }
+        report_leaks(&self.shared.device.info().name, state.live_blocks());
         let releasable = state.releasable();
         let detached: Vec<_> = releasable
             .into_iter()

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::capture::Captures;
 use super::hooks::Hooks;
+use super::options::{Lifetime, LifetimeStats};
 use super::page_table::PageTable;
 use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
@@ -46,6 +47,8 @@ struct Books {
     /// Promised to callers of the driver, or on the way back to it.
     in_transit_bytes: u64,
     releasing: usize,
+    /// Bytes by [`Lifetime`], in the order of its declaration.
+    lifetimes: [Stat; Lifetime::ALL.len()],
     pools_made: u64,
     /// Private pools that are open or hold something.
     pools: BTreeMap<u64, PoolBook>,
@@ -153,6 +156,24 @@ impl Shared {
         self.released.notify_all();
     }
 
+    /// A block was handed out that is said to live so long.
+    pub(super) fn label(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].add(bytes);
+    }
+
+    /// Such a block was given up.
+    pub(super) fn unlabel(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].take_off(bytes);
+    }
+
+    pub(super) fn lifetimes(&self) -> [LifetimeStats; Lifetime::ALL.len()] {
+        let books = lock(&self.books);
+        Lifetime::ALL.map(|lifetime| LifetimeStats {
+            lifetime,
+            allocated_bytes: books.lifetimes[lifetime as usize],
+        })
+    }
+
     /// A number for a new private pool, above 0.
     pub(super) fn open_pool(&self) -> u64 {
         let mut books = lock(&self.books);
@@ -242,12 +263,16 @@ impl Shared {
         let mut books = lock(&self.books);
         books.tallies.reset_peaks();
         books.stats.reset_peaks();
+        books.lifetimes.iter_mut().for_each(Stat::reset_peak);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_peak());
     }
 
     pub(super) fn reset_accumulated(&self) {
         let mut books = lock(&self.books);
         books.tallies.reset_accumulated();
         books.stats.reset_accumulated();
+        books.lifetimes.iter_mut().for_each(Stat::reset_accumulated);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_accumulated());
         self.cross_stream_waits.store(0, Ordering::Relaxed);
     }
 

@@ -32,8 +32,8 @@ use crate::device::{DevicePtr, Stream};
 /// ```
 #[derive(Debug, Clone)]
 pub struct StreamAllocator {
-    inner: Arc<Inner>,
-    heap: Arc<Heap>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) heap: Arc<Heap>,
     stream: Stream,
     /// Kept alive; none for the default pool.
     pool: Option<PrivatePool>,

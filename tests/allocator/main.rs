@@ -6,6 +6,7 @@ mod support;
 mod capture;
 mod dedicated;
 mod hooks;
+mod labels;
 mod ladder;
 mod lifetime;
 mod limits;
