@@ -15,6 +15,7 @@ mod mailbox;
 mod options;
 mod page_table;
 mod private;
+mod pytorch;
 mod reclaim;
 mod release;
 mod scope;

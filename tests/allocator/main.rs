@@ -5,6 +5,7 @@ mod support;
 
 mod capture;
 mod dedicated;
+mod figures;
 mod hooks;
 mod labels;
 mod ladder;
@@ -14,6 +15,7 @@ mod policies;
 mod private_pools;
 mod raw;
 mod reuse;
+mod streams;
 mod vectors;
 
 use std::sync::Mutex;
