@@ -85,6 +85,7 @@ impl Ledger {
             segment,
             state: State::Free,
             class,
+            marked: false,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
@@ -145,6 +146,7 @@ impl Ledger {
             segment: block.segment,
             state: State::Free,
             class: block.class,
+            marked: false,
             serial: block.serial,
             prev: id,
             next,
@@ -271,6 +273,11 @@ impl Ledger {
         self.blocks[id.0 as usize].requested_bytes = requested_bytes;
     }
 
+    /// Sets [`Block::marked`] of an active block.
+    pub fn set_marked(&mut self, id: BlockId, marked: bool) {
+        self.blocks[id.0 as usize].marked = marked;
+    }
+
     /// Sums over all segments.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -343,6 +350,7 @@ const NO_BLOCK: Block = Block {
     segment: SegmentId(u32::MAX),
     state: State::Free,
     class: 0,
+    marked: false,
     serial: 0,
     prev: BlockId::NONE,
     next: BlockId::NONE,

@@ -5,6 +5,7 @@
 mod caching;
 mod contract;
 mod registry;
+mod whole;
 
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::caching::Caching;
 use super::contract::Policy;
+use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
 use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
 
@@ -79,7 +80,10 @@ impl DerefMut for Chosen {
 ///
 /// # Errors
 /// A name nobody registered; what its factory says.
-pub(crate) fn choose(conf: &Conf) -> Result<Chosen> {
+pub(crate) fn choose(conf: &Conf, whole_segments: bool) -> Result<Chosen> {
+    if whole_segments {
+        return Ok(Chosen::Registered(Box::new(WholeSegments(create(conf)?))));
+    }
     match conf.policy() {
         CACHING => Ok(Chosen::Caching(Caching::new(conf))),
         _ => create(conf).map(Chosen::Registered),

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::mailbox::Mailbox;
+use super::options::AllocOptions;
+use super::private::PoolInfo;
 use super::shared::Shared;
 use super::tally::{Counted, Tally, TallyRef};
 use crate::base::{Biased, BiasedGuard, Error, Reentered, Result, thread_token};
@@ -39,20 +41,24 @@ pub(super) struct Heap {
 /// What is behind a heap's lock. Every method leaves it whole; none waits for a stream.
 #[derive(Debug)]
 pub(super) struct HeapState {
-    /// The stream's key; what a heap nobody uses was last for.
+    /// The stream's key; `u64::MAX` in a heap nobody uses.
     pub(super) key: u64,
     /// Kept alive, so that its handle names no other stream while there is memory of it.
     pub(super) stream: Option<Stream>,
+    /// The private pool it is a part of; none in the default pool.
+    pub(super) pool: Option<Arc<PoolInfo>>,
     pub(super) ledger: Ledger,
     pub(super) policy: Chosen,
     pub(super) retired: RetireQueue<BlockId>,
-    /// A dedicated block is out of use: its segment is to go back.
-    pub(super) dedicated_finished: bool,
+    /// A block of a class that is not cached is out of use: its segment is to go back.
+    pub(super) finished: bool,
+    /// Segments of this class and above are not cached: dedicated ones, and all of a closed pool.
+    pub(super) uncached_from: u8,
     repeats: bool,
     /// Blocks handed out as bare addresses.
     raw: HashMap<u64, BlockId, BuildHasherDefault<AddressHasher>>,
-    /// Other streams that use a block, by its address.
-    uses: HashMap<u64, Vec<Stream>>,
+    /// What more there is to know of blocks that are marked, by address.
+    notes: HashMap<u64, Note, BuildHasherDefault<AddressHasher>>,
     last: LastTaken,
     /// True while the block of `last` is free, but still stands in the ledger as active.
     pending: bool,
@@ -74,6 +80,14 @@ struct LastTaken {
     counted: Counted,
 }
 
+/// Whom a heap serves.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) stream: Stream,
+    pub(super) pool: Option<Arc<PoolInfo>>,
+    pub(super) policy: Chosen,
+}
+
 /// A block as its owner knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Taken {
@@ -86,6 +100,14 @@ pub(crate) struct Taken {
 pub(super) enum Which {
     Id(BlockId),
     Address(u64),
+}
+
+/// What is known of some blocks only.
+#[derive(Debug, Default)]
+struct Note {
+    /// Other streams that use the block.
+    uses: Vec<Stream>,
+    label: AllocOptions,
 }
 
 /// A block given up by its owner.
@@ -116,22 +138,25 @@ impl Hasher for AddressHasher {
 }
 
 impl Heap {
-    pub(super) fn new(shared: &Arc<Shared>, number: u32, policy: Chosen, stream: &Stream) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, number: u32, tenant: Tenant) -> Self {
+        let Tenant { stream, pool, policy } = tenant;
         let repeats = policy.repeats();
         Self {
             shared: Arc::clone(shared),
             number,
             mail: Mailbox::default(),
             state: Biased::new(HeapState {
-                key: StreamKey::of(stream).raw(),
-                stream: Some(stream.clone()),
+                key: StreamKey::of(&stream).raw(),
+                stream: Some(stream),
+                pool,
                 ledger: Ledger::default(),
                 policy,
                 retired: RetireQueue::default(),
-                dedicated_finished: false,
+                finished: false,
+                uncached_from: DEDICATED_CLASS,
                 repeats,
                 raw: HashMap::default(),
-                uses: HashMap::new(),
+                notes: HashMap::default(),
                 last: LastTaken {
                     block: None,
                     version: 0,
@@ -149,20 +174,20 @@ impl Heap {
     }
 
     /// A block for `bytes`, where that takes nothing but looking at what is free: the calling
-    /// thread owns the heap, nothing waits to be done, and a free block fits.
+    /// thread owns the heap, it is that of the stream of `key`, nothing waits to be done, and a
+    /// free block fits.
     #[inline]
-    pub(super) fn take_quickly(&self, bytes: u64) -> Option<Taken> {
+    pub(super) fn take_quickly(&self, bytes: u64, key: u64) -> Option<Taken> {
         let me = thread_token();
-        self.state.as_owner(me, |state| self.find(state, me, bytes)).flatten()
+        self.state.as_owner(me, |state| self.find(state, me, bytes, key)).flatten()
     }
 
-    /// As [`take_quickly`](Self::take_quickly), for frees by address, while the heap is that of
-    /// the stream of `key`.
+    /// As [`take_quickly`](Self::take_quickly), for frees by address.
     #[inline]
     pub(super) fn take_raw_quickly(&self, bytes: u64, key: u64) -> Option<DevicePtr> {
         let me = thread_token();
         let ptr = self.state.as_owner(me, |state| {
-            let taken = (state.key == key).then(|| self.find(state, me, bytes)).flatten()?;
+            let taken = self.find(state, me, bytes, key)?;
             state.note_raw(taken);
             Some(taken.ptr)
         });
@@ -170,8 +195,8 @@ impl Heap {
     }
 
     #[inline]
-    fn find(&self, state: &mut HeapState, me: u64, bytes: u64) -> Option<Taken> {
-        if !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
+    fn find(&self, state: &mut HeapState, me: u64, bytes: u64, key: u64) -> Option<Taken> {
+        if state.key != key || !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
             return None;
         }
         let Chosen::Caching(caching) = &state.policy else { return None };
@@ -179,15 +204,15 @@ impl Heap {
         state.reuse(&self.shared, &request)
     }
 
-    /// Takes a block back that only its own stream used, if the calling thread owns the heap
-    /// and nothing waits to be done. False if not: nothing has happened then.
+    /// Takes a block back, if the calling thread owns the heap and nothing waits to be done.
+    /// False if not: nothing has happened then.
     #[inline]
     pub(super) fn free_quickly(&self, id: BlockId) -> bool {
         let me = thread_token();
         let freed = self.state.as_owner(me, |state| {
-            let quick = state.is_quiet(me) && state.uses.is_empty();
+            let quick = state.is_quiet(me) && state.is_cached(id);
             if quick {
-                state.give_up(&self.shared, id);
+                state.free_id(&self.shared, id, Vec::new());
             }
             quick
         });
@@ -207,11 +232,13 @@ impl Heap {
     pub(super) fn free_address(self: &Arc<Self>, address: u64) -> bool {
         let me = thread_token();
         let freed = self.state.as_owner(me, |state| {
-            if !state.is_quiet(me) || !state.uses.is_empty() {
+            if !state.is_quiet(me) || state.uncached_from == 0 {
                 return None;
             }
             let known = state.raw.remove(&address);
-            known.map(|id| state.give_up(&self.shared, id));
+            if let Some(id) = known {
+                state.free_id(&self.shared, id, Vec::new());
+            }
             Some(known.is_some())
         });
         let freed = freed.flatten();
@@ -246,6 +273,14 @@ impl Heap {
         }
     }
 
+    /// The key of the stream it serves.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(super) fn key(&self) -> Result<u64> {
+        Ok(self.enter()?.key)
+    }
+
     /// Takes a block back without ever waiting: if somebody else is inside, or usually is, the
     /// next who enters does it. False if it is known to be no live block.
     #[inline]
@@ -257,10 +292,19 @@ impl Heap {
         };
         self.arrive(&mut state, me);
         let known = state.free(&self.shared, freed);
-        if state.dedicated_finished {
-            self.reap_dedicated(&mut state);
+        if state.finished {
+            self.reap_finished(&mut state);
         }
         known
+    }
+
+    /// Nobody asks for memory of its pool any more. Never waits for a stream or the driver.
+    pub(super) fn close(self: &Arc<Self>) {
+        // Within a recorder's own call it stays as it is, until the next trim.
+        let Ok(mut state) = self.enter() else { return };
+        state.settle_pending(&self.shared);
+        (state.uncached_from, state.repeats, state.finished) = (0, false, true);
+        self.reap_finished(&mut state);
     }
 }
 
@@ -274,6 +318,25 @@ fn reentered() -> Error {
 }
 
 impl HeapState {
+    /// Lets a heap that was vacated serve somebody.
+    pub(super) fn move_in(&mut self, tenant: Tenant) {
+        let Tenant { stream, pool, policy } = tenant;
+        self.key = StreamKey::of(&stream).raw();
+        self.repeats = policy.repeats();
+        self.uncached_from = DEDICATED_CLASS;
+        (self.stream, self.pool, self.policy) = (Some(stream), pool, policy);
+    }
+
+    /// Lets go of whom it served; nothing is held any more.
+    pub(super) fn move_out(&mut self) {
+        (self.key, self.stream, self.pool) = (u64::MAX, None, None);
+    }
+
+    /// The id of its pool; 0 for the default pool.
+    pub(super) fn pool_id(&self) -> u64 {
+        self.pool.as_ref().map_or(0, |pool| pool.id)
+    }
+
     /// Serves `request` from what is cached.
     #[inline]
     pub(super) fn reuse(&mut self, shared: &Shared, request: &Request) -> Option<Taken> {
@@ -372,19 +435,27 @@ impl HeapState {
                 None => return false,
             },
         };
-        let (address, counted) = self.counted(id);
-        let uses = self.uses_of(address, freed.uses);
-        if uses.is_empty() {
-            self.give_up(shared, id);
-            return true;
+        self.free_id(shared, id, freed.uses);
+        true
+    }
+
+    /// Takes a live block back, with what is noted of it.
+    #[inline]
+    fn free_id(&mut self, shared: &Shared, id: BlockId, uses: Vec<Stream>) {
+        if !self.ledger[id].marked && uses.is_empty() {
+            return self.give_up(shared, id);
         }
+        let uses = self.take_note(shared, id, uses);
+        if uses.is_empty() {
+            return self.give_up(shared, id);
+        }
+        let (address, counted) = self.counted(id);
         let (bytes, stream) = (counted.bytes, self.key);
         shared.note(|| TraceEvent::FreeRequested { address, bytes, stream });
         if shared.is_oversize(bytes) {
             self.count(Tally::oversize_given_up);
         }
         self.retire(shared, id, counted, &uses);
-        true
     }
 
     /// Makes a block free that only its own stream used.
@@ -410,7 +481,7 @@ impl HeapState {
             self.settle_pending(shared);
             let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
             self.count(|tally| tally.given_back(counted, split));
-            self.dedicated_finished |= class == DEDICATED_CLASS;
+            self.finished |= class >= self.uncached_from;
         }
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
     }
@@ -425,7 +496,13 @@ impl HeapState {
     /// waits for other streams or to be given back.
     #[inline]
     fn is_quiet(&self, me: u64) -> bool {
-        self.tally_of == me && self.retired.is_empty() && !self.dedicated_finished
+        self.tally_of == me && self.retired.is_empty() && !self.finished
+    }
+
+    /// True when a block goes back to the cache, and not to the driver, once it is free.
+    #[inline]
+    fn is_cached(&self, id: BlockId) -> bool {
+        self.ledger[id].class < self.uncached_from
     }
 
     /// Writes into the ledger what was put off because the same request might come again.
@@ -449,18 +526,38 @@ impl HeapState {
 
     /// Notes that `stream` uses a block. False if it is no live block.
     pub(super) fn note_use(&mut self, block: Which, stream: &Stream) -> bool {
-        let address = match block {
-            Which::Id(id) => self.ledger[id].address,
-            Which::Address(address) if self.raw.contains_key(&address) => address,
-            Which::Address(_) => return false,
+        let id = match block {
+            Which::Id(id) => id,
+            Which::Address(address) => match self.raw.get(&address) {
+                Some(&id) => id,
+                None => return false,
+            },
         };
         if StreamKey::of(stream).raw() != self.key {
-            let uses = self.uses.entry(address).or_default();
+            let uses = &mut self.note(id).uses;
             if !uses.contains(stream) {
                 uses.push(stream.clone());
             }
         }
         true
+    }
+
+    /// Notes what the owner of a block says of it.
+    pub(super) fn label(&mut self, shared: &Shared, taken: Taken, label: &AllocOptions) {
+        if let Some(lifetime) = label.lifetime {
+            shared.label(lifetime, self.ledger[taken.id].bytes);
+        }
+        self.note(taken.id).label = label.clone();
+    }
+
+    /// What the owner of the block at `address` said of it.
+    pub(super) fn label_at(&self, address: u64) -> Option<&AllocOptions> {
+        self.notes.get(&address).map(|note| &note.label)
+    }
+
+    fn note(&mut self, id: BlockId) -> &mut Note {
+        self.ledger.set_marked(id, true);
+        self.notes.entry(self.ledger[id].address).or_default()
     }
 
     /// Makes free what other streams are done with. One query for each stream waited for.
@@ -474,6 +571,9 @@ impl HeapState {
 
     #[cold]
     fn poll_retired(&mut self, shared: &Shared) {
+        if shared.captures.any() {
+            return;
+        }
         self.settle_pending(shared);
         let mut done = Vec::new();
         let stranded = self.retired.stranded_count();
@@ -496,8 +596,15 @@ impl HeapState {
         pending
     }
 
-    fn uses_of(&mut self, address: u64, others: Vec<Stream>) -> Vec<Stream> {
-        let mut uses = self.uses.remove(&address).unwrap_or_default();
+    /// Forgets what was noted of a block that its owner gives up. Gives the other streams that
+    /// use it.
+    fn take_note(&mut self, shared: &Shared, id: BlockId, others: Vec<Stream>) -> Vec<Stream> {
+        self.ledger.set_marked(id, false);
+        let (address, bytes) = (self.ledger[id].address, self.ledger[id].bytes);
+        let Note { mut uses, label } = self.notes.remove(&address).unwrap_or_default();
+        if let Some(lifetime) = label.lifetime {
+            shared.unlabel(lifetime, bytes);
+        }
         for stream in others {
             if StreamKey::of(&stream).raw() != self.key && !uses.contains(&stream) {
                 uses.push(stream);
@@ -511,9 +618,15 @@ impl HeapState {
         self.ledger.retire(id);
         self.count(|tally| tally.retired(counted));
         shared.cross_stream_waits.fetch_add(uses.len() as u64, Ordering::Relaxed);
-        let stranded = self.retired.stranded_count();
-        self.retired.retire(id, uses, &shared.events);
-        self.count_stranded(shared, stranded);
+        if shared.captures.any() {
+            self.retired.put_off(id, uses);
+        } else {
+            let stranded = self.retired.stranded_count();
+            self.retired.retire(id, uses, &shared.events);
+            self.count_stranded(shared, stranded);
+        }
+        // Nobody polls the heaps of a closed pool, so it is seen to at once.
+        self.finished |= self.uncached_from == 0;
     }
 
     fn unretire(&mut self, shared: &Shared, id: BlockId) {
@@ -521,7 +634,7 @@ impl HeapState {
         let (stream, class) = (self.key, self.ledger[id].class);
         let split = self.ledger.give_back(id, shared.searches.load(Ordering::Relaxed));
         self.count(|tally| tally.unretired(counted, split));
-        self.dedicated_finished |= class == DEDICATED_CLASS;
+        self.finished |= class >= self.uncached_from;
         shared.note(|| TraceEvent::FreeCompleted { address, bytes: counted.bytes, stream });
     }
 
@@ -537,12 +650,6 @@ impl HeapState {
                 Some((segment, ledger.segment(segment)?.serial, id))
             })
             .collect()
-    }
-
-    /// Blocks handed out, and what their owners asked for in bytes.
-    pub(super) fn live(&self) -> (u64, u64) {
-        let active = self.ledger.blocks().filter(|block| block.state == State::Active);
-        active.fold((0, 0), |(count, bytes), block| (count + 1, bytes + block.requested_bytes))
     }
 
     /// True when nothing is held, so that the heap may serve another stream.
@@ -562,6 +669,11 @@ impl HeapState {
             if !live {
                 return Err(format!("{address:#x} is noted as a live raw block and is none"));
             }
+        }
+        let marked = self.ledger.blocks().filter(|block| block.marked);
+        let noted = marked.filter(|block| self.notes.contains_key(&block.address)).count();
+        if noted != self.notes.len() {
+            return Err(format!("{} blocks are noted and {noted} marked", self.notes.len()));
         }
         Ok(())
     }

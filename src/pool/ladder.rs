@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use super::allocator::Inner;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS, Taken};
-use crate::base::{BiasedGuard, Error, OutOfMemory, Result, align_up, format_bytes};
+use super::heaps::{forget_last, too_many};
+use super::reclaim::may_go;
+use crate::base::{BiasedGuard, Result, align_up, format_bytes};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
-use crate::ledger::{NewSegment, SegmentId};
-use crate::policy::{Cached, Chosen, Policy, Pressure, Request};
+use crate::ledger::NewSegment;
+use crate::policy::{Chosen, Policy, Request};
 
 /// How a request is served when nothing cached fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +34,10 @@ pub(super) struct Served<'a> {
 
 /// What a request needs of the driver.
 #[derive(Debug, Clone, Copy)]
-struct Growth {
-    request: Request,
-    segment_bytes: u64,
+pub(super) struct Growth {
+    pub(super) request: Request,
+    pub(super) segment_bytes: u64,
     placement: Placement,
-}
-
-/// A segment that could go back, with what the policy is told of it.
-struct Candidate<'a> {
-    heap: &'a Arc<Heap>,
-    segment: SegmentId,
-    serial: u32,
-    seen: Cached,
 }
 
 impl Inner {
@@ -59,7 +53,7 @@ impl Inner {
         let mut state = heap.enter()?;
         if state.key != StreamKey::of(stream).raw() {
             drop(state);
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         state.poll(&self.shared);
         let request = match (placement, &state.policy) {
@@ -67,7 +61,9 @@ impl Inner {
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
-            return Err(self.refuse(bytes, bytes, state.key));
+            let stream = state.key;
+            drop(state);
+            return Err(self.refuse(bytes, bytes, stream));
         };
         if placement == Placement::Policy
             && let Some(taken) = state.reuse(&self.shared, &request)
@@ -78,7 +74,7 @@ impl Inner {
         // While this clone is held the heap stays its stream's, once that is seen to be so.
         let held = Arc::clone(heap);
         if held.enter()?.key != StreamKey::of(stream).raw() {
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         self.climb(heap, request, stream, placement)
     }
@@ -96,15 +92,20 @@ impl Inner {
         Ok((Arc::clone(heap), taken))
     }
 
-    /// The heap was found without a lock and has become another stream's since.
+    /// The heap was found without a lock and has become another stream's since, or the stream is
+    /// another one on this thread: as [`allocate`](Self::allocate), from the same pool.
     #[cold]
     fn allocate_anew<'a>(
         &'a self,
+        heap: &Heap,
         bytes: u64,
         stream: &Stream,
         placement: Placement,
     ) -> Result<Served<'a>> {
-        let heap = self.heaps.search(&self.shared, stream)?;
+        forget_last();
+        let pool = heap.enter()?.pool.clone();
+        let held = self.heaps.of_pool(&self.shared, pool.as_ref(), stream)?;
+        let heap = self.heaps.get(held.number).ok_or_else(too_many)?;
         self.allocate(heap, bytes, stream, placement)
     }
 
@@ -144,18 +145,32 @@ impl Inner {
             return Err(self.out_of_memory(heap, &growth, tried));
         }
         if !too_large {
-            if let Some(limit_bytes) = shared.limit_bytes {
+            if let Some(limit_bytes) = shared.limit_bytes.filter(|_| !shared.captures.any()) {
                 self.collect_garbage(heap, limit_bytes)?;
             }
             if let Some(served) = self.grow(heap, stream, &growth)? {
                 return Ok(served);
             }
             tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
-            if self.make_room(heap, &request, &mut tried)?
+            if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
+                return Ok(served);
+            }
+            if !shared.captures.any()
+                && self.make_room(heap, &request, &mut tried)?
                 && let Some(served) = self.grow(heap, stream, &growth)?
             {
                 return Ok(served);
             }
+            if let Some(served) = self.ask_callbacks(heap, stream, &growth, &mut tried)? {
+                return Ok(served);
+            }
+        }
+        if shared.captures.any() {
+            tried.push("nothing more, as a graph is captured".into());
+            return Err(match too_large {
+                true => self.refuse(request.requested_bytes, growth.segment_bytes, heap.key()?),
+                false => self.out_of_memory(heap, &growth, tried),
+            });
         }
         self.last_rung(heap, stream, &growth, too_large, tried)
     }
@@ -180,12 +195,12 @@ impl Inner {
         tried.push(format!("waiting for {waited} stream(s)"));
         if too_large {
             let Request { requested_bytes, .. } = growth.request;
-            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.enter()?.key));
+            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.key()?));
         }
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        let released = self.release_cached();
+        let released = self.release_cached(may_go);
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {
@@ -195,6 +210,51 @@ impl Inner {
             return Ok(served);
         }
         Err(self.out_of_memory(heap, growth, tried))
+    }
+
+    /// Serves a request of the default pool from what private pools lend.
+    fn borrow<'a>(
+        &'a self,
+        heap: &Heap,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        if growth.placement == Placement::Dedicated || heap.enter()?.pool.is_some() {
+            return Ok(None);
+        }
+        let lending = self.heaps.lending(stream);
+        for lender in &lending {
+            let Some(lender) = self.heaps.get(lender.number) else { continue };
+            if let Some(served) = self.search_again(lender, growth)? {
+                return Ok(Some(served));
+            }
+        }
+        if !lending.is_empty() {
+            tried.push(format!("{} private pool(s) that lend", lending.len()));
+        }
+        Ok(None)
+    }
+
+    /// Lets the user's callbacks free something, and tries again if one did.
+    fn ask_callbacks<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        let Growth { request, segment_bytes, .. } = *growth;
+        let key = heap.key()?;
+        let shortage = || self.shortage(request.requested_bytes, segment_bytes, key);
+        if !self.shared.hooks.ask(shortage) {
+            return Ok(None);
+        }
+        tried.push("memory that callbacks freed".into());
+        match self.search_again(heap, growth)? {
+            Some(served) => Ok(Some(served)),
+            None => self.grow(heap, stream, growth),
+        }
     }
 
     fn search_again<'a>(
@@ -208,101 +268,6 @@ impl Inner {
         let mut state = heap.enter()?;
         state.poll(&self.shared);
         Ok(state.reuse(&self.shared, &growth.request).map(|taken| Served { heap, taken, state }))
-    }
-
-    /// Waits until no stream uses any more what was freed by now. Gives how many marks were
-    /// waited for.
-    pub(super) fn wait_for_retired(&self) -> Result<usize> {
-        let mut waited = 0;
-        for heap in self.heaps.all() {
-            let pending = heap.enter()?.retired.pending();
-            waited += pending.len();
-            for event in pending {
-                event.synchronize()?;
-            }
-            heap.enter()?.poll(&self.shared);
-        }
-        Ok(waited)
-    }
-
-    /// Gives everything cached back to the driver, waiting for its streams. Gives how many
-    /// segments that were.
-    pub(super) fn release_cached(&self) -> usize {
-        let candidates = self.candidates(None);
-        let released = candidates.len();
-        self.release(candidates);
-        released
-    }
-
-    /// Every wholly free segment, by class, the largest class first, then by stream.
-    fn candidates(&self, asking: Option<&Arc<Heap>>) -> Vec<Candidate<'_>> {
-        let now = self.shared.searches.load(std::sync::atomic::Ordering::Relaxed);
-        let mut candidates = Vec::new();
-        for heap in self.heaps.all() {
-            let Ok(mut state) = heap.enter() else { continue };
-            state.settle_pending(&self.shared);
-            for (segment, serial, block) in state.releasable() {
-                let block = &state.ledger[block];
-                let seen = Cached {
-                    bytes: block.bytes,
-                    class: block.class,
-                    own_stream: asking.is_some_and(|asking| Arc::ptr_eq(asking, heap)),
-                    age: now.saturating_sub(block.freed_at),
-                };
-                candidates.push(Candidate { heap, segment, serial, seen });
-            }
-        }
-        // Stable: within a class in the order of the heaps and of their indexes.
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.seen.class));
-        candidates
-    }
-
-    fn release(&self, candidates: Vec<Candidate<'_>>) {
-        for candidate in candidates {
-            let Candidate { heap, segment, serial, .. } = candidate;
-            let Ok(mut state) = heap.enter() else { continue };
-            let detached = heap.detach(&mut state, segment, serial);
-            drop(state);
-            heap.give_back(detached.into_iter().collect());
-        }
-    }
-
-    /// Gives back what the policy calls garbage.
-    fn collect_garbage(&self, heap: &Arc<Heap>, limit_bytes: u64) -> Result<()> {
-        let candidates = self.candidates(Some(heap));
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let pressure = Pressure { reserved_bytes: self.shared.held_bytes(), limit_bytes };
-        let garbage = heap.enter()?.policy.garbage(&seen, &pressure);
-        self.release_chosen(candidates, &garbage);
-        Ok(())
-    }
-
-    /// Gives back what the policy gives up for `request`; true if that was enough for it.
-    fn make_room(
-        &self,
-        heap: &Arc<Heap>,
-        request: &Request,
-        tried: &mut Vec<String>,
-    ) -> Result<bool> {
-        let candidates = self.candidates(Some(heap));
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let room = heap.enter()?.policy.make_room(&seen, request);
-        if room.is_empty() {
-            return Ok(false);
-        }
-        tried.push(format!("releasing {} oversize segment(s)", room.len()));
-        let room_bytes = self.release_chosen(candidates, &room);
-        Ok(room_bytes >= request.block_bytes)
-    }
-
-    /// Releases the candidates at the places chosen; places that are none are passed over.
-    fn release_chosen(&self, candidates: Vec<Candidate<'_>>, chosen: &[usize]) -> u64 {
-        let mut candidates: Vec<_> = candidates.into_iter().map(Some).collect();
-        let chosen: Vec<_> =
-            chosen.iter().filter_map(|&at| candidates.get_mut(at)?.take()).collect();
-        let bytes = chosen.iter().map(|candidate| candidate.seen.bytes).sum();
-        self.release(chosen);
-        bytes
     }
 
     fn growth(&self, heap: &Heap, request: Request, placement: Placement) -> Result<Growth> {
@@ -353,7 +318,7 @@ impl Inner {
         let serial = shared.next_serial();
         let segment = NewSegment { address, bytes, class: request.class, stream: key, serial };
         let block = state.ledger.add_segment(segment, 0);
-        shared.promise_kept(request.class, bytes);
+        shared.promise_kept(state.pool_id(), request.class, bytes);
         tracing::debug!(bytes, stream = key, "took a segment");
         shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream: key });
         let take_bytes = match placement {
@@ -367,58 +332,5 @@ impl Inner {
         // No search found it, and none may: an oversize block serves no small request.
         state.forget_last();
         Ok(Some(Served { heap, taken, state }))
-    }
-
-    /// The error for a request that no freeing could serve, counted and shown.
-    #[cold]
-    fn refuse(&self, requested_bytes: u64, segment_bytes: u64, stream: u64) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        self.note_failure(requested_bytes, stream);
-        Error::TooLarge {
-            what: format!(
-                "{}: a request for {}",
-                shared.device.info().name,
-                format_bytes(requested_bytes)
-            ),
-            requested_bytes: segment_bytes,
-            available_bytes: shared.most_bytes(),
-            way_out: match shared.limit_bytes {
-                Some(_) => "raise the limit or ask for less".into(),
-                None => "ask for less or take a larger device".into(),
-            },
-        }
-    }
-
-    /// Shows a failed request to the recorder; gives what the device has free.
-    fn note_failure(&self, requested_bytes: u64, stream: u64) -> u64 {
-        let shared = &self.shared;
-        let device_free_bytes = shared.device.memory().map_or(0, |memory| memory.free_bytes);
-        shared.note(|| TraceEvent::OutOfMemory { requested_bytes, device_free_bytes, stream });
-        device_free_bytes
-    }
-
-    #[cold]
-    fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        let Request { requested_bytes, class, .. } = growth.request;
-        let (stream, largest_free_bytes) = heap
-            .enter()
-            .map_or((0, 0), |state| (state.key, state.ledger.largest_free_bytes(class)));
-        let device_free_bytes = self.note_failure(requested_bytes, stream);
-        let stats = self.stats();
-        Error::OutOfMemory(Box::new(OutOfMemory {
-            device: shared.device.info().name.clone(),
-            requested_bytes,
-            segment_bytes: growth.segment_bytes,
-            limit_bytes: shared.limit_bytes,
-            reserved_bytes: stats.reserved_bytes.all.current,
-            active_bytes: stats.allocated_bytes.all.current,
-            retired_bytes: stats.retired_bytes,
-            largest_free_bytes,
-            device_free_bytes,
-            tried,
-        }))
     }
 }

@@ -4,12 +4,21 @@
 
 mod allocator;
 mod buffer;
+mod capture;
+mod failure;
 mod heap;
 mod heaps;
+mod hooks;
 mod ladder;
+mod live;
 mod mailbox;
+mod options;
 mod page_table;
+mod private;
+mod pytorch;
+mod reclaim;
 mod release;
+mod scope;
 mod shared;
 mod stats;
 mod stream_allocator;
@@ -17,6 +26,12 @@ mod tally;
 
 pub use allocator::{Allocator, AllocatorBuilder};
 pub use buffer::Buffer;
+pub use capture::CaptureScope;
 pub(crate) use heap::Taken;
+pub use hooks::{Registration, Shortage};
+pub use live::LiveBlock;
+pub use options::{AllocOptions, Lifetime, LifetimeStats};
+pub use private::{PrivatePool, PrivatePoolOptions, PrivatePoolStats};
+pub use scope::PoolScope;
 pub use stats::{PoolStat, Stat, Stats};
 pub use stream_allocator::{Block, StreamAllocator};

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
+use super::heap::{Heap, HeapState, KEPT_CLASS};
+use super::live::report_leaks;
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
 use crate::event::TraceEvent;
@@ -19,6 +20,8 @@ pub(super) struct Detached {
     bytes: u64,
     class: u8,
     stream: Stream,
+    /// Its private pool's id, or 0.
+    pool: u64,
 }
 
 impl Heap {
@@ -35,7 +38,8 @@ impl Heap {
         state.ledger.segment(id).filter(|segment| segment.serial == serial)?;
         let Segment { address, bytes, class, .. } = state.ledger.remove_segment(id)?;
         self.shared.leaving();
-        Some(Detached { ptr: DevicePtr(address), bytes, class, stream })
+        let pool = state.pool_id();
+        Some(Detached { ptr: DevicePtr(address), bytes, class, stream, pool })
     }
 
     /// Gives detached segments back to the driver, waiting for their streams. What the driver
@@ -57,21 +61,21 @@ impl Heap {
         self.free_detached(quiet, busy);
     }
 
-    /// Gives dedicated segments that are out of use to the reaper. Never blocks.
-    pub(super) fn reap_dedicated(self: &Arc<Self>, state: &mut HeapState) {
-        state.dedicated_finished = false;
-        let finished: Vec<_> = state
-            .ledger
-            .releasable(DEDICATED_CLASS)
-            .filter_map(|id| {
-                let segment = state.ledger[id].segment;
-                Some((segment, state.ledger.segment(segment)?.serial))
-            })
-            .collect();
+    /// Gives segments that are not cached and out of use to the reaper. Never blocks.
+    pub(super) fn reap_finished(self: &Arc<Self>, state: &mut HeapState) {
+        if self.shared.captures.any() {
+            return;
+        }
+        state.finished = false;
+        let mut finished = state.releasable();
+        finished.retain(|(_, _, id)| state.ledger[*id].class >= state.uncached_from);
         let detached: Vec<_> = finished
             .into_iter()
-            .filter_map(|(id, serial)| self.detach(state, id, serial))
+            .filter_map(|(segment, serial, _)| self.detach(state, segment, serial))
             .collect();
+        if state.uncached_from == 0 {
+            self.reap_retired(state);
+        }
         if detached.is_empty() {
             return;
         }
@@ -86,6 +90,24 @@ impl Heap {
         });
     }
 
+    /// Has the reaper come again when what other streams still use is out of use.
+    fn reap_retired(self: &Arc<Self>, state: &HeapState) {
+        let pending = state.retired.pending();
+        if pending.is_empty() {
+            return;
+        }
+        let heap = Arc::clone(self);
+        reap(pending, move |reached| {
+            let Ok(mut state) = heap.enter() else { return };
+            if reached.is_ok() {
+                state.poll(&heap.shared);
+                if state.finished {
+                    heap.reap_finished(&mut state);
+                }
+            }
+        });
+    }
+
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
     /// to the ledger.
     fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
@@ -93,7 +115,7 @@ impl Heap {
         detached.iter().for_each(|segment| self.part_with(segment));
         for (segment, freed) in free_segments(&self.shared.device, detached) {
             if freed {
-                self.shared.back(segment.class, segment.bytes);
+                self.shared.back(segment.pool, segment.class, segment.bytes);
             } else {
                 self.stay_with(&segment);
                 kept.push(segment);
@@ -187,15 +209,7 @@ impl Drop for Heap {
         let Ok(mut state) = self.enter() else { return };
         state.poll(&self.shared);
         let pending = state.settle_retired(&self.shared);
-        let live = state.live();
-        if live.0 > 0 {
-            tracing::warn!(
-                device = %self.shared.device.info().name,
-                blocks = live.0,
-                bytes = live.1,
-                "raw blocks were never freed: their segments are leaked"
-            );
-        }
+        report_leaks(&self.shared.device.info().name, state.live_blocks());
         let releasable = state.releasable();
         let detached: Vec<_> = releasable
             .into_iter()
@@ -222,7 +236,7 @@ fn give_back_counted(shared: &Shared, detached: Vec<Detached>) -> Vec<Detached> 
     let mut refused = Vec::new();
     for (segment, freed) in free_segments(&shared.device, detached) {
         if freed {
-            shared.back(segment.class, segment.bytes);
+            shared.back(segment.pool, segment.class, segment.bytes);
         } else {
             refused.push(segment);
         }

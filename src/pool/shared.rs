@@ -1,11 +1,16 @@
 //! What all heaps of an allocator share: the device, the settings, the limit, the counters.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use super::capture::Captures;
+use super::hooks::Hooks;
+use super::options::{Lifetime, LifetimeStats};
 use super::page_table::PageTable;
-use super::stats::Stats;
+use super::private::PrivatePoolStats;
+use super::stats::{Stat, Stats};
 use super::tally::{Tallies, TallyRef};
 use crate::base::{lock, thread_alive, thread_token, wait};
 use crate::conf::Conf;
@@ -20,6 +25,8 @@ pub(super) struct Shared {
     pub(super) conf: Conf,
     pub(super) limit_bytes: Option<u64>,
     pub(super) events: EventPool,
+    pub(super) captures: Captures,
+    pub(super) hooks: Hooks,
     pub(super) pages: PageTable,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
@@ -41,6 +48,18 @@ struct Books {
     /// Promised to callers of the driver, or on the way back to it.
     in_transit_bytes: u64,
     releasing: usize,
+    /// Bytes by [`Lifetime`], in the order of its declaration.
+    lifetimes: [Stat; Lifetime::ALL.len()],
+    pools_made: u64,
+    /// Private pools that are open or hold something.
+    pools: BTreeMap<u64, PoolBook>,
+}
+
+/// Bytes held for a private pool.
+#[derive(Debug, Default)]
+struct PoolBook {
+    reserved_bytes: Stat,
+    is_closed: bool,
 }
 
 impl Shared {
@@ -52,6 +71,8 @@ impl Shared {
     ) -> Self {
         Self {
             events: EventPool::new(&device),
+            captures: Captures::default(),
+            hooks: Hooks::default(),
             device,
             conf,
             limit_bytes,
@@ -83,13 +104,16 @@ impl Shared {
         within
     }
 
-    /// The driver gave what was promised, as a segment of `class`.
-    pub(super) fn promise_kept(&self, class: u8, bytes: u64) {
+    /// The driver gave what was promised, as a segment of `class` of the pool of this id.
+    pub(super) fn promise_kept(&self, pool: u64, class: u8, bytes: u64) {
         let mut books = lock(&self.books);
         books.in_transit_bytes -= bytes;
         books.stats.segment.add(class, 1);
         books.stats.reserved_bytes.add(class, bytes);
         books.stats.num_device_alloc += 1;
+        if let Some(pool) = books.pools.get_mut(&pool) {
+            pool.reserved_bytes.add(bytes);
+        }
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.add(1);
         }
@@ -106,12 +130,18 @@ impl Shared {
     }
 
     /// A segment that was leaving is with the driver again.
-    pub(super) fn back(&self, class: u8, bytes: u64) {
+    pub(super) fn back(&self, pool: u64, class: u8, bytes: u64) {
         let mut books = lock(&self.books);
         books.releasing -= 1;
         books.stats.segment.take_off(class, 1);
         books.stats.reserved_bytes.take_off(class, bytes);
         books.stats.num_device_free += 1;
+        if let Some(held) = books.pools.get_mut(&pool) {
+            held.reserved_bytes.take_off(bytes);
+            if held.is_done() {
+                books.pools.remove(&pool);
+            }
+        }
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.take_off(1);
         }
@@ -125,6 +155,69 @@ impl Shared {
         books.stats.segment.move_to_large(class, 1);
         books.stats.reserved_bytes.move_to_large(class, bytes);
         self.released.notify_all();
+    }
+
+    /// A block was handed out that is said to live so long.
+    pub(super) fn label(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].add(bytes);
+    }
+
+    /// Such a block was given up.
+    pub(super) fn unlabel(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].take_off(bytes);
+    }
+
+    pub(super) fn lifetimes(&self) -> [LifetimeStats; Lifetime::ALL.len()] {
+        let books = lock(&self.books);
+        Lifetime::ALL.map(|lifetime| LifetimeStats {
+            lifetime,
+            allocated_bytes: books.lifetimes[lifetime as usize],
+        })
+    }
+
+    /// A number for a new private pool, above 0.
+    pub(super) fn open_pool(&self) -> u64 {
+        let mut books = lock(&self.books);
+        books.pools_made += 1;
+        let id = books.pools_made;
+        books.pools.insert(id, PoolBook::default());
+        id
+    }
+
+    /// The pool's figures are kept for as long as it holds something.
+    pub(super) fn close_pool(&self, id: u64) {
+        let mut books = lock(&self.books);
+        if let Some(pool) = books.pools.get_mut(&id) {
+            pool.is_closed = true;
+            if pool.is_done() {
+                books.pools.remove(&id);
+            }
+        }
+    }
+
+    /// Bytes held for a private pool.
+    pub(super) fn pool(&self, id: u64) -> Stat {
+        lock(&self.books).pools.get(&id).map(|pool| pool.reserved_bytes).unwrap_or_default()
+    }
+
+    /// The private pools, by id.
+    pub(super) fn pools(&self) -> Vec<PrivatePoolStats> {
+        let books = lock(&self.books);
+        let stats = |(&id, pool): (&u64, &PoolBook)| PrivatePoolStats {
+            id,
+            reserved_bytes: pool.reserved_bytes,
+        };
+        books.pools.iter().map(stats).collect()
+    }
+
+    /// An open private pool that holds memory, and how much.
+    pub(super) fn open_pool_in_use(&self) -> Option<(u64, u64)> {
+        let books = lock(&self.books);
+        let mut open = books.pools.iter().filter(|(_, pool)| !pool.is_closed);
+        open.find_map(|(&id, pool)| {
+            let bytes = pool.reserved_bytes.current;
+            (bytes > 0).then_some((id, bytes))
+        })
     }
 
     /// Waits until every segment on its way back to the driver has arrived.
@@ -181,6 +274,8 @@ impl Shared {
         // SAFETY: by this function's own contract.
         unsafe { books.tallies.reset_peaks() };
         books.stats.reset_peaks();
+        books.lifetimes.iter_mut().for_each(Stat::reset_peak);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_peak());
     }
 
     /// Lets every total begin again.
@@ -192,6 +287,8 @@ impl Shared {
         // SAFETY: by this function's own contract.
         unsafe { books.tallies.reset_accumulated() };
         books.stats.reset_accumulated();
+        books.lifetimes.iter_mut().for_each(Stat::reset_accumulated);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_accumulated());
         self.cross_stream_waits.store(0, Ordering::Relaxed);
     }
 
@@ -214,6 +311,12 @@ impl Shared {
         if let Some(recorder) = &self.recorder {
             recorder.record(&event());
         }
+    }
+}
+
+impl PoolBook {
+    fn is_done(&self) -> bool {
+        self.is_closed && self.reserved_bytes.current == 0
     }
 }
 

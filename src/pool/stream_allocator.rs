@@ -7,9 +7,11 @@ use bytemuck::Pod;
 use super::allocator::Inner;
 use super::buffer::Buffer;
 use super::heap::{Heap, Taken, Which};
-use super::ladder::Placement;
+use super::ladder::{Placement, Served};
+use super::private::PrivatePool;
 use crate::base::Result;
 use crate::device::{DevicePtr, Stream};
+use crate::fence::StreamKey;
 
 /// An allocator's memory of one stream. Any thread may use it; the one that does nearly always
 /// pays no atomic operation for it. Made by [`Allocator::on`](super::Allocator::on).
@@ -31,14 +33,36 @@ use crate::device::{DevicePtr, Stream};
 /// ```
 #[derive(Debug, Clone)]
 pub struct StreamAllocator {
-    inner: Arc<Inner>,
-    heap: Arc<Heap>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) heap: Arc<Heap>,
     stream: Stream,
+    /// Kept alive; none for the default pool.
+    pool: Option<PrivatePool>,
+}
+
+impl Inner {
+    /// The way to allocate on `stream` from `pool`, or from the default one.
+    pub(super) fn on(
+        self: &Arc<Self>,
+        pool: Option<&PrivatePool>,
+        stream: &Stream,
+    ) -> Result<StreamAllocator> {
+        self.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.heaps.of_pool(&self.shared, pool.map(PrivatePool::info), stream)?;
+        Ok(StreamAllocator {
+            inner: Arc::clone(self),
+            heap,
+            stream: stream.clone(),
+            pool: pool.cloned(),
+        })
+    }
 }
 
 impl StreamAllocator {
-    pub(super) fn new(inner: &Arc<Inner>, heap: Arc<Heap>, stream: &Stream) -> Self {
-        Self { inner: Arc::clone(inner), heap, stream: stream.clone() }
+    /// The private pool it allocates from; none for the default one.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PrivatePool> {
+        self.pool.as_ref()
     }
 
     /// The stream it allocates on.
@@ -65,20 +89,26 @@ impl StreamAllocator {
         if bytes == 0 {
             return Ok(Block { heap: &self.heap, taken: Taken::default(), bytes });
         }
-        let taken = self.take(bytes)?;
-        Ok(Block { heap: &self.heap, taken, bytes })
+        let (heap, taken) = self.serve(bytes)?;
+        Ok(Block { heap, taken, bytes })
     }
 
     /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to
     /// [`take_back`](Self::take_back) of a handle of the same stream.
     #[inline]
     pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
-        // While this handle is held the heap stays its stream's.
-        let taken = match self.heap.take_quickly(bytes) {
-            Some(taken) => taken,
-            None => self.inner.take(&self.heap, bytes, &self.stream)?,
-        };
-        Ok(taken)
+        self.serve(bytes).map(|(_, taken)| taken)
+    }
+
+    /// A block, and whose it is: another heap's where the stream is another one on this thread.
+    #[inline]
+    fn serve(&self, bytes: u64) -> Result<(&Arc<Heap>, Taken)> {
+        let key = StreamKey::of(&self.stream).raw();
+        if let Some(taken) = self.heap.take_quickly(bytes, key) {
+            return Ok((&self.heap, taken));
+        }
+        let Served { heap, taken, .. } = self.inner.take(&self.heap, bytes, &self.stream)?;
+        Ok((heap, taken))
     }
 
     /// Takes a block of [`take`](Self::take) back, once.

@@ -3,13 +3,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod capture;
 mod dedicated;
+mod figures;
+mod hooks;
+mod labels;
 mod ladder;
 mod lifetime;
 mod limits;
 mod policies;
+mod private_pools;
 mod raw;
 mod reuse;
+mod streams;
 mod vectors;
 
 use std::sync::Mutex;
