@@ -211,7 +211,9 @@ impl Heap {
                 return None;
             }
             let known = state.raw.remove(&address);
-            known.map(|id| state.give_up(&self.shared, id));
+            if let Some(id) = known {
+                state.give_up(&self.shared, id);
+            }
             Some(known.is_some())
         });
         let freed = freed.flatten();
