@@ -209,12 +209,16 @@ fn programs_place_and_count_as_pytorch_does() {
     let mut current: Option<Program> = None;
     for line in programs().lines() {
         if line.starts_with("program ") {
-            current.replace(Program::new(line)).map(Program::finish);
+            if let Some(done) = current.replace(Program::new(line)) {
+                done.finish();
+            }
             run += 1;
         } else {
             current.as_mut().expect("a program begins with its name").step(line);
         }
     }
-    current.map(Program::finish);
+    if let Some(done) = current {
+        done.finish();
+    }
     assert!(run > 50, "only {run} programs were run");
 }
