@@ -193,10 +193,8 @@ impl Mailbox {
 #[test]
 fn nothing_stays_in_a_mailbox_unseen() {
     explore(|| {
-        let mail = Arc::new(Mailbox {
-            has_any: AtomicBool::new(false),
-            queue: Mutex::new(Vec::new()),
-        });
+        let mail =
+            Arc::new(Mailbox { has_any: AtomicBool::new(false), queue: Mutex::new(Vec::new()) });
         let senders = [1, 2].map(|thing| {
             let mail = Arc::clone(&mail);
             thread::spawn(move || mail.put(thing))
