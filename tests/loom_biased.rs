@@ -4,7 +4,8 @@
 //!
 //! Checked to catch mistakes, each put in by hand and found by these tests: without the light
 //! barrier, without the heavy one, with the owner's release of `busy` relaxed, with the look at
-//! it relaxed, and with the mailbox's flag raised before the thing is in.
+//! it relaxed, with one `busy` for all owners, with the mailbox's flag set before the thing is in,
+//! and with it cleared after everything was taken out.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
