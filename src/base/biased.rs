@@ -132,12 +132,13 @@ impl<T> Biased<T> {
     /// does nothing. The quickest way in: no guard is handed about.
     #[inline(always)]
     pub(crate) fn as_owner<R>(&self, me: u64, inside: impl FnOnce(&mut T) -> R) -> Option<R> {
-        if self.owner.load(Ordering::Relaxed) != me || self.busy.load(Ordering::Relaxed) {
+        let busy = &self.busy[place(me)];
+        if self.owner.load(Ordering::Relaxed) != me || busy.load(Ordering::Relaxed) {
             return None;
         }
-        self.busy.store(true, Ordering::Relaxed);
+        busy.store(true, Ordering::Relaxed);
         barrier::light();
-        let leave = Leave(&self.busy);
+        let leave = Leave(busy);
         if self.owner.load(Ordering::Relaxed) != me {
             return None;
         }
