@@ -209,12 +209,16 @@ fn programs_place_and_count_as_pytorch_does() {
     let mut current: Option<Program> = None;
     for line in programs().lines() {
         if line.starts_with("program ") {
-            current.replace(Program::new(line)).map(Program::finish);
+            if let Some(ended) = current.replace(Program::new(line)) {
+                ended.finish();
+            }
             run += 1;
         } else {
             current.as_mut().expect("a program begins with its name").step(line);
         }
     }
-    current.map(Program::finish);
+    if let Some(ended) = current {
+        ended.finish();
+    }
     assert!(run > 50, "only {run} programs were run");
 }
