@@ -30,6 +30,8 @@ enum State {
 struct Block {
     address: u64,
     bytes: u64,
+    /// What its owner asked for, until it is free again.
+    requested_bytes: u64,
     state: State,
 }
 
@@ -48,7 +50,6 @@ struct Model {
     segments: Vec<Segment>,
     taken: u64,
     freed: u64,
-    requested_bytes: u64,
     segments_taken: u64,
     segments_freed: u64,
     reserved_peak: u64,
@@ -81,7 +82,7 @@ impl Model {
             _ if rounded < 10 * MIB => 20 * MIB,
             _ => rounded.next_multiple_of(2 * MIB),
         };
-        let block = Block { address, bytes, state: State::Free };
+        let block = Block { address, bytes, requested_bytes: 0, state: State::Free };
         self.segments.push(Segment { bytes, small, stream, blocks: vec![block] });
         self.segments_taken += 1;
         self.reserved_peak = self.reserved_peak.max(self.reserved());
@@ -93,19 +94,19 @@ impl Model {
         let rest = segment.blocks[index].bytes - bytes;
         if rest > if segment.small { 0 } else { MIB } {
             segment.blocks[index].bytes = bytes;
-            let rest = Block { address: address + bytes, bytes: rest, state: State::Free };
+            let (address, requested_bytes, state) = (address + bytes, 0, State::Free);
+            let rest = Block { address, bytes: rest, requested_bytes, state };
             segment.blocks.insert(index + 1, rest);
         }
         segment.blocks[index].state = State::Active;
+        segment.blocks[index].requested_bytes = requested_bytes;
         self.taken += 1;
-        self.requested_bytes += requested_bytes;
     }
 
-    fn free(&mut self, address: u64, requested_bytes: u64, state: State) {
+    fn free(&mut self, address: u64, state: State) {
         let (segment, index) = self.find(address);
         segment.blocks[index].state = state;
         self.freed += 1;
-        self.requested_bytes -= requested_bytes;
     }
 
     /// Whatever calls the allocator finds these out of use.
@@ -157,6 +158,13 @@ impl Model {
 
     fn reserved(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// What the owners of all blocks that are not free asked for.
+    fn requested(&self) -> u64 {
+        let blocks = self.segments.iter().flat_map(|segment| &segment.blocks);
+        let in_use = blocks.filter(|block| block.state != State::Free);
+        in_use.map(|block| block.requested_bytes).sum()
     }
 
     /// Count and bytes of the blocks in a state.
@@ -270,9 +278,9 @@ impl Program {
             [] => State::Free,
             _ => State::Retired { held },
         };
-        let (address, bytes) = (live.buffer.ptr().0, live.buffer.size_bytes());
+        let address = live.buffer.ptr().0;
         drop(live);
-        self.model.free(address, bytes, state);
+        self.model.free(address, state);
     }
 
     /// Another stream finds what the last one left, and leaves something else.
@@ -374,7 +382,7 @@ impl Program {
             ("active blocks", stats.active.all.current, in_use),
             ("active bytes", stats.active_bytes.all.current, in_use_bytes),
             ("retired bytes", stats.retired_bytes, retired_bytes),
-            ("requested bytes", stats.requested_bytes.all.current, model.requested_bytes),
+            ("requested bytes", stats.requested_bytes.all.current, model.requested()),
             ("reserved bytes", stats.reserved_bytes.all.current, model.reserved()),
             ("peak of reserved bytes", stats.reserved_bytes.all.peak, model.reserved_peak),
             ("segments", stats.segment.all.current, model.segments.len() as u64),
