@@ -209,16 +209,16 @@ fn programs_place_and_count_as_pytorch_does() {
     let mut current: Option<Program> = None;
     for line in programs().lines() {
         if line.starts_with("program ") {
-            if let Some(done) = current.replace(Program::new(line)) {
-                done.finish();
+            if let Some(ended) = current.replace(Program::new(line)) {
+                ended.finish();
             }
             run += 1;
         } else {
             current.as_mut().expect("a program begins with its name").step(line);
         }
     }
-    if let Some(done) = current {
-        done.finish();
+    if let Some(ended) = current {
+        ended.finish();
     }
     assert!(run > 50, "only {run} programs were run");
 }
