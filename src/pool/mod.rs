@@ -21,6 +21,7 @@ mod release;
 mod scope;
 mod shared;
 mod stats;
+mod stats_scope;
 mod stream_allocator;
 mod tally;
 
@@ -34,4 +35,5 @@ pub use options::{AllocOptions, Lifetime, LifetimeStats};
 pub use private::{PrivatePool, PrivatePoolOptions, PrivatePoolStats};
 pub use scope::PoolScope;
 pub use stats::{PoolStat, Stat, Stats};
+pub use stats_scope::{ScopeStats, StatsScope};
 pub use stream_allocator::{Block, StreamAllocator};

@@ -11,6 +11,7 @@ use super::options::{Lifetime, LifetimeStats};
 use super::page_table::PageTable;
 use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
+use super::stats_scope::ScopeStats;
 use super::tally::{Tallies, TallyRef};
 use crate::base::{lock, thread_alive, thread_token, wait};
 use crate::conf::Conf;
@@ -263,6 +264,29 @@ impl Shared {
         stats.retired_bytes = active_bytes.all.current.wrapping_sub(allocated_bytes.all.current);
         stats.stranded_blocks = self.stranded_blocks.load(Ordering::Relaxed);
         stats
+    }
+
+    /// Begins a scope of statistics; gives its number, above 0.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn open_scope(&self) -> u64 {
+        // SAFETY: by this function's own contract.
+        unsafe { lock(&self.books).tallies.open_scope() }
+    }
+
+    /// What happened in a scope.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn read_scope(&self, id: u64) -> Option<ScopeStats> {
+        // SAFETY: by this function's own contract.
+        unsafe { lock(&self.books).tallies.read_scope(id) }
+    }
+
+    /// Ends a scope.
+    pub(super) fn close_scope(&self, id: u64) {
+        lock(&self.books).tallies.close_scope(id);
     }
 
     /// Lets every peak begin again.

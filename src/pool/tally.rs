@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::stats::{PoolStat, Stat, Stats};
+use super::stats_scope::ScopeStats;
 use crate::ledger::SplitChange;
 
 /// PyTorch's two pools, as indexes: class 0 is the small one.
@@ -108,6 +109,11 @@ impl Level {
         self.peak[lane] - self.below_peak[lane]
     }
 
+    /// Lets the peak of one lane begin again.
+    fn reset_lane(&mut self, lane: usize) {
+        self.peak[lane] -= std::mem::take(&mut self.below_peak[lane]);
+    }
+
     fn reset(&mut self) {
         for (below, peak) in self.below_peak.iter_mut().zip(&mut self.peak) {
             *peak -= std::mem::take(below);
@@ -200,6 +206,11 @@ impl Tally {
         }
     }
 
+    /// Rises with every block that is taken, and changes with every one given up.
+    fn counted(&self) -> [i64; 2] {
+        [self.pools.iter().map(|pool| pool.total[COUNT]).sum(), self.all.current(COUNT)]
+    }
+
     fn reset_peaks(&mut self) {
         self.active_peak = [0; 2];
         for pool in &mut self.pools {
@@ -264,6 +275,23 @@ pub(super) struct Tallies {
     tallies: Vec<Entry>,
     /// Totals at the last reset, which are taken off.
     before: Box<Stats>,
+    /// Peaks of blocks and bytes since the last reset, but for the stretch since the last scope
+    /// began, which is in the tallies.
+    earlier_peak: [i64; 2],
+    scopes: Vec<Scope>,
+    scopes_made: u64,
+}
+
+/// A stretch of which statistics are kept. Its peak is the greatest of the stretches between the
+/// beginnings of scopes; the last one is in the tallies.
+#[derive(Debug)]
+struct Scope {
+    id: u64,
+    /// Blocks and bytes at its start.
+    start: [Stat; 2],
+    earlier_peak: [i64; 2],
+    /// What each tally had counted.
+    counted: Vec<[i64; 2]>,
 }
 
 #[derive(Debug)]
@@ -306,7 +334,10 @@ impl Tallies {
     ///
     /// # Safety
     /// As [`sum`](Self::sum).
-    pub(super) unsafe fn reset_peaks(&self) {
+    pub(super) unsafe fn reset_peaks(&mut self) {
+        // SAFETY: by this function's own contract.
+        unsafe { self.end_stretch() };
+        self.earlier_peak = [0; 2];
         for entry in &self.tallies {
             // SAFETY: by this function's own contract nobody else is near any tally.
             unsafe { &mut *entry.tally.0.get() }.reset_peaks();
@@ -324,13 +355,89 @@ impl Tallies {
         *self.before = now;
     }
 
+    /// Begins a scope; gives its number.
+    ///
+    /// # Safety
+    /// As [`sum`](Self::sum).
+    pub(super) unsafe fn open_scope(&mut self) -> u64 {
+        // SAFETY: by this function's own contract.
+        let tallies = unsafe {
+            self.end_stretch();
+            self.read()
+        };
+        let start = [COUNT, BYTES].map(|lane| summed(&tallies, lane).all);
+        let counted = tallies.iter().map(|tally| tally.counted()).collect();
+        self.scopes_made += 1;
+        let id = self.scopes_made;
+        self.scopes.push(Scope { id, start, earlier_peak: [0; 2], counted });
+        id
+    }
+
+    /// What happened in a scope that is open.
+    ///
+    /// # Safety
+    /// As [`sum`](Self::sum).
+    pub(super) unsafe fn read_scope(&self, id: u64) -> Option<ScopeStats> {
+        // SAFETY: by this function's own contract.
+        let tallies = unsafe { self.read() };
+        let scope = self.scopes.iter().find(|scope| scope.id == id)?;
+        let [blocks, bytes] = [COUNT, BYTES].map(|lane| {
+            let (now, start) = (summed(&tallies, lane).all, scope.start[lane]);
+            let peak = now.peak.max(scope.earlier_peak[lane] as u64);
+            let since = |now: u64, start: u64| now.wrapping_sub(start);
+            let (allocated, freed) =
+                (since(now.allocated, start.allocated), since(now.freed, start.freed));
+            (allocated, freed, peak.saturating_sub(start.current))
+        });
+        let before = scope.counted.iter().copied().chain(std::iter::repeat([0; 2]));
+        let active =
+            tallies.iter().zip(before).filter(|(tally, before)| tally.counted() != *before);
+        Some(ScopeStats {
+            allocated_blocks: blocks.0,
+            freed_blocks: blocks.1,
+            allocated_bytes: bytes.0,
+            freed_bytes: bytes.1,
+            peak_blocks: blocks.2,
+            peak_bytes: bytes.2,
+            peaks_exact: active.count() <= 1,
+        })
+    }
+
+    /// Forgets a scope.
+    pub(super) fn close_scope(&mut self, id: u64) {
+        self.scopes.retain(|scope| scope.id != id);
+    }
+
+    /// Lets the peaks of blocks and bytes begin again, and keeps what they were.
+    ///
+    /// # Safety
+    /// As [`sum`](Self::sum).
+    unsafe fn end_stretch(&mut self) {
+        for lane in [COUNT, BYTES] {
+            let mut sum = 0;
+            for entry in &self.tallies {
+                // SAFETY: by this function's own contract nobody else is near any tally.
+                let all = unsafe { &mut (*entry.tally.0.get()).all };
+                sum += all.peak[lane];
+                all.reset_lane(lane);
+            }
+            let scopes = self.scopes.iter_mut().map(|scope| &mut scope.earlier_peak);
+            for peak in scopes.chain([&mut self.earlier_peak]) {
+                peak[lane] = peak[lane].max(sum);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`sum`](Self::sum), for as long as they are looked at.
+    unsafe fn read(&self) -> Vec<&Tally> {
+        // SAFETY: the caller sees to it that no thread writes to any tally.
+        self.tallies.iter().map(|entry| unsafe { &*entry.tally.0.get() }).collect()
+    }
+
     unsafe fn sum_since_start(&self, stats: &mut Stats) {
-        let tallies: Vec<&Tally> = self
-            .tallies
-            .iter()
-            // SAFETY: the caller sees to it that no thread writes to any tally.
-            .map(|entry| unsafe { &*entry.tally.0.get() })
-            .collect();
+        // SAFETY: the caller sees to it that no thread writes to any tally.
+        let tallies = unsafe { self.read() };
         stats.peaks_exact = tallies.iter().filter(|tally| tally.used).count() <= 1;
         for (lane, stat) in [
             (COUNT, &mut stats.allocation),
@@ -340,6 +447,9 @@ impl Tallies {
             (SPLIT_BYTES, &mut stats.inactive_split_bytes),
         ] {
             *stat = summed(&tallies, lane);
+        }
+        for (lane, stat) in [(COUNT, &mut stats.allocation), (BYTES, &mut stats.allocated_bytes)] {
+            stat.all.peak = stat.all.peak.max(self.earlier_peak[lane] as u64);
         }
         stats.active = active_of(&tallies, COUNT, stats.allocation);
         stats.active_bytes = active_of(&tallies, BYTES, stats.allocated_bytes);

@@ -15,6 +15,7 @@ mod policies;
 mod private_pools;
 mod raw;
 mod reuse;
+mod stats_scope;
 mod streams;
 mod vectors;
 
