@@ -1,7 +1,7 @@
 //! While a graph is captured nothing is asked of its streams and nothing is taken from under it.
 
 use riverbed::Error;
-use riverbed::device::{Call, Device};
+use riverbed::device::{Call, Device, Gate};
 use riverbed::pool::PrivatePoolOptions;
 
 use crate::support::{MIB, stream, wait_until};
@@ -27,6 +27,8 @@ fn nothing_is_asked_of_streams_and_nothing_goes_back_until_the_end() {
         stream(&device),
         stream(&device),
     );
+    let gate = Gate::new(&device).unwrap();
+    side.wait_gate(&gate, 1).unwrap();
     let waiting = allocator.alloc::<u8>(1000, &captured).unwrap();
     waiting.record_use(&side).unwrap();
     drop(waiting);
@@ -56,6 +58,7 @@ fn nothing_is_asked_of_streams_and_nothing_goes_back_until_the_end() {
     assert_eq!(forbidden(&device), before);
 
     drop(scope);
+    gate.open(1).unwrap();
     captured.synchronize().unwrap();
     side.synchronize().unwrap();
     assert_eq!(allocator.stats().retired_bytes, 0);
