@@ -32,7 +32,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/base/biased.rs", "a lock: shows what it guards"),
     ("src/fence/stream_key.rs", "its test wraps a handle no driver gave"),
     ("src/pool/allocator.rs", "declares `free_raw`; reads the threads' tallies"),
-    ("src/pool/heap.rs", "counts in the tally of the thread inside"),
+    ("src/pool/heap/hot.rs", "counts in the tally of the thread inside"),
     ("src/pool/shared.rs", "reads the threads' tallies"),
     ("src/pool/tally.rs", "one thread writes, readers keep it out"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),
