@@ -158,7 +158,7 @@ impl PrivatePool {
         let before = self.reserved_bytes().freed;
         self.0.inner.poll();
         self.0.inner.release_cached(|pool| pool.is_some_and(|pool| pool.id == self.id()));
-        self.reserved_bytes().freed - before
+        self.reserved_bytes().freed.saturating_sub(before)
     }
 
     /// Bytes held from the device for the pool.
