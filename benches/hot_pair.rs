@@ -1,5 +1,6 @@
 //! What does an allocation cost that a stream has made before? Allocate and free in turn, the
-//! driver never called; beside it the driver's own allocate and free, as the limit from above.
+//! driver never called: through a stream's handle, by bare address, as an owned buffer; beside
+//! them the driver's own allocate and free, as the limit from above.
 
 mod common;
 
@@ -11,12 +12,23 @@ fn hot_pair(criterion: &mut Criterion) {
     let device = common::device();
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
     let allocator = Allocator::builder(&device).build().expect("an allocator");
+    let on_stream = allocator.on(&stream).expect("a handle");
     let mut group = criterion.benchmark_group("allocator/hot_pair");
     for bytes in [512usize, 64 << 10, 4 << 20] {
-        let id = BenchmarkId::new(common::id(&device, "caching"), bytes);
+        let id = |entry| BenchmarkId::new(common::id(&device, entry), bytes);
         drop(allocator.alloc::<u8>(bytes, &stream).expect("room"));
         let before = device.calls().get(Call::Alloc);
-        group.bench_function(id, |bencher| {
+        group.bench_function(id("handle"), |bencher| {
+            bencher.iter(|| drop(on_stream.block(bytes as u64).expect("room")));
+        });
+        group.bench_function(id("raw"), |bencher| {
+            bencher.iter(|| {
+                let ptr = allocator.alloc_raw(bytes as u64, &stream).expect("room");
+                // SAFETY: the block was taken just now and nothing was enqueued on it.
+                unsafe { allocator.free_raw(ptr) }.expect("a live block");
+            });
+        });
+        group.bench_function(id("buffer"), |bencher| {
             bencher.iter(|| allocator.alloc::<u8>(bytes, &stream).expect("room"));
         });
         assert_eq!(device.calls().get(Call::Alloc), before, "the hot path called the driver");

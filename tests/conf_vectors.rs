@@ -281,7 +281,7 @@ fn reports_give_value_source_and_status_and_serialise() {
     assert!(conf.is_set("release_lock_on_hipmalloc") && !conf.is_set("limit_mb"));
     let lock = report_of(&conf, "release_lock_on_cudamalloc");
     assert_eq!((lock.value.as_str(), lock.source), ("True", Source::ConfString));
-    assert!(matches!(lock.status, Status::NotYet(_)));
+    assert!(matches!(lock.status, Status::ByDesign(_)));
     let implied = report_of(&conf, "expandable_segments");
     assert_eq!((implied.value.as_str(), implied.source), ("True", Source::Implied("policy")));
     let limit = report_of(&conf, "limit_mb");

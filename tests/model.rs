@@ -49,6 +49,8 @@ struct Model {
     taken: u64,
     freed: u64,
     requested_bytes: u64,
+    /// What the owners of retired blocks asked for, by address.
+    retired_requests: std::collections::HashMap<u64, u64>,
     segments_taken: u64,
     segments_freed: u64,
     reserved_peak: u64,
@@ -105,7 +107,10 @@ impl Model {
         let (segment, index) = self.find(address);
         segment.blocks[index].state = state;
         self.freed += 1;
-        self.requested_bytes -= requested_bytes;
+        match state {
+            State::Free => self.requested_bytes -= requested_bytes,
+            _ => _ = self.retired_requests.insert(address, requested_bytes),
+        }
     }
 
     /// Whatever calls the allocator finds these out of use.
@@ -114,6 +119,8 @@ impl Model {
             for block in &mut segment.blocks {
                 if block.state == (State::Retired { held: false }) {
                     block.state = State::Free;
+                    let requested_bytes = self.retired_requests.remove(&block.address);
+                    self.requested_bytes -= requested_bytes.unwrap_or(0);
                 }
             }
             let mut merged: Vec<Block> = Vec::new();

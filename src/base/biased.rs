@@ -11,6 +11,10 @@
 //! system has no such call, both sides use a full fence. The interleavings are modelled in
 //! `tests/loom_biased.rs`.
 //!
+//! A thread that was the owner may come late: it saw its own token, was held up, and sets `busy`
+//! when another one has long been the owner. So every owner has a `busy` of its own, for ever:
+//! of threads that would share one, only the first is ever an owner.
+//!
 //! Ownership goes to a thread that entered several times in a row with nobody between; each
 //! withdrawal doubles how often, so that threads that take turns end up with a plain mutex.
 #![allow(unsafe_code)]
@@ -25,13 +29,17 @@ use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, barrier, l
 const FIRST_STREAK: u32 = 1;
 const LONGEST_STREAK: u32 = 1024;
 
+/// How many threads may be owners in the life of a lock; others use the mutex. Tokens are numbers
+/// in a row, so that threads started together have places of their own.
+const PLACES: usize = 64;
+
 /// Data behind a biased lock.
 pub(crate) struct Biased<T> {
     /// The token of the thread that enters without the mutex; 0 is nobody. Raised by that
     /// thread with the mutex held, cleared by others with the mutex held.
     owner: AtomicU64,
-    /// The owner is inside. Written by the owner alone.
-    busy: AtomicBool,
+    /// The owner is inside. Each is written by the one thread that has the place.
+    busy: [AtomicBool; PLACES],
     /// Who is inside by the mutex; 0 is nobody.
     inside: AtomicU64,
     turns: Mutex<Turns>,
@@ -46,6 +54,26 @@ struct Turns {
     last: u64,
     streak: u32,
     needed: u32,
+    /// Who has which place; 0 is nobody.
+    places: [u64; PLACES],
+}
+
+/// The place of a thread, which it may have or not.
+#[inline]
+fn place(me: u64) -> usize {
+    me as usize % PLACES
+}
+
+impl Turns {
+    /// True if the thread `me` has its place, from now on at least.
+    #[cold]
+    fn has_place(&mut self, me: u64) -> bool {
+        let place = &mut self.places[place(me)];
+        if *place == 0 {
+            *place = me;
+        }
+        *place == me
+    }
 }
 
 /// The thread that asks is inside already.
@@ -55,6 +83,8 @@ pub(crate) struct Reentered;
 /// Access to the data. Not `Send`, for it may hold a mutex.
 pub(crate) struct BiasedGuard<'a, T> {
     lock: &'a Biased<T>,
+    /// The place of the thread that is inside.
+    place: usize,
     turns: Option<MutexGuard<'a, Turns>>,
 }
 
@@ -63,9 +93,14 @@ impl<T> Biased<T> {
         barrier::prepare();
         Self {
             owner: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
+            busy: std::array::from_fn(|_| AtomicBool::new(false)),
             inside: AtomicU64::new(0),
-            turns: Mutex::new(Turns { last: 0, streak: 0, needed: FIRST_STREAK }),
+            turns: Mutex::new(Turns {
+                last: 0,
+                streak: 0,
+                needed: FIRST_STREAK,
+                places: [0; PLACES],
+            }),
             value: UnsafeCell::new(value),
         }
     }
@@ -93,20 +128,42 @@ impl<T> Biased<T> {
         }
     }
 
+    /// Runs `inside` with the data if the thread `me` owns it and is not inside already; else
+    /// does nothing. The quickest way in: no guard is handed about.
+    #[inline(always)]
+    pub(crate) fn as_owner<R>(&self, me: u64, inside: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let busy = &self.busy[place(me)];
+        if self.owner.load(Ordering::Relaxed) != me || busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        busy.store(true, Ordering::Relaxed);
+        barrier::light();
+        let leave = Leave(busy);
+        if self.owner.load(Ordering::Relaxed) != me {
+            return None;
+        }
+        // SAFETY: as for a guard of the owner; `leave` ends it, also when `inside` panics.
+        let outcome = inside(unsafe { &mut *self.value.get() });
+        drop(leave);
+        Some(outcome)
+    }
+
     #[inline]
     fn enter_as_owner(&self, me: u64) -> Result<Option<BiasedGuard<'_, T>>, Reentered> {
         if self.owner.load(Ordering::Relaxed) != me {
             return Ok(None);
         }
-        if self.busy.load(Ordering::Relaxed) {
+        let place = place(me);
+        let busy = &self.busy[place];
+        if busy.load(Ordering::Relaxed) {
             return Err(Reentered);
         }
-        self.busy.store(true, Ordering::Relaxed);
+        busy.store(true, Ordering::Relaxed);
         barrier::light();
         if self.owner.load(Ordering::Relaxed) == me {
-            return Ok(Some(BiasedGuard { lock: self, turns: None }));
+            return Ok(Some(BiasedGuard { lock: self, place, turns: None }));
         }
-        self.busy.store(false, Ordering::Release);
+        busy.store(false, Ordering::Release);
         Ok(None)
     }
 
@@ -116,10 +173,11 @@ impl<T> Biased<T> {
             return Err(Reentered);
         }
         let mut turns = lock(&self.turns);
-        if self.owner.load(Ordering::Relaxed) != 0 {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner != 0 {
             self.owner.store(0, Ordering::Relaxed);
             barrier::heavy();
-            while self.busy.load(Ordering::Acquire) {
+            while self.busy[place(owner)].load(Ordering::Acquire) {
                 super::sync::yield_now();
             }
             turns.needed = (turns.needed * 2).min(LONGEST_STREAK);
@@ -148,21 +206,32 @@ impl<T> Biased<T> {
         self.inside.store(me, Ordering::Relaxed);
         turns.streak = if turns.last == me { turns.streak.saturating_add(1) } else { 1 };
         turns.last = me;
-        BiasedGuard { lock: self, turns: Some(turns) }
+        BiasedGuard { lock: self, place: place(me), turns: Some(turns) }
+    }
+}
+
+/// Tells that the owner is out.
+struct Leave<'a>(&'a AtomicBool);
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
 impl<T> Drop for BiasedGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        match &self.turns {
-            None => self.lock.busy.store(false, Ordering::Release),
+        match &mut self.turns {
+            None => self.lock.busy[self.place].store(false, Ordering::Release),
             Some(turns) => {
                 self.lock.inside.store(0, Ordering::Relaxed);
-                if turns.streak >= turns.needed {
+                let me = turns.last;
+                if turns.streak >= turns.needed && turns.has_place(me) {
                     // From here on this thread may enter without the mutex; it is the one
                     // that was inside last, so nothing is missed.
-                    self.lock.owner.store(turns.last, Ordering::Relaxed);
+                    self.lock.owner.store(me, Ordering::Relaxed);
                 }
             }
         }

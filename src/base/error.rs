@@ -206,44 +206,97 @@ pub struct OutOfMemory {
     pub largest_free_bytes: u64,
     /// What the driver says is free on the device.
     pub device_free_bytes: u64,
+    /// Free in private pools, for their requests alone: a part of what is cached.
+    pub private_free_bytes: u64,
+    /// Handed out, by what the requests said of themselves, where they did.
+    pub by_lifetime: Vec<(String, u64)>,
+    /// What this request said of itself.
+    pub label: Option<String>,
     /// What was tried, in order.
     pub tried: Vec<String>,
+    /// A conf string under which it might have been served.
+    pub hint: Option<String>,
 }
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cached = self.reserved_bytes.saturating_sub(self.active_bytes + self.retired_bytes);
         write!(
             f,
-            "{}: out of memory, {} asked for (a segment of {}). Reserved {}",
+            "{}: out of memory, {} asked for (a segment of {})",
             self.device,
             format_bytes(self.requested_bytes),
             format_bytes(self.segment_bytes),
-            format_bytes(self.reserved_bytes),
         )?;
+        if let Some(label) = &self.label {
+            write!(f, " as {label}")?;
+        }
+        write!(f, ". Reserved {}", format_bytes(self.reserved_bytes))?;
         if let Some(limit) = self.limit_bytes {
             write!(f, " of a limit of {}", format_bytes(limit))?;
         }
+        write!(f, ": active {}", format_bytes(self.active_bytes))?;
+        if !self.by_lifetime.is_empty() {
+            let known = self.by_lifetime.iter();
+            let known: Vec<String> =
+                known.map(|(name, bytes)| format!("{name} {}", format_bytes(*bytes))).collect();
+            write!(f, " ({})", known.join(", "))?;
+        }
         write!(
             f,
-            ": active {}, retired {}, cached {} (largest free block {}). Device free {}. Tried: {}. ",
-            format_bytes(self.active_bytes),
+            ", retired {}, cached {} (largest free block {}",
             format_bytes(self.retired_bytes),
-            format_bytes(cached),
+            format_bytes(self.cached_bytes()),
             format_bytes(self.largest_free_bytes),
+        )?;
+        if self.private_free_bytes > 0 {
+            write!(f, "; {} in private pools", format_bytes(self.private_free_bytes))?;
+        }
+        write!(
+            f,
+            "). Device free {}. Tried: {}. {}",
             format_bytes(self.device_free_bytes),
             self.tried.join("; "),
+            self.way_out(),
         )?;
-        f.write_str(if cached >= self.requested_bytes {
-            "The cached bytes would hold it but lie in pieces: free what shares their segments"
-        } else if self.limit_bytes.is_some_and(|limit| {
+        match &self.hint {
+            Some(conf) => write!(f, "; or try the conf string '{conf}'"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OutOfMemory {
+    /// Held from the device and free, in bytes.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.reserved_bytes.saturating_sub(self.active_bytes + self.retired_bytes)
+    }
+
+    /// True when the free bytes the request may use would hold it, if they lay together.
+    #[must_use]
+    pub fn is_fragmented(&self) -> bool {
+        self.cached_bytes().saturating_sub(self.private_free_bytes) >= self.requested_bytes
+    }
+
+    /// True when the device has room for the request and the limit has not.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limit_bytes.is_some_and(|limit| {
             limit.saturating_sub(self.reserved_bytes) < self.segment_bytes
                 && self.device_free_bytes >= self.segment_bytes
-        }) {
+        })
+    }
+
+    fn way_out(&self) -> &'static str {
+        if self.is_fragmented() {
+            "The cached bytes would hold it but lie in pieces: free what shares their segments"
+        } else if self.private_free_bytes >= self.requested_bytes {
+            "Private pools have it free: trim them, or let them lend (use_on_oom)"
+        } else if self.is_limited() {
             "The device has room, the limit does not: raise it or free memory"
         } else {
             "Free memory and ask again"
-        })
+        }
     }
 }
 

@@ -118,12 +118,12 @@ options! {
     "release_lock_on_cudamalloc" ["release_lock_on_hipmalloc"]
     release_lock_on_cudamalloc: bool = false;
     form: Flag; by: [Native];
-    status: NotYet("locking is the same either way");
+    status: ByDesign("no lock is held while the driver is asked");
 
     /// Within a graph capture, lets a block freed on another stream be used again.
     "graph_capture_record_stream_reuse" [] graph_capture_record_stream_reuse: bool = false;
     form: Flag; by: [Native];
-    status: NotYet("captures are not treated specially");
+    status: NotYet("such blocks wait until the capture ends");
 
     /// Pins by locking ordinary pages, touched first, in place of the driver's own allocation.
     "pinned_use_cuda_host_register" ["pinned_use_hip_host_register"]

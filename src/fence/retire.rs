@@ -23,6 +23,8 @@ pub struct RetireQueue<T> {
     /// Things whose end of use cannot be known, because the driver failed: asked about again
     /// at every poll.
     stranded: Vec<(T, Vec<Stream>)>,
+    /// Things whose streams are not marked yet, because they must not be for now.
+    put_off: Vec<(T, Vec<Stream>)>,
 }
 
 /// What a stream has yet to reach, oldest first.
@@ -36,7 +38,12 @@ struct Marks {
 
 impl<T> Default for RetireQueue<T> {
     fn default() -> Self {
-        Self { waiting: Slab::new(), marks: BTreeMap::new(), stranded: Vec::new() }
+        Self {
+            waiting: Slab::new(),
+            marks: BTreeMap::new(),
+            stranded: Vec::new(),
+            put_off: Vec::new(),
+        }
     }
 }
 
@@ -55,6 +62,12 @@ impl<T> RetireQueue<T> {
             tracing::warn!(%error, "cannot tell when freed memory is out of use: it is set aside");
             self.stranded.push((thing, uses));
         }
+    }
+
+    /// Retires `thing` until everything enqueued on `uses` by the next [`poll`](Self::poll) has
+    /// run, and asks nothing of the driver meanwhile.
+    pub fn put_off<'a>(&mut self, thing: T, uses: impl IntoIterator<Item = &'a Stream>) {
+        self.put_off.push((thing, uses.into_iter().cloned().collect()));
     }
 
     /// Lets `thing` wait for what is now enqueued on `uses`, or gives it back.
@@ -81,6 +94,9 @@ impl<T> RetireQueue<T> {
     /// Gives every thing whose uses are over to `done`. Asks the driver once for each stream
     /// that has something waiting, and once more for each mark reached. Never blocks.
     pub fn poll(&mut self, events: &EventPool, mut done: impl FnMut(T)) {
+        for (thing, uses) in std::mem::take(&mut self.put_off) {
+            self.retire(thing, &uses, events);
+        }
         for (thing, uses) in std::mem::take(&mut self.stranded) {
             // A later mark is reached after the one that could not be recorded would have been.
             if let Err((thing, uses, _)) = self.mark(thing, uses, events) {
@@ -128,7 +144,7 @@ impl<T> RetireQueue<T> {
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.stranded.is_empty()
+        self.waiting.is_empty() && self.stranded.is_empty() && self.put_off.is_empty()
     }
 
     /// How many things wait.

@@ -23,7 +23,7 @@ const SUMMARY_WORDS: usize = WORDS.div_ceil(64);
 /// Free blocks of one class, findable by size. Holds ids only: the blocks are passed in.
 #[derive(Debug)]
 pub(super) struct Bins {
-    roots: Box<[BlockId; BINS]>,
+    roots: [BlockId; BINS],
     /// A bit for each bin that holds anything.
     filled: [u64; WORDS],
     /// A bit for each word of `filled` that is not 0.
@@ -34,7 +34,7 @@ pub(super) struct Bins {
 impl Default for Bins {
     fn default() -> Self {
         Self {
-            roots: Box::new([BlockId::NONE; BINS]),
+            roots: [BlockId::NONE; BINS],
             filled: [0; WORDS],
             summary: [0; SUMMARY_WORDS],
             count: 0,
@@ -64,7 +64,7 @@ impl Bins {
         self.count
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, blocks: &mut [Block], id: BlockId) {
         let bin = bin_of(blocks[id.0 as usize].bytes);
         let root = self.roots[bin];
@@ -80,7 +80,7 @@ impl Bins {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&mut self, blocks: &mut [Block], id: BlockId) {
         let block = &blocks[id.0 as usize];
         let bin = bin_of(block.bytes);
@@ -184,6 +184,7 @@ fn first_from(blocks: &[Block], root: BlockId, from: (u64, u32, u64)) -> Option<
 }
 
 /// The tree with `id` in it, which was not. Expected logarithmic, recursion as deep.
+#[cold]
 fn insert(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
     if root == BlockId::NONE {
         return id;
@@ -221,6 +222,7 @@ fn split(blocks: &mut [Block], root: BlockId, id: BlockId) -> (BlockId, BlockId)
 }
 
 /// The tree without `id`, which is in it.
+#[cold]
 fn remove(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
     let block = &blocks[root.0 as usize];
     if root == id {

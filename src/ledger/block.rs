@@ -72,6 +72,8 @@ pub struct Block {
     pub state: State,
     /// Its segment's class.
     pub class: u8,
+    /// There is more to know of it elsewhere. The ledger only keeps this, while it is active.
+    pub marked: bool,
     /// Its segment's age, for the order of the free index.
     pub(super) serial: u32,
     /// Its neighbours in the segment.

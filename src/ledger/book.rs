@@ -20,12 +20,14 @@ pub struct Ledger {
     vacant_blocks: Vec<BlockId>,
     pub(super) segments: Vec<Option<Segment>>,
     pub(super) vacant_segments: Vec<SegmentId>,
-    /// Where to look first for an address, by segment and page of it; see `ranges`.
-    pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
     /// By class.
-    pub(super) free: Vec<Option<Bins>>,
+    pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
     version: u64,
+    /// Where to look first for an address, by segment and page of it; see `ranges`.
+    pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
+    /// In ranges.
+    pub(super) ranges_bytes: u64,
 }
 
 /// A segment to be entered. Sizes in bytes.
@@ -101,12 +103,16 @@ impl Ledger {
             segment,
             state,
             class,
+            marked: false,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
             left: BlockId::NONE,
             right: BlockId::NONE,
         });
+        if class as usize >= self.free.len() {
+            self.free.resize_with(class as usize + 1, || None);
+        }
         self.segments[segment.0 as usize] =
             Some(Segment { address, bytes, class, stream, serial, first: block });
         block
@@ -131,23 +137,48 @@ impl Ledger {
     /// free. Pass the block's own size to take it whole.
     #[inline]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
-        let block = &self[id];
+        self.version += 1;
+        self.totals.active_bytes += bytes;
+        let place = (bytes < self[id].bytes).then(|| self.vacancy());
+        let blocks = self.blocks.as_mut_slice();
+        let block = &mut blocks[id.0 as usize];
         debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
-        let (whole_bytes, was_whole) = (block.bytes, block.is_whole());
-        self.unindex(id);
+        let whole_bytes = block.bytes;
         let mut change = SplitChange::default();
-        if !was_whole {
+        if !block.is_whole() {
             change = SplitChange { blocks: -1, bytes: -(whole_bytes as i64) };
         }
-        if bytes < whole_bytes {
-            self.split(id, bytes);
-            change.blocks += 1;
-            change.bytes += (whole_bytes - bytes) as i64;
-        }
-        let block = &mut self.blocks[id.0 as usize];
+        let bins = bins(&mut self.free, block.class);
+        bins.remove(blocks, id);
+        let block = &mut blocks[id.0 as usize];
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
-        self.totals.active_bytes += bytes;
+        let Some(rest) = place else { return change };
+        let next = std::mem::replace(&mut block.next, rest);
+        block.bytes = bytes;
+        // Field by field: a copy of the whole line would wait for the last stores into it.
+        let after = Block {
+            address: block.address + bytes,
+            bytes: whole_bytes - bytes,
+            requested_bytes: 0,
+            freed_at: block.freed_at,
+            segment: block.segment,
+            state: State::Free,
+            class: block.class,
+            marked: false,
+            serial: block.serial,
+            prev: id,
+            next,
+            left: BlockId::NONE,
+            right: BlockId::NONE,
+        };
+        blocks[rest.0 as usize] = after;
+        if next != BlockId::NONE {
+            blocks[next.0 as usize].prev = rest;
+        }
+        bins.insert(blocks, rest);
+        change.blocks += 1;
+        change.bytes += (whole_bytes - bytes) as i64;
         change
     }
 
@@ -164,7 +195,9 @@ impl Ledger {
     /// Makes an active or retired block free and merges it with free neighbours.
     #[inline]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
-        let block = &mut self.blocks[id.0 as usize];
+        self.version += 1;
+        let blocks = self.blocks.as_mut_slice();
+        let block = &mut blocks[id.0 as usize];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
@@ -177,28 +210,31 @@ impl Ledger {
         block.requested_bytes = 0;
         block.freed_at = freed_at;
         let (prev, next) = (block.prev, block.next);
+        let bins = bins(&mut self.free, block.class);
         let mut change = SplitChange::default();
-        if self.is_free(next) {
+        if is_free(blocks, next) {
             change.blocks -= 1;
-            change.bytes -= self[next].bytes as i64;
-            self.unindex(next);
-            self.absorb_next(id);
+            change.bytes -= blocks[next.0 as usize].bytes as i64;
+            bins.remove(blocks, next);
+            absorb_next(blocks, id, next);
+            self.vacant_blocks.push(next);
         }
         let mut merged = id;
-        if self.is_free(prev) {
+        if is_free(blocks, prev) {
             change.blocks -= 1;
-            change.bytes -= self[prev].bytes as i64;
-            self.unindex(prev);
-            self.absorb_next(prev);
-            self.blocks[prev.0 as usize].freed_at = freed_at;
+            change.bytes -= blocks[prev.0 as usize].bytes as i64;
+            bins.remove(blocks, prev);
+            absorb_next(blocks, prev, id);
+            self.vacant_blocks.push(id);
+            blocks[prev.0 as usize].freed_at = freed_at;
             merged = prev;
         }
-        let block = &self[merged];
+        let block = &blocks[merged.0 as usize];
         if !block.is_whole() {
             change.blocks += 1;
             change.bytes += block.bytes as i64;
         }
-        self.index(merged);
+        bins.insert(blocks, merged);
         change
     }
 
@@ -212,7 +248,7 @@ impl Ledger {
 
     /// The free blocks of a class that hold `bytes`, best fit first.
     pub fn fits(&self, class: u8, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
-        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let bins = self.free.get(class as usize).and_then(Option::as_deref);
         let first = bins.and_then(|bins| bins.best_fit(&self.blocks, bytes));
         std::iter::successors(first, move |&id| bins?.after(&self.blocks, id))
     }
@@ -224,7 +260,7 @@ impl Ledger {
 
     /// The classes there are free blocks of, in order.
     pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
-        let filled = |bins: &Option<Bins>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
+        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
         (0..self.free.len())
             .filter(move |&class| filled(&self.free[class]))
             .map(|class| class as u8)
@@ -233,7 +269,7 @@ impl Ledger {
     /// The largest free block of a class, in bytes.
     #[must_use]
     pub fn largest_free_bytes(&self, class: u8) -> u64 {
-        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let bins = self.free.get(class as usize).and_then(Option::as_deref);
         let largest = bins.and_then(|bins| bins.largest(&self.blocks));
         largest.map_or(0, |id| self[id].bytes)
     }
@@ -254,6 +290,11 @@ impl Ledger {
     #[inline]
     pub fn set_requested(&mut self, id: BlockId, requested_bytes: u64) {
         self.blocks[id.0 as usize].requested_bytes = requested_bytes;
+    }
+
+    /// Sets [`Block::marked`] of an active block.
+    pub fn set_marked(&mut self, id: BlockId, marked: bool) {
+        self.blocks[id.0 as usize].marked = marked;
     }
 
     /// Sums over all segments.
@@ -280,18 +321,7 @@ impl Ledger {
         entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
     }
 
-    #[inline]
-    fn is_free(&self, id: BlockId) -> bool {
-        id != BlockId::NONE && self[id].state == State::Free
-    }
-
-    fn split(&mut self, id: BlockId, bytes: u64) {
-        let rest = self.cut(id, bytes);
-        self.index(rest);
-    }
-
     /// Cuts a block in two of its state; gives the rear one, which is in no index.
-    #[inline]
     pub(super) fn cut(&mut self, id: BlockId, bytes: u64) -> BlockId {
         let front = &mut self.blocks[id.0 as usize];
         let next = front.next;
@@ -311,50 +341,86 @@ impl Ledger {
     /// Makes the next block, which is in no index, part of `id`.
     pub(super) fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
-        let (bytes, after) = (self[next].bytes, self[next].next);
-        self.leave(next);
-        if after != BlockId::NONE {
-            self.blocks[after.0 as usize].prev = id;
-        }
-        let block = &mut self.blocks[id.0 as usize];
-        block.bytes += bytes;
-        block.next = after;
+        absorb_next(&mut self.blocks, id, next);
+        self.vacant_blocks.push(next);
     }
 
+    /// A place for a new block.
     #[inline]
-    pub(super) fn enter(&mut self, block: Block) -> BlockId {
-        if let Some(id) = self.vacant_blocks.pop() {
-            self.blocks[id.0 as usize] = block;
-            return id;
-        }
-        self.blocks.push(block);
+    fn vacancy(&mut self) -> BlockId {
+        self.vacant_blocks.pop().unwrap_or_else(|| self.new_place())
+    }
+
+    #[cold]
+    fn new_place(&mut self) -> BlockId {
+        self.blocks.push(NO_BLOCK);
         BlockId(self.blocks.len() as u32 - 1)
     }
 
-    #[inline]
+    pub(super) fn enter(&mut self, block: Block) -> BlockId {
+        let id = self.vacancy();
+        self.blocks[id.0 as usize] = block;
+        id
+    }
+
     pub(super) fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
         self.vacant_blocks.push(id);
     }
 
-    #[inline]
     pub(super) fn index(&mut self, id: BlockId) {
         self.version += 1;
-        let class = self[id].class as usize;
-        if class >= self.free.len() {
-            self.free.resize_with(class + 1, || None);
-        }
-        self.free[class].get_or_insert_default().insert(&mut self.blocks, id);
+        let class = self[id].class;
+        bins(&mut self.free, class).insert(&mut self.blocks, id);
     }
 
-    #[inline]
     pub(super) fn unindex(&mut self, id: BlockId) {
         self.version += 1;
-        let class = self[id].class as usize;
-        if let Some(bins) = &mut self.free[class] {
-            bins.remove(&mut self.blocks, id);
-        }
+        let class = self[id].class;
+        bins(&mut self.free, class).remove(&mut self.blocks, id);
     }
+}
+
+/// What stands in a place nobody uses.
+const NO_BLOCK: Block = Block {
+    address: 0,
+    bytes: 0,
+    requested_bytes: 0,
+    freed_at: 0,
+    segment: SegmentId(u32::MAX),
+    state: State::Free,
+    class: 0,
+    marked: false,
+    serial: 0,
+    prev: BlockId::NONE,
+    next: BlockId::NONE,
+    left: BlockId::NONE,
+    right: BlockId::NONE,
+};
+
+/// The index of a class that has had a segment.
+#[inline(always)]
+fn bins(free: &mut [Option<Box<Bins>>], class: u8) -> &mut Bins {
+    free[class as usize].get_or_insert_default()
+}
+
+#[inline(always)]
+fn is_free(blocks: &[Block], id: BlockId) -> bool {
+    id != BlockId::NONE && blocks[id.0 as usize].state == State::Free
+}
+
+/// Makes `next`, the block after `id`, which is in no index, part of it.
+#[inline(always)]
+fn absorb_next(blocks: &mut [Block], id: BlockId, next: BlockId) {
+    let absorbed = &mut blocks[next.0 as usize];
+    let bytes = std::mem::take(&mut absorbed.bytes);
+    let after = absorbed.next;
+    if after != BlockId::NONE {
+        blocks[after.0 as usize].prev = id;
+    }
+    let block = &mut blocks[id.0 as usize];
+    block.bytes += bytes;
+    block.next = after;
 }
 
 impl Index<BlockId> for Ledger {

@@ -57,7 +57,7 @@ impl Ledger {
         if seen_blocks != self.blocks().count() {
             return Err("blocks outside any segment".into());
         }
-        if seen_free != self.free.iter().flatten().map(Bins::len).sum::<usize>() {
+        if seen_free != self.free.iter().flatten().map(|bins| bins.len()).sum::<usize>() {
             return Err("the free index holds what is not free".into());
         }
         if totals != self.totals {
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     fn bins(&self, class: u8) -> Result<&Bins, String> {
-        let bins = self.free.get(class as usize).and_then(Option::as_ref);
+        let bins = self.free.get(class as usize).and_then(Option::as_deref);
         bins.ok_or_else(|| format!("class {class} has no free index"))
     }
 }

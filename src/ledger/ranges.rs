@@ -57,6 +57,19 @@ impl Ledger {
         at
     }
 
+    /// The memory in all ranges.
+    #[must_use]
+    pub fn ranges_bytes(&self) -> u64 {
+        self.ranges_bytes
+    }
+
+    /// Of that, what is handed out or in flight, as long as no other segment is cached.
+    #[must_use]
+    pub fn ranges_used_bytes(&self) -> u64 {
+        let elsewhere_bytes = self.totals.reserved_bytes - self.ranges_bytes;
+        (self.totals.active_bytes + self.totals.retired_bytes).saturating_sub(elsewhere_bytes)
+    }
+
     /// Gives memory to `bytes` from `address`, all of which are absent: they become free, merged
     /// with free neighbours.
     pub fn fill(&mut self, range: SegmentId, address: u64, bytes: u64) -> SplitChange {
@@ -65,6 +78,7 @@ impl Ledger {
         debug_assert_eq!(self[at].state, State::Absent);
         self.blocks[at.0 as usize].state = State::Active;
         self.totals.reserved_bytes += bytes;
+        self.ranges_bytes += bytes;
         self.totals.active_bytes += bytes;
         self.give_back(at, 0)
     }
@@ -94,6 +108,7 @@ impl Ledger {
         }
         self.blocks[middle.0 as usize].state = State::Absent;
         self.totals.reserved_bytes -= bytes;
+        self.ranges_bytes -= bytes;
         self.merge_absent(middle);
         change
     }
@@ -110,6 +125,7 @@ impl Ledger {
                 self.unindex(at);
                 self.blocks[at.0 as usize].state = State::Absent;
                 self.totals.reserved_bytes -= bytes;
+                self.ranges_bytes -= bytes;
                 change.blocks -= 1;
                 change.bytes -= bytes as i64;
             }

@@ -6,6 +6,7 @@ mod caching;
 mod contract;
 pub(crate) mod expandable;
 mod registry;
+mod whole;
 
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::caching::Caching;
 use super::contract::Policy;
 use super::expandable::Expandable;
+use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
 use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
 
@@ -89,7 +90,15 @@ impl DerefMut for Chosen {
 ///
 /// # Errors
 /// A name nobody registered; what its factory says.
-pub(crate) fn choose(conf: &Conf, maps: bool) -> Result<Chosen> {
+pub(crate) fn choose(conf: &Conf, maps: bool, whole_segments: bool) -> Result<Chosen> {
+    if whole_segments {
+        let placing: Box<dyn Policy> = match conf.policy() {
+            // Segments that are mapped handle by handle are never handed out whole.
+            EXPANDABLE => Box::new(Caching::new(conf)),
+            _ => create(conf)?,
+        };
+        return Ok(Chosen::Registered(Box::new(WholeSegments(placing))));
+    }
     match conf.policy() {
         EXPANDABLE if maps => Ok(Chosen::Expandable(Expandable::new(conf))),
         CACHING | EXPANDABLE => Ok(Chosen::Caching(Caching::new(conf))),

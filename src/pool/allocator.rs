@@ -1,21 +1,24 @@
 //! The public face of the allocator.
+#![allow(unsafe_code)]
 
 use std::sync::Arc;
 
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
-use super::expandable::{Expandable, Release};
-use super::heap::{Freed, Heap, Which};
-use super::heaps::Heaps;
+use super::heap::{Heap, Which};
+use super::heaps::{Heaps, Held};
 use super::ladder::{Placement, Served};
+use super::reclaim::may_go;
+use super::scope;
 use super::shared::Shared;
 use super::stats::Stats;
 use super::stream_allocator::StreamAllocator;
-use crate::base::{DeviceError, Error, Result};
+use crate::base::{DeviceError, Error, Result, format_bytes};
 use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::event::Recorder;
+use crate::fence::StreamKey;
 use crate::ledger::Totals;
 use crate::policy;
 
@@ -108,7 +111,7 @@ impl AllocatorBuilder {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
         // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf, false)?;
+        policy::choose(&self.conf, false, false)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
@@ -158,13 +161,10 @@ impl Allocator {
     /// # Errors
     /// A stream of another device; too many streams at once.
     pub fn on(&self, stream: &Stream) -> Result<StreamAllocator> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
-        Ok(StreamAllocator::new(&self.0, Arc::clone(heap), stream))
+        self.0.on(scope::innermost(self.0.heaps.id()).as_ref(), stream)
     }
 
-    #[cfg(test)]
-    pub(super) fn inner(&self) -> &Inner {
+    pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.0
     }
 
@@ -174,9 +174,15 @@ impl Allocator {
         stream: &Stream,
         placement: Placement,
     ) -> Result<Buffer<T>> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        let heap = self.heap(stream)?;
         self.0.buffer(heap, len, stream, placement)
+    }
+
+    /// The memory of `stream`, in the pool this thread is in.
+    #[inline]
+    pub(super) fn heap(&self, stream: &Stream) -> Result<&Arc<Heap>> {
+        self.0.shared.device.same_as(stream.device(), "stream")?;
+        self.0.heaps.of(&self.0.shared, stream)
     }
 
     /// `bytes` of device memory as a bare address; 0 bytes give address 0. Otherwise as
@@ -186,8 +192,7 @@ impl Allocator {
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn alloc_raw(&self, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
-        self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.heaps.of(&self.0.shared, stream)?;
+        let heap = self.heap(stream)?;
         self.0.raw(heap, bytes, stream)
     }
 
@@ -203,15 +208,17 @@ impl Allocator {
     /// # Safety
     /// Nobody uses the memory after this call, other than work already enqueued on its own
     /// stream or on a recorded one.
-    #[expect(unsafe_code, reason = "a declaration; the duty is the caller's")]
     #[inline]
     pub unsafe fn free_raw(&self, ptr: DevicePtr) -> Result<()> {
         if ptr == DevicePtr::default() {
             return Ok(());
         }
         let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
-        let freed = Freed { block: Which::Address(ptr.0), uses: Vec::new() };
-        if heap.is_some_and(|heap| heap.free(freed)) { Ok(()) } else { Err(Self::unknown(ptr)) }
+        if heap.is_some_and(|heap| heap.free_address(ptr.0)) {
+            Ok(())
+        } else {
+            Err(Self::unknown(ptr))
+        }
     }
 
     /// Notes that work on `stream` uses the raw block at `ptr`, so that freeing it waits for
@@ -237,18 +244,19 @@ impl Allocator {
     }
 
     /// Gives everything cached back to the device; waits for the streams it was cached on.
-    /// Streams that hold nothing any more are let go. Gives the bytes released.
+    /// Streams that hold nothing any more are let go. What private pools have cached stays, but
+    /// for those made with `use_on_oom`. Does nothing during a capture. Gives the bytes released.
     pub fn trim(&self) -> u64 {
-        let before = self.stats().reserved_bytes.all.freed;
+        let before = self.0.shared.given_back_bytes();
         self.0.poll();
-        self.0.release_cached();
-        self.0.release_pages(Release::Free);
+        self.0.release_cached(may_go, None);
         self.0.heaps.vacate();
-        self.0.let_streams_go();
-        self.stats().reserved_bytes.all.freed - before
+        self.0.books(may_go).iter().for_each(|book| book.let_streams_go());
+        self.0.shared.given_back_bytes().saturating_sub(before)
     }
 
-    /// The counters now. Exact while no other thread allocates or frees.
+    /// The counters at one moment, for which all other threads are kept out: microseconds a
+    /// stream. All 0 when asked by a recorder or policy from within the allocator.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()
@@ -256,12 +264,14 @@ impl Allocator {
 
     /// Lets every peak of [`stats`](Self::stats) begin again at its current figure.
     pub fn reset_peak_stats(&self) {
-        self.0.shared.reset_peaks();
+        // SAFETY: every heap is held.
+        self.0.quiet(|shared, _| unsafe { shared.reset_peaks() });
     }
 
     /// Sets the totals of [`stats`](Self::stats) that only ever rise back to 0.
     pub fn reset_accumulated_stats(&self) {
-        self.0.shared.reset_accumulated();
+        // SAFETY: every heap is held.
+        self.0.quiet(|shared, _| unsafe { shared.reset_accumulated() });
     }
 
     /// The hard limit on reserved bytes, if any.
@@ -295,8 +305,8 @@ impl Allocator {
     /// in the background.
     ///
     /// # Errors
-    /// Blocks are still alive, and the allocator then goes on as before; the driver did not take
-    /// everything back.
+    /// Blocks are still alive, a private pool has some cached, or a capture is open, and the
+    /// allocator then goes on as before; the driver did not take everything back.
     pub fn close(self) -> Result<()> {
         let live = self.stats().allocation.all.current;
         if live > 0 {
@@ -304,6 +314,16 @@ impl Allocator {
                 "allocator",
                 format_args!("{live} live block(s)"),
                 "free them first",
+            ));
+        }
+        if self.0.shared.captures.any() {
+            return Err(Error::invalid("allocator", "a capture is open", "end it first"));
+        }
+        if let Some((id, bytes)) = self.0.shared.open_pool_in_use() {
+            return Err(Error::invalid(
+                "allocator",
+                format_args!("private pool {id} keeps {}", format_bytes(bytes)),
+                "trim it or drop its handles first",
             ));
         }
         self.0.wait_for_retired()?;
@@ -330,9 +350,7 @@ impl Inner {
         stream: &Stream,
         placement: Placement,
     ) -> Result<Buffer<T>> {
-        let bytes = (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
-            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
-        })?;
+        let bytes = Self::bytes_of::<T>(len)?;
         if bytes == 0 {
             return Ok(Buffer::empty(stream));
         }
@@ -340,66 +358,120 @@ impl Inner {
         Ok(Buffer::new(heap, taken, len, stream))
     }
 
+    /// The size of `len` elements.
+    pub(super) fn bytes_of<T: Pod>(len: usize) -> Result<u64> {
+        (len as u64).checked_mul(size_of::<T>() as u64).ok_or_else(|| {
+            Error::invalid("length", len, format!("{} bytes each overflow", size_of::<T>()))
+        })
+    }
+
     #[inline]
     pub(super) fn raw(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
         if bytes == 0 {
             return Ok(DevicePtr::default());
         }
+        let key = StreamKey::of(stream).raw();
+        if let Some(ptr) = heap.take_raw_quickly(bytes, key) {
+            return Ok(ptr);
+        }
+        self.raw_slowly(heap, bytes, stream)
+    }
+
+    #[cold]
+    fn raw_slowly(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
         let Served { taken, mut state, .. } =
             self.allocate(heap, bytes, stream, Placement::Policy)?;
         state.note_raw(taken);
         Ok(taken.ptr)
     }
 
+    /// A block by the long way, after the quick one failed.
+    #[cold]
+    pub(super) fn take<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        bytes: u64,
+        stream: &Stream,
+    ) -> Result<Served<'a>> {
+        self.allocate(heap, bytes, stream, Placement::Policy)
+    }
+
     /// The counters, after what other threads and streams left to be done.
     pub(super) fn stats(&self) -> Stats {
-        self.poll();
-        self.shared.stats()
+        // SAFETY: every heap is held.
+        self.quiet(|shared, _| unsafe { shared.stats() }).unwrap_or_default()
     }
 
     /// Carries out what waits in mailboxes, and makes free what streams are done with.
-    fn poll(&self) {
-        let retired = self.shared.stats().retired_bytes > 0;
-        for heap in self.heaps.all() {
-            if retired || heap.has_mail() {
-                // A recorder that asks from within sees the counters as they are.
-                if let Ok(mut state) = heap.enter() {
-                    state.poll(&self.shared);
-                    if state.dedicated_finished {
-                        heap.reap_dedicated(&mut state);
-                    }
+    pub(super) fn poll(&self) {
+        self.quiet(|_, _| ());
+    }
+
+    /// Shows `look` all heaps at one moment, with everything done that was left to be done;
+    /// `None` from within one of them.
+    pub(super) fn quiet<R>(&self, look: impl FnOnce(&Shared, &mut [Held<'_>]) -> R) -> Option<R> {
+        let looked = self.heaps.at_once(|held| {
+            for (heap, state) in held.iter_mut() {
+                state.poll(&self.shared);
+                state.settle_pending(&self.shared);
+                if state.finished {
+                    heap.reap_finished(state);
                 }
+            }
+            look(&self.shared, held)
+        });
+        looked.ok()
+    }
+
+    /// Does what was put off while a capture was open.
+    pub(super) fn catch_up(&self) {
+        for heap in self.heaps.all() {
+            let Ok(mut state) = heap.enter() else { continue };
+            state.poll(&self.shared);
+            if state.finished {
+                heap.reap_finished(&mut state);
             }
         }
     }
 
     fn check(&self) -> Result<(), String> {
-        self.poll();
         // Nothing physical comes, goes or changes its owner meanwhile.
-        let mut book = self.shared.expandable.as_ref().map(Expandable::book);
-        let checked = self.heaps.at_once(|states| {
+        let books = self.books(|_| true);
+        let books: Result<Vec<_>> = books.iter().map(|book| book.book()).collect();
+        let books = books.map_err(|error| error.to_string())?;
+        let checked = self.quiet(|shared, held| {
             let mut totals = Totals::default();
-            if let Some(book) = &mut book {
-                totals.reserved_bytes += book.check(states)?;
+            let mut private_bytes = 0;
+            for book in &books {
+                let states = held.iter_mut().map(|(heap, state)| (heap.number, &mut **state));
+                let unowned_bytes = book.check(states)?;
+                totals.reserved_bytes += unowned_bytes;
+                private_bytes += if book.pool() > 0 { unowned_bytes } else { 0 };
             }
-            for state in states.iter_mut() {
-                state.check(&self.shared)?;
+            for (_, state) in held {
+                state.check(shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();
                 totals.reserved_bytes += reserved_bytes;
                 totals.active_bytes += active_bytes;
                 totals.retired_bytes += retired_bytes;
+                private_bytes += if state.pool.is_some() { reserved_bytes } else { 0 };
             }
             // Asked first: while all heaps stand still nothing sets out.
-            let in_transit = self.shared.in_transit();
-            let stats = self.shared.stats();
-            let agree = (in_transit || stats.reserved_bytes.all.current == totals.reserved_bytes)
+            let in_transit = shared.in_transit();
+            // SAFETY: every heap is held.
+            let stats = unsafe { shared.stats() };
+            let pools = shared.pools();
+            let counted_private: u64 = pools.iter().map(|pool| pool.reserved_bytes.current).sum();
+            let agree = (in_transit
+                || stats.reserved_bytes.all.current == totals.reserved_bytes
+                    && counted_private == private_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
                 && stats.allocated_bytes.all.current == totals.active_bytes;
             if agree {
                 return Ok(());
             }
-            Err(format!("counters are {stats:?}, the ledgers say {totals:?}"))
+            Err(format!("counters are {stats:?}, {pools:?}, the ledgers say {totals:?}"))
         });
-        checked.map_err(|error| error.to_string())?
+        checked.unwrap_or_else(|| Err("asked from within the allocator".into()))
     }
 }

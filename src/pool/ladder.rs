@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use super::allocator::Inner;
-use super::expandable::Release;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS, Taken};
-use crate::base::{BiasedGuard, Error, OutOfMemory, Result, align_up, format_bytes};
+use super::heaps::{forget_last, too_many};
+use super::reclaim::may_go;
+use crate::base::{BiasedGuard, Result, align_up, format_bytes};
 use crate::device::{DevicePtr, Stream};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
-use crate::ledger::{NewSegment, SegmentId};
-use crate::policy::{Cached, Chosen, Policy, Pressure, Request};
+use crate::ledger::NewSegment;
+use crate::policy::{Chosen, Policy, Request};
 
 /// How a request is served when nothing cached fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +34,12 @@ pub(super) struct Served<'a> {
 
 /// What a request needs of the driver.
 #[derive(Debug, Clone, Copy)]
-struct Growth {
-    request: Request,
-    segment_bytes: u64,
+pub(super) struct Growth {
+    pub(super) request: Request,
+    pub(super) segment_bytes: u64,
     placement: Placement,
-}
-
-/// A segment that could go back, with what the policy is told of it.
-struct Candidate<'a> {
-    heap: &'a Arc<Heap>,
-    segment: SegmentId,
-    serial: u32,
-    seen: Cached,
+    /// Served by handles that are mapped, not by a segment.
+    maps: bool,
 }
 
 impl Inner {
@@ -60,7 +55,7 @@ impl Inner {
         let mut state = heap.enter()?;
         if state.key != StreamKey::of(stream).raw() {
             drop(state);
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         state.poll(&self.shared);
         let request = match (placement, &state.policy) {
@@ -69,7 +64,9 @@ impl Inner {
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
-            return Err(self.refuse(bytes, bytes, state.key));
+            let stream = state.key;
+            drop(state);
+            return Err(self.refuse(bytes, bytes, stream));
         };
         if placement == Placement::Policy
             && let Some(taken) = state.reuse(&self.shared, &request)
@@ -80,7 +77,7 @@ impl Inner {
         // While this clone is held the heap stays its stream's, once that is seen to be so.
         let held = Arc::clone(heap);
         if held.enter()?.key != StreamKey::of(stream).raw() {
-            return self.allocate_anew(bytes, stream, placement);
+            return self.allocate_anew(heap, bytes, stream, placement);
         }
         self.climb(heap, request, stream, placement)
     }
@@ -98,15 +95,20 @@ impl Inner {
         Ok((Arc::clone(heap), taken))
     }
 
-    /// The heap was found without a lock and has become another stream's since.
+    /// The heap was found without a lock and has become another stream's since, or the stream is
+    /// another one on this thread: as [`allocate`](Self::allocate), from the same pool.
     #[cold]
     fn allocate_anew<'a>(
         &'a self,
+        heap: &Heap,
         bytes: u64,
         stream: &Stream,
         placement: Placement,
     ) -> Result<Served<'a>> {
-        let heap = self.heaps.search(&self.shared, stream)?;
+        forget_last();
+        let pool = heap.enter()?.pool.clone();
+        let held = self.heaps.of_pool(&self.shared, pool.as_ref(), stream)?;
+        let heap = self.heaps.get(held.number).ok_or_else(too_many)?;
         self.allocate(heap, bytes, stream, placement)
     }
 
@@ -140,8 +142,7 @@ impl Inner {
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
-        let maps = growth.placement == Placement::Policy && shared.expandable.is_some();
-        if maps {
+        if growth.maps {
             // Takes nothing from anybody, so it comes before whatever gives memory back.
             if !too_large && let Some(served) = self.grow(heap, stream, &growth)? {
                 return Ok(served);
@@ -153,19 +154,35 @@ impl Inner {
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
             return Err(self.out_of_memory(heap, &growth, tried));
         }
-        if !too_large && !maps {
-            if let Some(limit_bytes) = shared.limit_bytes {
-                self.collect_garbage(heap, limit_bytes)?;
+        if !too_large {
+            if !growth.maps {
+                if let Some(limit_bytes) = shared.limit_bytes.filter(|_| !shared.captures.any()) {
+                    self.collect_garbage(heap, limit_bytes)?;
+                }
+                if let Some(served) = self.grow(heap, stream, &growth)? {
+                    return Ok(served);
+                }
+                tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
             }
-            if let Some(served) = self.grow(heap, stream, &growth)? {
+            if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
                 return Ok(served);
             }
-            tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
-            if self.make_room(heap, &request, &mut tried)?
+            if !shared.captures.any()
+                && self.make_room(heap, &request, &mut tried)?
                 && let Some(served) = self.grow(heap, stream, &growth)?
             {
                 return Ok(served);
             }
+            if let Some(served) = self.ask_callbacks(heap, stream, &growth, &mut tried)? {
+                return Ok(served);
+            }
+        }
+        if shared.captures.any() {
+            tried.push("nothing more, as a graph is captured".into());
+            return Err(match too_large {
+                true => self.refuse(request.requested_bytes, growth.segment_bytes, heap.key()?),
+                false => self.out_of_memory(heap, &growth, tried),
+            });
         }
         self.last_rung(heap, stream, &growth, too_large, tried)
     }
@@ -190,17 +207,14 @@ impl Inner {
         tried.push(format!("waiting for {waited} stream(s)"));
         if too_large {
             let Request { requested_bytes, .. } = growth.request;
-            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.enter()?.key));
+            return Err(self.refuse(requested_bytes, growth.segment_bytes, heap.key()?));
         }
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        // To make handles anew would serve no request that mapping them together does not.
-        let what = match growth.placement {
-            Placement::Dedicated => Release::Free,
-            Placement::Policy => Release::Refused,
-        };
-        let released = self.release_cached() + self.release_pages(what);
+        // To make its own handles anew would serve no request that mapping them does not.
+        let own = if growth.maps { heap.enter()?.expandable(shared) } else { None };
+        let released = self.release_cached(may_go, own.as_ref());
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {
@@ -210,6 +224,51 @@ impl Inner {
             return Ok(served);
         }
         Err(self.out_of_memory(heap, growth, tried))
+    }
+
+    /// Serves a request of the default pool from what private pools lend.
+    fn borrow<'a>(
+        &'a self,
+        heap: &Heap,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        if growth.placement == Placement::Dedicated || heap.enter()?.pool.is_some() {
+            return Ok(None);
+        }
+        let lending = self.heaps.lending(stream);
+        for lender in &lending {
+            let Some(lender) = self.heaps.get(lender.number) else { continue };
+            if let Some(served) = self.search_again(lender, growth)? {
+                return Ok(Some(served));
+            }
+        }
+        if !lending.is_empty() {
+            tried.push(format!("{} private pool(s) that lend", lending.len()));
+        }
+        Ok(None)
+    }
+
+    /// Lets the user's callbacks free something, and tries again if one did.
+    fn ask_callbacks<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        stream: &Stream,
+        growth: &Growth,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<Served<'a>>> {
+        let Growth { request, segment_bytes, .. } = *growth;
+        let key = heap.key()?;
+        let shortage = || self.shortage(request.requested_bytes, segment_bytes, key);
+        if !self.shared.hooks.ask(shortage) {
+            return Ok(None);
+        }
+        tried.push("memory that callbacks freed".into());
+        match self.search_again(heap, growth)? {
+            Some(served) => Ok(Some(served)),
+            None => self.grow(heap, stream, growth),
+        }
     }
 
     fn search_again<'a>(
@@ -225,101 +284,6 @@ impl Inner {
         Ok(state.reuse(&self.shared, &growth.request).map(|taken| Served { heap, taken, state }))
     }
 
-    /// Waits until no stream uses any more what was freed by now. Gives how many marks were
-    /// waited for.
-    pub(super) fn wait_for_retired(&self) -> Result<usize> {
-        let mut waited = 0;
-        for heap in self.heaps.all() {
-            let pending = heap.enter()?.retired.pending();
-            waited += pending.len();
-            for event in pending {
-                event.synchronize()?;
-            }
-            heap.enter()?.poll(&self.shared);
-        }
-        Ok(waited)
-    }
-
-    /// Gives everything cached back to the driver, waiting for its streams. Gives how many
-    /// segments that were.
-    pub(super) fn release_cached(&self) -> usize {
-        let candidates = self.candidates(None);
-        let released = candidates.len();
-        self.release(candidates);
-        released
-    }
-
-    /// Every wholly free segment, by class, the largest class first, then by stream.
-    fn candidates(&self, asking: Option<&Arc<Heap>>) -> Vec<Candidate<'_>> {
-        let now = self.shared.searches.load(std::sync::atomic::Ordering::Relaxed);
-        let mut candidates = Vec::new();
-        for heap in self.heaps.all() {
-            let Ok(mut state) = heap.enter() else { continue };
-            state.settle_pending(&self.shared);
-            for (segment, serial, block) in state.releasable() {
-                let block = &state.ledger[block];
-                let seen = Cached {
-                    bytes: block.bytes,
-                    class: block.class,
-                    own_stream: asking.is_some_and(|asking| Arc::ptr_eq(asking, heap)),
-                    age: now.saturating_sub(block.freed_at),
-                };
-                candidates.push(Candidate { heap, segment, serial, seen });
-            }
-        }
-        // Stable: within a class in the order of the heaps and of their indexes.
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.seen.class));
-        candidates
-    }
-
-    fn release(&self, candidates: Vec<Candidate<'_>>) {
-        for candidate in candidates {
-            let Candidate { heap, segment, serial, .. } = candidate;
-            let Ok(mut state) = heap.enter() else { continue };
-            let detached = heap.detach(&mut state, segment, serial);
-            drop(state);
-            heap.give_back(detached.into_iter().collect());
-        }
-    }
-
-    /// Gives back what the policy calls garbage.
-    fn collect_garbage(&self, heap: &Arc<Heap>, limit_bytes: u64) -> Result<()> {
-        let candidates = self.candidates(Some(heap));
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let pressure = Pressure { reserved_bytes: self.shared.held_bytes(), limit_bytes };
-        let garbage = heap.enter()?.policy.garbage(&seen, &pressure);
-        self.release_chosen(candidates, &garbage);
-        Ok(())
-    }
-
-    /// Gives back what the policy gives up for `request`; true if that was enough for it.
-    fn make_room(
-        &self,
-        heap: &Arc<Heap>,
-        request: &Request,
-        tried: &mut Vec<String>,
-    ) -> Result<bool> {
-        let candidates = self.candidates(Some(heap));
-        let seen: Vec<Cached> = candidates.iter().map(|candidate| candidate.seen).collect();
-        let room = heap.enter()?.policy.make_room(&seen, request);
-        if room.is_empty() {
-            return Ok(false);
-        }
-        tried.push(format!("releasing {} oversize segment(s)", room.len()));
-        let room_bytes = self.release_chosen(candidates, &room);
-        Ok(room_bytes >= request.block_bytes)
-    }
-
-    /// Releases the candidates at the places chosen; places that are none are passed over.
-    fn release_chosen(&self, candidates: Vec<Candidate<'_>>, chosen: &[usize]) -> u64 {
-        let mut candidates: Vec<_> = candidates.into_iter().map(Some).collect();
-        let chosen: Vec<_> =
-            chosen.iter().filter_map(|&at| candidates.get_mut(at)?.take()).collect();
-        let bytes = chosen.iter().map(|candidate| candidate.seen.bytes).sum();
-        self.release(chosen);
-        bytes
-    }
-
     fn growth(&self, heap: &Heap, request: Request, placement: Placement) -> Result<Growth> {
         let segment_bytes = match placement {
             Placement::Dedicated => request.block_bytes,
@@ -331,13 +295,27 @@ impl Inner {
                     .unwrap_or(u64::MAX)
             }
         };
-        Ok(Growth { request, segment_bytes, placement })
+        let maps =
+            placement == Placement::Policy && matches!(heap.enter()?.policy, Chosen::Expandable(_));
+        Ok(Growth { request, segment_bytes, placement, maps })
     }
 
     fn is_over_limit(&self, segment_bytes: u64) -> bool {
         self.shared
             .limit_bytes
             .is_some_and(|limit| self.shared.held_bytes().saturating_add(segment_bytes) > limit)
+    }
+
+    /// As [`grow`](Self::grow), by mapping free memory together and taking handles.
+    fn map<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        stream: &Stream,
+        request: &Request,
+    ) -> Result<Option<Served<'a>>> {
+        let Some(expandable) = heap.enter()?.expandable(&self.shared) else { return Ok(None) };
+        let taken = expandable.serve(&self.shared, heap, stream, request)?;
+        taken.map(|taken| Ok(Served { heap, taken, state: heap.enter()? })).transpose()
     }
 
     /// Takes a segment from the device within the limit and serves the request from it; `None`
@@ -349,11 +327,9 @@ impl Inner {
         growth: &Growth,
     ) -> Result<Option<Served<'a>>> {
         let shared = &self.shared;
-        let Growth { request, segment_bytes, placement } = growth;
-        if *placement == Placement::Policy
-            && let Some(expandable) = &shared.expandable
-        {
-            return self.grow_pages(expandable, heap, stream, request);
+        let Growth { request, segment_bytes, placement, maps } = growth;
+        if *maps {
+            return self.map(heap, stream, request);
         }
         if !shared.promise(*segment_bytes) {
             return Ok(None);
@@ -373,7 +349,7 @@ impl Inner {
         let serial = shared.next_serial();
         let segment = NewSegment { address, bytes, class: request.class, stream: key, serial };
         let block = state.ledger.add_segment(segment, 0);
-        shared.promise_kept(request.class, bytes);
+        shared.promise_kept(state.pool_id(), request.class, bytes);
         tracing::debug!(bytes, stream = key, "took a segment");
         shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream: key });
         let take_bytes = match placement {
@@ -384,59 +360,8 @@ impl Inner {
             }
         };
         let taken = state.hand_out(shared, block, take_bytes, request);
+        // No search found it, and none may: an oversize block serves no small request.
+        state.forget_last();
         Ok(Some(Served { heap, taken, state }))
-    }
-
-    /// The error for a request that no freeing could serve, counted and shown.
-    #[cold]
-    fn refuse(&self, requested_bytes: u64, segment_bytes: u64, stream: u64) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        self.note_failure(requested_bytes, stream);
-        Error::TooLarge {
-            what: format!(
-                "{}: a request for {}",
-                shared.device.info().name,
-                format_bytes(requested_bytes)
-            ),
-            requested_bytes: segment_bytes,
-            available_bytes: shared.most_bytes(),
-            way_out: match shared.limit_bytes {
-                Some(_) => "raise the limit or ask for less".into(),
-                None => "ask for less or take a larger device".into(),
-            },
-        }
-    }
-
-    /// Shows a failed request to the recorder; gives what the device has free.
-    fn note_failure(&self, requested_bytes: u64, stream: u64) -> u64 {
-        let shared = &self.shared;
-        let device_free_bytes = shared.device.memory().map_or(0, |memory| memory.free_bytes);
-        shared.note(|| TraceEvent::OutOfMemory { requested_bytes, device_free_bytes, stream });
-        device_free_bytes
-    }
-
-    #[cold]
-    fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
-        let shared = &self.shared;
-        shared.count(|stats| stats.num_ooms += 1);
-        let Request { requested_bytes, class, .. } = growth.request;
-        let (stream, largest_free_bytes) = heap
-            .enter()
-            .map_or((0, 0), |state| (state.key, state.ledger.largest_free_bytes(class)));
-        let device_free_bytes = self.note_failure(requested_bytes, stream);
-        let stats = self.stats();
-        Error::OutOfMemory(Box::new(OutOfMemory {
-            device: shared.device.info().name.clone(),
-            requested_bytes,
-            segment_bytes: growth.segment_bytes,
-            limit_bytes: shared.limit_bytes,
-            reserved_bytes: stats.reserved_bytes.all.current,
-            active_bytes: stats.allocated_bytes.all.current,
-            retired_bytes: stats.retired_bytes,
-            largest_free_bytes,
-            device_free_bytes,
-            tried,
-        }))
     }
 }

@@ -4,20 +4,37 @@
 
 mod allocator;
 mod buffer;
+mod capture;
 mod expandable;
+mod failure;
 mod heap;
 mod heaps;
+mod hooks;
 mod ladder;
+mod live;
 mod mailbox;
+mod options;
 mod page_table;
+mod private;
+mod pytorch;
+mod reclaim;
 mod release;
+mod scope;
 mod shared;
 mod stats;
+mod stats_scope;
 mod stream_allocator;
 mod tally;
 
 pub use allocator::{Allocator, AllocatorBuilder};
 pub use buffer::Buffer;
+pub use capture::CaptureScope;
 pub(crate) use heap::Taken;
+pub use hooks::{Registration, Shortage};
+pub use live::LiveBlock;
+pub use options::{AllocOptions, Lifetime, LifetimeStats};
+pub use private::{PrivatePool, PrivatePoolOptions, PrivatePoolStats};
+pub use scope::PoolScope;
 pub use stats::{PoolStat, Stat, Stats};
+pub use stats_scope::{ScopeStats, StatsScope};
 pub use stream_allocator::{Block, StreamAllocator};

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::expandable;
-use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
+use super::expandable::Release;
+use super::heap::{Heap, HeapState, KEPT_CLASS};
+use super::live::report_leaks;
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
 use crate::event::TraceEvent;
@@ -20,6 +21,8 @@ pub(super) struct Detached {
     bytes: u64,
     class: u8,
     stream: Stream,
+    /// Its private pool's id, or 0.
+    pool: u64,
 }
 
 impl Heap {
@@ -36,7 +39,8 @@ impl Heap {
         state.ledger.segment(id).filter(|segment| segment.serial == serial)?;
         let Segment { address, bytes, class, .. } = state.ledger.remove_segment(id)?;
         self.shared.leaving();
-        Some(Detached { ptr: DevicePtr(address), bytes, class, stream })
+        let pool = state.pool_id();
+        Some(Detached { ptr: DevicePtr(address), bytes, class, stream, pool })
     }
 
     /// Gives detached segments back to the driver, waiting for their streams. What the driver
@@ -58,21 +62,22 @@ impl Heap {
         self.free_detached(quiet, busy);
     }
 
-    /// Gives dedicated segments that are out of use to the reaper. Never blocks.
-    pub(super) fn reap_dedicated(self: &Arc<Self>, state: &mut HeapState) {
-        state.dedicated_finished = false;
-        let finished: Vec<_> = state
-            .ledger
-            .releasable(DEDICATED_CLASS)
-            .filter_map(|id| {
-                let segment = state.ledger[id].segment;
-                Some((segment, state.ledger.segment(segment)?.serial))
-            })
-            .collect();
+    /// Gives segments that are not cached and out of use to the reaper. Never blocks.
+    pub(super) fn reap_finished(self: &Arc<Self>, state: &mut HeapState) {
+        if self.shared.captures.any() {
+            return;
+        }
+        state.finished = false;
+        let mut finished = state.releasable();
+        finished.retain(|(_, _, id)| state.ledger[*id].class >= state.uncached_from);
         let detached: Vec<_> = finished
             .into_iter()
-            .filter_map(|(id, serial)| self.detach(state, id, serial))
+            .filter_map(|(segment, serial, _)| self.detach(state, segment, serial))
             .collect();
+        if state.uncached_from == 0 {
+            self.reap_retired(state);
+            self.reap_handles(state);
+        }
         if detached.is_empty() {
             return;
         }
@@ -87,13 +92,44 @@ impl Heap {
         });
     }
 
+    /// Has the reaper give back the handles of a closed pool that are out of use.
+    fn reap_handles(self: &Arc<Self>, state: &HeapState) {
+        if let Some(expandable) = state.expandable(&self.shared) {
+            let shared = Arc::clone(&self.shared);
+            reap(Vec::new(), move |_| {
+                expandable.release(&shared, Release::Free);
+            });
+        }
+    }
+
+    /// Has the reaper come again when what other streams still use is out of use.
+    fn reap_retired(self: &Arc<Self>, state: &HeapState) {
+        let pending = state.retired.pending();
+        if pending.is_empty() {
+            return;
+        }
+        let heap = Arc::clone(self);
+        reap(pending, move |reached| {
+            let Ok(mut state) = heap.enter() else { return };
+            if reached.is_ok() {
+                state.poll(&heap.shared);
+                if state.finished {
+                    heap.reap_finished(&mut state);
+                }
+            }
+        });
+    }
+
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
     /// to the ledger.
     fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
+        // Before the driver has them: it may give the same addresses to another thread at once.
+        detached.iter().for_each(|segment| self.part_with(segment));
         for (segment, freed) in free_segments(&self.shared.device, detached) {
             if freed {
-                self.released(&segment);
+                self.shared.back(segment.pool, segment.class, segment.bytes);
             } else {
+                self.stay_with(&segment);
                 kept.push(segment);
             }
         }
@@ -107,14 +143,21 @@ impl Heap {
         }
     }
 
-    /// Counts a detached segment as back with the driver.
-    fn released(&self, segment: &Detached) {
-        let stream = StreamKey::of(&segment.stream).raw();
-        let (address, bytes) = (segment.ptr.0, segment.bytes);
+    /// Its addresses mean nothing from here on.
+    fn part_with(&self, segment: &Detached) {
+        let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
+        let stream = StreamKey::of(stream).raw();
         self.shared.pages.remove(address);
-        self.shared.back(segment.class, bytes);
-        tracing::debug!(bytes, stream, "gave a segment back");
+        tracing::debug!(bytes, stream, "gives a segment back");
         self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
+    }
+
+    /// The driver did not take it.
+    fn stay_with(&self, segment: &Detached) {
+        let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
+        let stream = StreamKey::of(stream).raw();
+        self.shared.pages.insert(address, bytes, self.number);
+        self.shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream });
     }
 
     /// Enters a detached segment again, because the driver did not take it back. It serves
@@ -178,16 +221,10 @@ impl Drop for Heap {
         let Ok(mut state) = self.enter() else { return };
         state.poll(&self.shared);
         let pending = state.settle_retired(&self.shared);
-        expandable::leave(&self.shared, &state, pending.clone());
-        let live = state.live();
-        if live.0 > 0 {
-            tracing::warn!(
-                device = %self.shared.device.info().name,
-                blocks = live.0,
-                bytes = live.1,
-                "raw blocks were never freed: their segments are leaked"
-            );
+        if let Some(expandable) = state.expandable(&self.shared) {
+            expandable.bereave(&state, &pending);
         }
+        report_leaks(&self.shared.device.info().name, state.live_blocks());
         let releasable = state.releasable();
         let detached: Vec<_> = releasable
             .into_iter()
@@ -214,7 +251,7 @@ fn give_back_counted(shared: &Shared, detached: Vec<Detached>) -> Vec<Detached> 
     let mut refused = Vec::new();
     for (segment, freed) in free_segments(&shared.device, detached) {
         if freed {
-            shared.back(segment.class, segment.bytes);
+            shared.back(segment.pool, segment.class, segment.bytes);
         } else {
             refused.push(segment);
         }

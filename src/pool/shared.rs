@@ -1,12 +1,19 @@
 //! What all heaps of an allocator share: the device, the settings, the limit, the counters.
+#![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use super::capture::Captures;
 use super::expandable::Expandable;
+use super::hooks::Hooks;
+use super::options::{Lifetime, LifetimeStats};
 use super::page_table::PageTable;
-use super::stats::Stats;
-use super::tally::{Tallies, Tally};
+use super::private::PrivatePoolStats;
+use super::stats::{Stat, Stats};
+use super::stats_scope::ScopeStats;
+use super::tally::{Tallies, TallyRef};
 use crate::base::{lock, thread_alive, thread_token, wait};
 use crate::conf::Conf;
 use crate::device::Device;
@@ -21,12 +28,14 @@ pub(super) struct Shared {
     pub(super) conf: Conf,
     pub(super) limit_bytes: Option<u64>,
     pub(super) events: EventPool,
+    pub(super) captures: Captures,
+    pub(super) hooks: Hooks,
     pub(super) pages: PageTable,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
     pub(super) searches: AtomicU64,
-    /// Physical memory, where the policy maps it.
-    pub(super) expandable: Option<Expandable>,
+    /// Physical memory of the default pool, where the policy maps it.
+    pub(super) expandable: Option<Arc<Expandable>>,
     pub(super) cross_stream_waits: AtomicU64,
     /// Over all heaps; wraps while one counts down before another counts up.
     pub(super) stranded_blocks: AtomicU64,
@@ -44,6 +53,18 @@ struct Books {
     /// Promised to callers of the driver, or on the way back to it.
     in_transit_bytes: u64,
     releasing: usize,
+    /// Bytes by [`Lifetime`], in the order of its declaration.
+    lifetimes: [Stat; Lifetime::ALL.len()],
+    pools_made: u64,
+    /// Private pools that are open or hold something.
+    pools: BTreeMap<u64, PoolBook>,
+}
+
+/// Bytes held for a private pool.
+#[derive(Debug, Default)]
+struct PoolBook {
+    reserved_bytes: Stat,
+    is_closed: bool,
 }
 
 impl Shared {
@@ -53,10 +74,11 @@ impl Shared {
         limit_bytes: Option<u64>,
         recorder: Option<Arc<dyn Recorder>>,
     ) -> Self {
-        let expandable = Expandable::of(&device, &conf);
         Self {
-            expandable,
+            expandable: Expandable::of(&device, &conf),
             events: EventPool::new(&device),
+            captures: Captures::default(),
+            hooks: Hooks::default(),
             device,
             conf,
             limit_bytes,
@@ -88,35 +110,37 @@ impl Shared {
         within
     }
 
-    /// The driver gave what was promised, as a segment of `class`.
-    pub(super) fn promise_kept(&self, class: u8, bytes: u64) {
+    /// The driver gave what was promised, as a segment of `class` of the pool of this id.
+    pub(super) fn promise_kept(&self, pool: u64, class: u8, bytes: u64) {
         let mut books = lock(&self.books);
         books.in_transit_bytes -= bytes;
         books.stats.segment.add(class, 1);
         books.stats.reserved_bytes.add(class, bytes);
         books.stats.num_device_alloc += 1;
+        if let Some(pool) = books.pools.get_mut(&pool) {
+            pool.reserved_bytes.add(bytes);
+        }
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.add(1);
         }
     }
 
-    /// The driver gave what was promised, as handles.
-    pub(super) fn handles_came(&self, bytes: u64) {
+    /// The driver gave what was promised, as handles for the pool of this id.
+    pub(super) fn handles_came(&self, pool: u64, bytes: u64) {
         let mut books = lock(&self.books);
         books.in_transit_bytes -= bytes;
         books.stats.reserved_bytes.add(CLASS, bytes);
+        if let Some(pool) = books.pools.get_mut(&pool) {
+            pool.reserved_bytes.add(bytes);
+        }
     }
 
-    /// A handle is with the driver again.
-    pub(super) fn handle_left(&self, bytes: u64) {
+    /// A handle of the pool is with the driver again.
+    pub(super) fn handle_left(&self, pool: u64, bytes: u64) {
         let mut books = lock(&self.books);
         books.stats.reserved_bytes.take_off(CLASS, bytes);
         books.stats.num_device_free += 1;
-    }
-
-    /// Bytes handed out now, and bytes ever given up by their owners.
-    pub(super) fn flow(&self) -> (u64, u64) {
-        lock(&self.books).tallies.flow()
+        books.pool_gave_back(pool, bytes);
     }
 
     /// The driver did not give what was promised.
@@ -130,12 +154,13 @@ impl Shared {
     }
 
     /// A segment that was leaving is with the driver again.
-    pub(super) fn back(&self, class: u8, bytes: u64) {
+    pub(super) fn back(&self, pool: u64, class: u8, bytes: u64) {
         let mut books = lock(&self.books);
         books.releasing -= 1;
         books.stats.segment.take_off(class, 1);
         books.stats.reserved_bytes.take_off(class, bytes);
         books.stats.num_device_free += 1;
+        books.pool_gave_back(pool, bytes);
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.take_off(1);
         }
@@ -149,6 +174,69 @@ impl Shared {
         books.stats.segment.move_to_large(class, 1);
         books.stats.reserved_bytes.move_to_large(class, bytes);
         self.released.notify_all();
+    }
+
+    /// A block was handed out that is said to live so long.
+    pub(super) fn label(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].add(bytes);
+    }
+
+    /// Such a block was given up.
+    pub(super) fn unlabel(&self, lifetime: Lifetime, bytes: u64) {
+        lock(&self.books).lifetimes[lifetime as usize].take_off(bytes);
+    }
+
+    pub(super) fn lifetimes(&self) -> [LifetimeStats; Lifetime::ALL.len()] {
+        let books = lock(&self.books);
+        Lifetime::ALL.map(|lifetime| LifetimeStats {
+            lifetime,
+            allocated_bytes: books.lifetimes[lifetime as usize],
+        })
+    }
+
+    /// A number for a new private pool, above 0.
+    pub(super) fn open_pool(&self) -> u64 {
+        let mut books = lock(&self.books);
+        books.pools_made += 1;
+        let id = books.pools_made;
+        books.pools.insert(id, PoolBook::default());
+        id
+    }
+
+    /// The pool's figures are kept for as long as it holds something.
+    pub(super) fn close_pool(&self, id: u64) {
+        let mut books = lock(&self.books);
+        if let Some(pool) = books.pools.get_mut(&id) {
+            pool.is_closed = true;
+            if pool.is_done() {
+                books.pools.remove(&id);
+            }
+        }
+    }
+
+    /// Bytes held for a private pool.
+    pub(super) fn pool(&self, id: u64) -> Stat {
+        lock(&self.books).pools.get(&id).map(|pool| pool.reserved_bytes).unwrap_or_default()
+    }
+
+    /// The private pools, by id.
+    pub(super) fn pools(&self) -> Vec<PrivatePoolStats> {
+        let books = lock(&self.books);
+        let stats = |(&id, pool): (&u64, &PoolBook)| PrivatePoolStats {
+            id,
+            reserved_bytes: pool.reserved_bytes,
+        };
+        books.pools.iter().map(stats).collect()
+    }
+
+    /// An open private pool that holds memory, and how much.
+    pub(super) fn open_pool_in_use(&self) -> Option<(u64, u64)> {
+        let books = lock(&self.books);
+        let mut open = books.pools.iter().filter(|(_, pool)| !pool.is_closed);
+        open.find_map(|(&id, pool)| {
+            let bytes = pool.reserved_bytes.current;
+            (bytes > 0).then_some((id, bytes))
+        })
     }
 
     /// Waits until every segment on its way back to the driver has arrived.
@@ -176,32 +264,79 @@ impl Shared {
     }
 
     /// The tally of the calling thread.
-    pub(super) fn tally(&self) -> Arc<Tally> {
+    pub(super) fn tally(&self) -> TallyRef {
         lock(&self.books).tallies.of_thread(thread_token(), thread_alive())
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    /// The counters.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn stats(&self) -> Stats {
         let books = lock(&self.books);
         let cross_stream_waits = self.cross_stream_waits.load(Ordering::Relaxed);
         let mut stats = Stats { cross_stream_waits, ..books.stats };
-        books.tallies.sum(&mut stats);
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.sum(&mut stats) };
         let Stats { active_bytes, allocated_bytes, .. } = stats;
         stats.retired_bytes = active_bytes.all.current.wrapping_sub(allocated_bytes.all.current);
         stats.stranded_blocks = self.stranded_blocks.load(Ordering::Relaxed);
         stats
     }
 
-    pub(super) fn reset_peaks(&self) {
-        let mut books = lock(&self.books);
-        books.tallies.reset_peaks();
-        books.stats.reset_peaks();
+    /// Begins a scope of statistics; gives its number, above 0.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn open_scope(&self) -> u64 {
+        // SAFETY: by this function's own contract.
+        unsafe { lock(&self.books).tallies.open_scope() }
     }
 
-    pub(super) fn reset_accumulated(&self) {
+    /// What happened in a scope.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn read_scope(&self, id: u64) -> Option<ScopeStats> {
+        // SAFETY: by this function's own contract.
+        unsafe { lock(&self.books).tallies.read_scope(id) }
+    }
+
+    /// Ends a scope.
+    pub(super) fn close_scope(&self, id: u64) {
+        lock(&self.books).tallies.close_scope(id);
+    }
+
+    /// Lets every peak begin again.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn reset_peaks(&self) {
         let mut books = lock(&self.books);
-        books.tallies.reset_accumulated();
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.reset_peaks() };
+        books.stats.reset_peaks();
+        books.lifetimes.iter_mut().for_each(Stat::reset_peak);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_peak());
+    }
+
+    /// Lets every total begin again.
+    ///
+    /// # Safety
+    /// The caller holds every heap.
+    pub(super) unsafe fn reset_accumulated(&self) {
+        let mut books = lock(&self.books);
+        // SAFETY: by this function's own contract.
+        unsafe { books.tallies.reset_accumulated() };
         books.stats.reset_accumulated();
+        books.lifetimes.iter_mut().for_each(Stat::reset_accumulated);
+        books.pools.values_mut().for_each(|pool| pool.reserved_bytes.reset_accumulated());
         self.cross_stream_waits.store(0, Ordering::Relaxed);
+    }
+
+    /// How many bytes of segments have gone back to the driver since the counters were reset.
+    pub(super) fn given_back_bytes(&self) -> u64 {
+        lock(&self.books).stats.reserved_bytes.all.freed
     }
 
     pub(super) fn is_oversize(&self, bytes: u64) -> bool {
@@ -221,7 +356,22 @@ impl Shared {
     }
 }
 
+impl PoolBook {
+    fn is_done(&self) -> bool {
+        self.is_closed && self.reserved_bytes.current == 0
+    }
+}
+
 impl Books {
+    fn pool_gave_back(&mut self, pool: u64, bytes: u64) {
+        if let Some(held) = self.pools.get_mut(&pool) {
+            held.reserved_bytes.take_off(bytes);
+            if held.is_done() {
+                self.pools.remove(&pool);
+            }
+        }
+    }
+
     fn held_bytes(&self) -> u64 {
         self.stats.reserved_bytes.all.current + self.in_transit_bytes
     }

@@ -25,7 +25,11 @@ impl Stat {
         self.freed += amount;
     }
 
-    fn reset_accumulated(&mut self) {
+    pub(super) fn reset_peak(&mut self) {
+        self.peak = self.current;
+    }
+
+    pub(super) fn reset_accumulated(&mut self) {
         (self.allocated, self.freed) = (0, 0);
     }
 
@@ -133,10 +137,9 @@ pub struct Stats {
 impl Stats {
     /// Lets every peak begin again at the current figure.
     pub(super) fn reset_peaks(&mut self) {
-        let mut level = |stat: &mut Stat| stat.peak = stat.current;
-        self.segment.each(&mut level);
-        self.reserved_bytes.each(&mut level);
-        level(&mut self.oversize_segments);
+        self.segment.each(Stat::reset_peak);
+        self.reserved_bytes.each(Stat::reset_peak);
+        self.oversize_segments.reset_peak();
     }
 
     /// Sets what only ever rises to 0.

@@ -6,10 +6,12 @@ use bytemuck::Pod;
 
 use super::allocator::Inner;
 use super::buffer::Buffer;
-use super::heap::{Freed, Heap, Taken, Which};
+use super::heap::{Heap, Taken, Which};
 use super::ladder::{Placement, Served};
+use super::private::PrivatePool;
 use crate::base::Result;
 use crate::device::{DevicePtr, Stream};
+use crate::fence::StreamKey;
 
 /// An allocator's memory of one stream. Any thread may use it; the one that does nearly always
 /// pays no atomic operation for it. Made by [`Allocator::on`](super::Allocator::on).
@@ -31,14 +33,36 @@ use crate::device::{DevicePtr, Stream};
 /// ```
 #[derive(Debug, Clone)]
 pub struct StreamAllocator {
-    inner: Arc<Inner>,
-    heap: Arc<Heap>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) heap: Arc<Heap>,
     stream: Stream,
+    /// Kept alive; none for the default pool.
+    pool: Option<PrivatePool>,
+}
+
+impl Inner {
+    /// The way to allocate on `stream` from `pool`, or from the default one.
+    pub(super) fn on(
+        self: &Arc<Self>,
+        pool: Option<&PrivatePool>,
+        stream: &Stream,
+    ) -> Result<StreamAllocator> {
+        self.shared.device.same_as(stream.device(), "stream")?;
+        let heap = self.heaps.of_pool(&self.shared, pool.map(PrivatePool::info), stream)?;
+        Ok(StreamAllocator {
+            inner: Arc::clone(self),
+            heap,
+            stream: stream.clone(),
+            pool: pool.cloned(),
+        })
+    }
 }
 
 impl StreamAllocator {
-    pub(super) fn new(inner: &Arc<Inner>, heap: Arc<Heap>, stream: &Stream) -> Self {
-        Self { inner: Arc::clone(inner), heap, stream: stream.clone() }
+    /// The private pool it allocates from; none for the default one.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PrivatePool> {
+        self.pool.as_ref()
     }
 
     /// The stream it allocates on.
@@ -63,26 +87,34 @@ impl StreamAllocator {
     #[inline]
     pub fn block(&self, bytes: u64) -> Result<Block<'_>> {
         if bytes == 0 {
-            return Ok(Block { heap: &self.heap, taken: None, bytes });
+            return Ok(Block { heap: &self.heap, taken: Taken::default(), bytes });
         }
-        let Served { taken, .. } =
-            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
-        Ok(Block { heap: &self.heap, taken: Some(taken), bytes })
+        let (heap, taken) = self.serve(bytes)?;
+        Ok(Block { heap, taken, bytes })
     }
 
     /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to
     /// [`take_back`](Self::take_back) of a handle of the same stream.
     #[inline]
     pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
-        let Served { taken, .. } =
-            self.inner.allocate(&self.heap, bytes, &self.stream, Placement::Policy)?;
-        Ok(taken)
+        self.serve(bytes).map(|(_, taken)| taken)
+    }
+
+    /// A block, and whose it is: another heap's where the stream is another one on this thread.
+    #[inline]
+    fn serve(&self, bytes: u64) -> Result<(&Arc<Heap>, Taken)> {
+        let key = StreamKey::of(&self.stream).raw();
+        if let Some(taken) = self.heap.take_quickly(bytes, key) {
+            return Ok((&self.heap, taken));
+        }
+        let Served { heap, taken, .. } = self.inner.take(&self.heap, bytes, &self.stream)?;
+        Ok((heap, taken))
     }
 
     /// Takes a block of [`take`](Self::take) back, once.
     #[inline]
     pub(crate) fn take_back(&self, taken: Taken) {
-        self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+        self.heap.free_block(taken.id);
     }
 
     /// Notes that `stream` uses a block of [`take`](Self::take).
@@ -107,7 +139,8 @@ impl StreamAllocator {
 #[derive(Debug)]
 pub struct Block<'a> {
     heap: &'a Arc<Heap>,
-    taken: Option<Taken>,
+    /// The default for 0 bytes.
+    taken: Taken,
     bytes: u64,
 }
 
@@ -116,7 +149,7 @@ impl Block<'_> {
     #[must_use]
     #[inline]
     pub fn ptr(&self) -> DevicePtr {
-        self.taken.map_or(DevicePtr::default(), |taken| taken.ptr)
+        self.taken.ptr
     }
 
     /// What was asked for.
@@ -133,8 +166,8 @@ impl Block<'_> {
     /// A stream of another device.
     pub fn record_use(&self, stream: &Stream) -> Result<()> {
         self.heap.shared.device.same_as(stream.device(), "stream")?;
-        if let Some(taken) = self.taken {
-            self.heap.enter()?.note_use(Which::Id(taken.id), stream);
+        if self.bytes > 0 {
+            self.heap.enter()?.note_use(Which::Id(self.taken.id), stream);
         }
         Ok(())
     }
@@ -143,8 +176,8 @@ impl Block<'_> {
 impl Drop for Block<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(taken) = self.taken {
-            self.heap.free(Freed { block: Which::Id(taken.id), uses: Vec::new() });
+        if self.bytes > 0 {
+            self.heap.free_block(self.taken.id);
         }
     }
 }

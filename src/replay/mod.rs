@@ -17,7 +17,9 @@
 //! let setup = Setup::new(DEVICE);
 //! for trace in read("trace.csv.gz".as_ref(), None)? {
 //!     let score = score(&trace, &setup, &Plan::default(), &())?;
-//!     println!("{} of {} bytes", score.fresh.unwrap().peak_reserved, score.peak_live);
+//!     if let Some(fresh) = &score.fresh {
+//!         println!("{} of {} bytes", fresh.peak_reserved, score.peak_live);
+//!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -79,7 +79,7 @@ pub struct Fresh {
     pub device_frees: u64,
     /// Bytes moved from one address to another. No policy of this version moves any.
     pub remapped_bytes: u64,
-    /// Times a stream was made to wait for another.
+    /// Uses of blocks on other streams than their own, each with one event.
     pub cross_stream_waits: u64,
     /// Driver calls by name.
     pub driver_calls: BTreeMap<&'static str, u64>,

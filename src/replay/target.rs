@@ -12,8 +12,9 @@ use crate::pool::{Allocator, StreamAllocator, Taken};
 /// A live block; the default is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Handle {
-    stream: u32,
-    block: Option<Taken>,
+    /// The target's stream, from 1; 0 is no block.
+    stream: u64,
+    block: Taken,
 }
 
 /// Which of the allocator's two entries is used.
@@ -115,15 +116,21 @@ impl Target {
                 Taken { ptr, ..Taken::default() }
             }
         };
-        Ok(Handle { stream: stream as u32, block: Some(taken) })
+        Ok(Handle { stream: stream as u64 + 1, block: taken })
+    }
+
+    #[inline]
+    fn home(&self, handle: Handle) -> Option<&StreamAllocator> {
+        self.streams.get((handle.stream as usize).wrapping_sub(1))
     }
 
     /// Frees on the block's own stream. The default handle is nothing.
     #[inline]
     pub(super) fn free(&self, handle: Handle) -> Result<()> {
-        let Some(taken) = handle.block else { return Ok(()) };
+        let Some(home) = self.home(handle) else { return Ok(()) };
+        let taken = handle.block;
         match self.route {
-            Route::Stream => self.streams[handle.stream as usize].take_back(taken),
+            Route::Stream => home.take_back(taken),
             Route::Raw => self.free_raw(taken.ptr)?,
         }
         Ok(())
@@ -138,11 +145,12 @@ impl Target {
 
     /// Frees on another stream than the block's: a use there, then a free.
     pub(super) fn free_elsewhere(&self, handle: Handle, stream: usize) -> Result<()> {
-        let Some(taken) = handle.block else { return Ok(()) };
+        let Some(home) = self.home(handle) else { return Ok(()) };
+        let taken = handle.block;
         let used_on = self.streams[stream].stream();
         match self.route {
             Route::Stream => {
-                self.streams[handle.stream as usize].note_use(taken, used_on)?;
+                home.note_use(taken, used_on)?;
             }
             Route::Raw => self.allocator.record_use_raw(taken.ptr, used_on)?,
         }

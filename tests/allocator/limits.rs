@@ -35,7 +35,7 @@ fn the_limit_holds_under_hammering(conf: &str, limit_mib: u64) {
                 let memory = device.memory().unwrap();
                 let held = memory.total_bytes - memory.free_bytes;
                 assert!(held <= limit_bytes, "{held} bytes held of the device");
-                // The counters by themselves are exact only while nobody allocates.
+                // Not the counters: they add up only while nobody counts.
                 allocator.check().unwrap();
             }
         });

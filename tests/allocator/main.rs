@@ -3,14 +3,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod capture;
 mod dedicated;
 mod expandable;
+mod expandable_pools;
+mod figures;
+mod hooks;
+mod labels;
 mod ladder;
 mod lifetime;
 mod limits;
 mod policies;
+mod private_pools;
 mod raw;
 mod reuse;
+mod stats_scope;
+mod streams;
 mod vectors;
 
 use std::sync::Mutex;

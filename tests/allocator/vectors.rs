@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use riverbed::Error;
-use riverbed::device::Call;
+use riverbed::device::{Call, Device};
 use riverbed::event::TraceEvent;
 use riverbed::pool::{Allocator, Buffer};
 
@@ -84,9 +84,42 @@ fn an_oversize_block_does_not_serve_a_small_request() {
     let small = allocator.alloc::<u8>(50 << 20, &stream).unwrap();
     assert_ne!(small.ptr(), large);
     assert_eq!(allocator.stats().reserved_bytes.all.current, 250 * MIB);
+    assert_eq!(allocator.stats().oversize_segments.current, 1);
     let again = allocator.alloc::<u8>(190 << 20, &stream).unwrap();
     assert_eq!(again.ptr(), large, "it serves what is nearly its size");
     assert_eq!(allocator.stats().allocated_bytes.all.current, 250 * MIB, "unsplit");
+}
+
+/// Even for the request that took it from the device.
+#[test]
+fn an_oversize_segment_serves_a_small_request_once() {
+    let device = device(128);
+    let (allocator, stream) = (allocator(&device, "max_split_size_mb:20"), stream(&device));
+    let first = allocator.alloc::<u8>(2 << 20, &stream).unwrap().ptr();
+    let second = allocator.alloc::<u8>(2 << 20, &stream).unwrap();
+    assert_ne!(second.ptr(), first, "whole again it is a block of 20 MiB, and oversize");
+    assert_eq!(allocator.stats().num_device_alloc, 2);
+    assert_eq!(allocator.stats().oversize_segments.current, 2);
+    check(&allocator);
+}
+
+#[test]
+fn sizes_are_rounded_to_parts_of_powers_of_two() {
+    let device = Device::open("sim:80GiB").unwrap();
+    let conf = "roundup_power2_divisions:4";
+    let (allocator, stream) = (allocator(&device, conf), stream(&device));
+    for (bytes, block) in [
+        (1200, 1536),
+        (600, 1024),
+        (300 * MIB + 5, 320 * MIB),
+        (600 * MIB + 7, 640 * MIB),
+        (1100 * MIB + 1, 1280 * MIB),
+    ] {
+        let buffer = allocator.alloc::<u8>(bytes as usize, &stream).unwrap();
+        assert_eq!(allocator.stats().allocated_bytes.all.current, block, "{bytes} bytes");
+        drop(buffer);
+        allocator.trim();
+    }
 }
 
 #[test]

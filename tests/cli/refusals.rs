@@ -136,7 +136,7 @@ fn a_model_whose_bytes_change_while_it_streams_is_told_as_a_mismatch() {
         "--vram",
         "8MiB",
         "--passes",
-        "300",
+        "1500",
         "--ram",
         "512KiB",
         "--prefetch",

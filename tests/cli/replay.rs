@@ -24,7 +24,7 @@ fn a_table_has_a_row_for_each_trace_and_the_notes_below() {
     let (trace, snapshot) =
         (recorded("flux_offload_2streams.csv.gz"), recorded("snapshot_cut.pickle"));
     let out = succeed(&["replay", path(&trace), path(&snapshot), "--repeat", "1"]);
-    assert_says(&out, &["conf caching on host", "RES/LIVE", "1.4092", "60/0", "2.42 GiB"]);
+    assert_says(&out, &["conf caching on sim", "RES/LIVE", "1.4092", "60/0", "2.42 GiB"]);
     assert_says(&out, &["snapshot_cut", "note: snapshot_cut: 223 block(s) from before"]);
     assert!(!out.contains("FAILED"), "{out}");
 }
@@ -53,7 +53,7 @@ fn a_capacity_that_is_too_small_fails_at_an_event_with_the_row_still_shown() {
     let failed = run(&["replay", path(&trace), "--capacity", "1.02x"]);
     assert_eq!(failed.code, Some(1), "{}", failed.err);
     assert_says(&failed.out, &["flux_offload_2streams", "FAILED"]);
-    assert_says(&failed.err, &["event ", "of 17540", "allocate ", "out of memory", "limit of"]);
+    assert_says(&failed.err, &["event ", "of 17540", "allocate ", "out of memory", "asked for"]);
     let report = run(&["replay", path(&trace), "--capacity", "1.02x", "--json"]);
     assert_eq!(report.code, Some(1));
     let report: serde_json::Value = serde_json::from_str(&report.out).unwrap();
@@ -122,7 +122,9 @@ fn wrong_usage_is_told_apart_from_failure() {
 fn an_interrupt_ends_a_long_replay_with_its_exit_code() {
     let (_place, file) = log(100_000);
     let place = Place::new();
-    let mut command = place.command(&["replay", path(&file), "--repeat", "1000"]);
+    let host = ["--device", "host:vram=1GiB"];
+    let mut command =
+        place.command(&[&["replay", path(&file), "--repeat", "1000"], &host[..]].concat());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The stream's thread is there once the replay has begun.
     super::ends::wait_for_streams(child.id(), 1);

@@ -2,6 +2,7 @@
 //! case for every lie a header can tell. Nothing may panic, hang, or allocate what a header
 //! made up.
 
+#[path = "../support/allocations.rs"]
 mod allocations;
 mod cuts;
 mod gguf_refusals;

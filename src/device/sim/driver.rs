@@ -187,8 +187,12 @@ impl SimDriver {
             state = lock(&self.state);
             state.time.called(stream);
         }
+        // Waking is a system call, also where nobody sleeps.
+        let awaited = state.waiting > 0;
         drop(state);
-        self.moved.notify_all();
+        if awaited {
+            self.moved.notify_all();
+        }
     }
 
     /// Blocks until the mark that `mark` gives has a time, and lets host time pass to it.
@@ -202,7 +206,11 @@ impl SimDriver {
         let at_ns = loop {
             match mark.at_ns() {
                 Some(at_ns) => break at_ns,
-                None => state = wait(&self.moved, state),
+                None => {
+                    state.waiting += 1;
+                    state = wait(&self.moved, state);
+                    state.waiting -= 1;
+                }
             }
         };
         let begun_ns = state.time.now_ns;

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) events: Table<Event>,
     pub(super) gates: Table<Arc<Gate>>,
     pub(super) pools: Pools<Arc<Mark>>,
+    /// Threads that sleep until something gets its time.
+    pub(super) waiting: usize,
 }
 
 /// An event: its latest mark.
@@ -39,6 +41,7 @@ impl State {
             events: Table::default(),
             gates: Table::default(),
             pools: Pools::default(),
+            waiting: 0,
         }
     }
 

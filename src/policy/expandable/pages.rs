@@ -30,6 +30,8 @@ pub(crate) trait Ledgers {
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) bytes: u64,
+    /// The arena it was made for.
+    pub(crate) arena: u32,
     /// Its first view, which stays.
     pub(crate) home: u64,
     /// All its views.
@@ -140,8 +142,9 @@ impl Pages {
     pub(crate) fn add(&mut self, bytes: u64, home: u64, range: RangeId) -> HandleId {
         let pieces = vec![Piece { start: 0, end: bytes, owner: None }];
         let (idle_of, idle_at) = (Vec::new(), 0);
+        let arena = self.ranges[range].arena;
         let handle =
-            Handle { bytes, home, views: vec![], pieces, idle_of, idle_at, is_kept: false };
+            Handle { bytes, arena, home, views: vec![], pieces, idle_of, idle_at, is_kept: false };
         let id = self.handles.insert(handle);
         self.reserved_bytes += bytes;
         self.map(home, id, range);
@@ -236,9 +239,7 @@ impl Pages {
                 match piece.owner {
                     Some(owner) if owner == view => {}
                     Some(owner) => users.push(self.stream_of(owner)),
-                    None => users.extend(handle.idle_of.iter().copied().filter(|&user| {
-                        self.ordered_at.get(&(user, taker)).is_none_or(|&at| at < handle.idle_at)
-                    })),
+                    None => users.extend(self.idle_users_of(handle, taker)),
                 }
             }
         }
@@ -246,6 +247,27 @@ impl Pages {
         users.dedup();
         users.retain(|&user| user != taker);
         users
+    }
+
+    /// True if `taker` has nobody to wait for before all of a handle is its own.
+    pub(crate) fn is_ready(&self, id: HandleId, taker: u32) -> bool {
+        let handle = &self.handles[id];
+        let is_own = |owner| self.stream_of(owner) == taker;
+        handle.pieces.iter().all(|piece| match piece.owner {
+            Some(owner) => is_own(owner),
+            None => self.idle_users_of(handle, taker).next().is_none(),
+        })
+    }
+
+    /// The streams that `taker` has to wait for before what is idle of a handle is its own.
+    fn idle_users_of<'a>(
+        &'a self,
+        handle: &'a Handle,
+        taker: u32,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let ordered_at = move |user: u32| self.ordered_at.get(&(user, taker));
+        let unordered = move |user: u32| ordered_at(user).is_none_or(|&at| at < handle.idle_at);
+        handle.idle_of.iter().copied().filter(move |&user| user != taker && unordered(user))
     }
 
     /// `taker` waits for everything `user` was given by now.
@@ -435,6 +457,11 @@ impl Pages {
     /// The streams whose work may still use what is idle.
     pub(crate) fn idle_users(&self) -> HashSet<u32> {
         self.handles.iter().flat_map(|(_, handle)| &handle.idle_of).copied().collect()
+    }
+
+    /// The arena in whose range a view lies.
+    pub(crate) fn arena_of(&self, view: u64) -> Option<u32> {
+        self.views.get(&view).map(|view| self.ranges[view.range].arena)
     }
 
     fn stream_of(&self, view: u64) -> u32 {

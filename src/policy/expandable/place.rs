@@ -114,10 +114,18 @@ impl Run {
     }
 }
 
-/// Handles to map so that, with what is free at the end of a range, `bytes` lie together.
-pub(crate) fn chain(pages: &Pages, ledgers: &mut dyn Ledgers, arena: u32, bytes: u64) -> Plan {
+/// Handles to map so that, with what is free at the end of a range, `bytes` lie together. Unless
+/// streams `may_wait` for each other, only of handles that the arena's stream need not wait for.
+pub(crate) fn chain(
+    pages: &Pages,
+    ledgers: &mut dyn Ledgers,
+    arena: u32,
+    bytes: u64,
+    may_wait: bool,
+) -> Plan {
     let on = go_on_at(pages, ledgers, arena, bytes);
-    let stock = Stock::of(pages, ledgers);
+    let taker = pages.arenas[arena as usize].stream;
+    let stock = Stock::of(pages, ledgers, |id| may_wait || pages.is_ready(id, taker));
     let going_on = stock.plan(pages, bytes, on);
     if going_on.create_bytes == 0 || going_on.range.is_none() {
         return going_on;
@@ -176,9 +184,9 @@ fn free_end(pages: &Pages, ledgers: &mut dyn Ledgers, id: RangeId) -> Prefix {
 }
 
 impl Stock {
-    fn of(pages: &Pages, ledgers: &mut dyn Ledgers) -> Self {
+    fn of(pages: &Pages, ledgers: &mut dyn Ledgers, may: impl Fn(HandleId) -> bool) -> Self {
         let mut stock = Self::default();
-        for (id, handle) in &pages.handles {
+        for (id, handle) in pages.handles.iter().filter(|&(id, _)| may(id)) {
             let runs = pages.free_runs(ledgers, id);
             let (Some(&first), Some(&last)) = (runs.first(), runs.last()) else { continue };
             if first == (0, handle.bytes) {

@@ -88,7 +88,7 @@ impl World {
         if let Some(at) = shortest_run(&self.pages, &mut self.books, arena, bytes) {
             return self.take_at(arena, at, bytes);
         }
-        let plan = chain(&self.pages, &mut self.books, arena, bytes);
+        let plan = chain(&self.pages, &mut self.books, arena, bytes, true);
         let range = plan.range.unwrap_or_else(|| {
             self.runs += 1;
             let at = (u64::from(arena + 1) << 44) + (1 << 43) + self.runs * HOME_BYTES * 2;

@@ -26,14 +26,14 @@ impl Book {
     ///
     /// # Errors
     /// What the driver says.
-    pub(super) fn make_home(&mut self, shared: &Shared, heap: &Heap) -> Result<()> {
+    pub(super) fn make_home(&mut self, shared: &Shared, heap: &Heap, arena: u32) -> Result<()> {
         let total_bytes = shared.device.info().total_bytes;
         let bytes = shared.conf.expandable_segments_reserve.bytes_of(total_bytes);
         let bytes = bytes.max(PAGE_BYTES).next_multiple_of(PAGE_BYTES) + PAGE_BYTES;
         let DevicePtr(at) = shared.device.driver().reserve(bytes)?;
         self.areas.push(Area { at, bytes, used_bytes: bytes });
-        let range = self.add_range(shared, heap, at, bytes)?;
-        let arena = &mut self.pages.arenas[heap.number as usize];
+        let range = self.add_range(shared, heap, arena, (at, bytes))?;
+        let arena = &mut self.pages.arenas[arena as usize];
         (arena.home, arena.brk) = (Some(range), at);
         Ok(())
     }
@@ -42,7 +42,13 @@ impl Book {
     ///
     /// # Errors
     /// What the driver says.
-    pub(super) fn make_run(&mut self, shared: &Shared, heap: &Heap, bytes: u64) -> Result<RangeId> {
+    pub(super) fn make_run(
+        &mut self,
+        shared: &Shared,
+        heap: &Heap,
+        arena: u32,
+        bytes: u64,
+    ) -> Result<RangeId> {
         let room = bytes.next_multiple_of(PAGE_BYTES).saturating_mul(4).saturating_add(ROOM_BYTES);
         let has_room = |area: &&mut Area| area.bytes - area.used_bytes >= room;
         let at = match self.areas.iter_mut().find(has_room) {
@@ -58,8 +64,8 @@ impl Book {
                 at
             }
         };
-        let range = self.add_range(shared, heap, at, room)?;
-        self.pages.arenas[heap.number as usize].runs.push(range);
+        let range = self.add_range(shared, heap, arena, (at, room))?;
+        self.pages.arenas[arena as usize].runs.push(range);
         Ok(range)
     }
 
@@ -77,9 +83,14 @@ impl Book {
         }
     }
 
-    fn add_range(&mut self, shared: &Shared, heap: &Heap, at: u64, bytes: u64) -> Result<RangeId> {
+    fn add_range(
+        &mut self,
+        shared: &Shared,
+        heap: &Heap,
+        arena: u32,
+        (at, bytes): (u64, u64),
+    ) -> Result<RangeId> {
         let mut state = heap.enter()?;
-        let arena = heap.number;
         let (stream, serial) = (state.key, shared.next_serial());
         let new = NewSegment { address: at, bytes, class: CLASS, stream, serial };
         let segment = state.ledger.add_range(new);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::climb::{Climb, bring_up_to_date};
+use super::climb::Climb;
 use super::driver::{Fresh, map};
 use super::grow::{came, cuts};
-use super::{All, Book, Doomed};
+use super::members::at_once;
+use super::{Book, Doomed};
 use crate::base::Result;
 use crate::device::PageId;
 use crate::policy::expandable::{HandleId, Placed, Plan, RangeId, chain};
@@ -15,12 +16,13 @@ impl Climb<'_> {
     /// Maps free handles, and new ones where these are too few, behind one another. `None` if
     /// limit or device have no room for what is new.
     pub(super) fn chain(&mut self) -> Result<Option<Placed>> {
-        let (shared, number) = (&self.inner.shared, self.heap.number);
+        let (shared, arena) = (self.shared, self.arena);
         let bytes = self.request.block_bytes;
         let pages = &self.book.pages;
-        let plan = self.inner.heaps.at_once(|states| {
-            bring_up_to_date(shared, states);
-            chain(pages, &mut All(states), number, bytes)
+        let may_wait = !shared.captures.any();
+        let plan = at_once(&self.heaps, |all| {
+            all.bring_up_to_date(shared);
+            chain(pages, all, arena, bytes, may_wait)
         })?;
         let (reserved, capacity) = (pages.reserved_bytes, self.capacity_bytes());
         if reserved + plan.create_bytes > capacity {
@@ -30,7 +32,7 @@ impl Climb<'_> {
         let Some(fresh) = self.book.create(shared, &sizes)? else { return Ok(None) };
         let range = match plan.range {
             Some(range) => Ok(range),
-            None => self.book.make_run(shared, self.heap, bytes),
+            None => self.book.make_run(shared, self.heap, arena, bytes),
         };
         let mapped = range.and_then(|range| {
             let mapped = self.book.map_chain(shared, &plan, range, &fresh);
@@ -51,38 +53,37 @@ impl Climb<'_> {
 
     /// Notes what [`Book::map_chain`] mapped; gives where the request goes.
     fn enter_chain(&mut self, plan: &Plan, range: RangeId, fresh: &[Fresh]) -> Result<Placed> {
-        let (shared, number) = (&self.inner.shared, self.heap.number);
+        let (shared, arena) = (self.shared, self.arena);
         let book = &mut *self.book;
         let start = book.pages.ranges[range].end;
         let bytes = self.request.block_bytes;
         let address = start - plan.prefix_bytes + plan.skip_bytes;
         let mut at = start;
         for &handle in &plan.maps {
-            at = book.enter_view(shared, number, at, range, handle);
+            at = book.enter_view(shared, arena, at, range, handle);
         }
-        let new_at = at;
         for fresh in fresh {
-            book.enter(shared, number, at, range, fresh);
+            book.enter(shared, arena, at, range, fresh);
             at += fresh.bytes;
         }
         let mut claims = vec![(address, bytes)];
         if plan.create_bytes > 0 {
-            came(shared, &*self.heap.enter()?, new_at, plan.create_bytes, fresh.len());
+            came(shared, book.pool, plan.create_bytes, fresh.len());
             if at > address + bytes {
                 // All of what is new, so that its rest is of use.
                 claims.push((address + bytes, at - address - bytes));
             }
         }
         if let Some(handle) = plan.last {
-            book.enter_view(shared, number, at, range, handle);
+            book.enter_view(shared, arena, at, range, handle);
         }
         Ok(Placed { claims, address })
     }
 
     /// Where there are too many views, drops the oldest that own nothing.
     pub(super) fn drop_views(&mut self) {
-        let (shared, book) = (&self.inner.shared, &mut *self.book);
-        if book.pages.views.len() <= book.most_views {
+        let (shared, book) = (self.shared, &mut *self.book);
+        if book.pages.views.len() <= book.most_views || shared.captures.any() {
             return;
         }
         for _ in 0..book.by_age.len() {
@@ -104,9 +105,7 @@ impl Climb<'_> {
                 continue;
             };
             let doomed = Doomed { address, bytes: handle.bytes, after: Arc::new(after) };
-            book.pages.unmap(address);
-            shared.pages.remove(address);
-            shared.count(|stats| stats.mappings -= 1);
+            book.note_unmapped(shared, view.handle, address);
             book.doomed.push(doomed);
         }
     }
@@ -132,19 +131,20 @@ impl Book {
     fn enter_view(
         &mut self,
         shared: &Shared,
-        number: u32,
+        arena: u32,
         at: u64,
         range: RangeId,
         handle: HandleId,
     ) -> u64 {
         let bytes = self.pages.handles[handle].bytes;
         self.pages.map(at, handle, range);
-        shared.pages.insert(at, bytes, number);
+        shared.pages.insert(at, bytes, self.members[arena as usize].number);
         shared.count(|stats| {
             stats.mappings += 1;
             stats.remapped_bytes += bytes;
         });
         self.by_age.push_back(at);
+        self.note_mapped(shared, arena, at, bytes);
         at + bytes
     }
 }

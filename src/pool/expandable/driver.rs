@@ -7,6 +7,8 @@ use super::address::Area;
 use super::{Book, Doomed};
 use crate::base::Result;
 use crate::device::{Device, DevicePtr, PageId};
+use crate::event::TraceEvent;
+use crate::fence::StreamKey;
 use crate::policy::expandable::{HandleId, Pages, RangeId};
 use crate::pool::shared::Shared;
 
@@ -77,17 +79,18 @@ impl Book {
         let refused = |fresh: &Fresh| !destroy_page(&shared.device, fresh.page);
         let strays: Vec<Fresh> = made.into_iter().filter(refused).collect();
         let stray_bytes = strays.iter().map(|fresh| fresh.bytes).sum();
-        shared.handles_came(stray_bytes);
+        shared.handles_came(self.pool, stray_bytes);
         shared.promise_broken(promised_bytes - stray_bytes);
         self.strays.extend(strays);
     }
 
     /// Tries again to give strays back.
     pub(super) fn retry_strays(&mut self, shared: &Shared) {
+        let pool = self.pool;
         self.strays.retain(|fresh| {
             let gone = destroy_page(&shared.device, fresh.page);
             if gone {
-                shared.handle_left(fresh.bytes);
+                shared.handle_left(pool, fresh.bytes);
             }
             !gone
         });
@@ -97,19 +100,24 @@ impl Book {
     pub(super) fn enter(
         &mut self,
         shared: &Shared,
-        number: u32,
+        arena: u32,
         at: u64,
         range: RangeId,
         fresh: &Fresh,
     ) -> HandleId {
         let handle = self.pages.add(fresh.bytes, at, range);
         self.physical.insert(handle, fresh.page);
-        shared.pages.insert(at, fresh.bytes, number);
+        shared.pages.insert(at, fresh.bytes, self.members[arena as usize].number);
+        let (bytes, stream) = (fresh.bytes, self.key_of(arena));
+        shared.note(|| TraceEvent::SegmentAlloc { address: at, bytes, stream });
         handle
     }
 
     /// Unmaps the views whose streams are done with them; all of them if `waited`.
-    pub(super) fn unmap_doomed(&mut self, waited: bool) {
+    pub(super) fn unmap_doomed(&mut self, shared: &Shared, waited: bool) {
+        if shared.captures.any() {
+            return;
+        }
         let device = &self.device;
         self.doomed.retain(|Doomed { address, bytes, after }| {
             let done = waited || after.query().unwrap_or(false);
@@ -126,10 +134,9 @@ impl Book {
                 self.pages.handles[id].is_kept = true;
                 return false;
             }
-            self.pages.unmap(address);
-            shared.pages.remove(address);
-            shared.count(|stats| stats.mappings -= 1);
+            self.note_unmapped(shared, id, address);
         }
+        let (arena, address) = (self.pages.handles[id].arena, self.pages.handles[id].home);
         let Some(&page) = self.physical.get(&id) else { return false };
         if !destroy_page(&self.device, page) {
             self.pages.handles[id].is_kept = true;
@@ -137,8 +144,36 @@ impl Book {
         }
         self.physical.remove(&id);
         self.pages.remove(id);
-        shared.handle_left(bytes);
+        shared.handle_left(self.pool, bytes);
+        let stream = self.key_of(arena);
+        shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
         true
+    }
+
+    /// Takes a view that owns nothing out of the books.
+    pub(super) fn note_unmapped(&mut self, shared: &Shared, id: HandleId, address: u64) {
+        let handle = &self.pages.handles[id];
+        let (bytes, is_home) = (handle.bytes, handle.home == address);
+        let stream = self.pages.arena_of(address).map_or(u64::MAX, |arena| self.key_of(arena));
+        self.pages.unmap(address);
+        shared.pages.remove(address);
+        shared.count(|stats| stats.mappings -= 1);
+        if !is_home {
+            shared.note(|| TraceEvent::SegmentUnmap { address, bytes, stream });
+        }
+    }
+
+    /// The key of an arena's stream.
+    fn key_of(&self, arena: u32) -> u64 {
+        let number = self.pages.arenas[arena as usize].stream;
+        let stream = self.streams.get(number as usize).and_then(Option::as_ref);
+        stream.map_or(u64::MAX, |stream| StreamKey::of(stream).raw())
+    }
+
+    /// Shows that memory shows at another address of an arena.
+    pub(super) fn note_mapped(&self, shared: &Shared, arena: u32, address: u64, bytes: u64) {
+        let stream = self.key_of(arena);
+        shared.note(|| TraceEvent::SegmentMap { address, bytes, stream });
     }
 }
 

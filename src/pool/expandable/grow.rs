@@ -1,11 +1,11 @@
 //! Growing at home: the end of a stream's home range moves up, over idle handles and new ones.
 
+use super::Book;
 use super::climb::Climb;
 use super::driver::map;
-use super::{Book, One};
+use super::members::One;
 use crate::base::Result;
 use crate::device::PageId;
-use crate::event::TraceEvent;
 use crate::policy::expandable::{PAGE_BYTES, Range, RangeId, budget, cut, growth_bytes};
 use crate::pool::heap::{HeapState, Taken};
 use crate::pool::shared::Shared;
@@ -14,7 +14,7 @@ impl Climb<'_> {
     /// Moves the end of the home range up until the request fits below it: first over idle
     /// handles, then, if `fresh` and within the budget, over new ones.
     pub(super) fn extend(&mut self, fresh: bool) -> Result<Option<Taken>> {
-        let (shared, number) = (&self.inner.shared, self.number());
+        let (shared, number) = (self.shared, self.arena as usize);
         let bytes = self.request.block_bytes;
         let mut begun = false;
         loop {
@@ -23,7 +23,7 @@ impl Climb<'_> {
                 if !fresh {
                     return Ok(None);
                 }
-                book.make_home(shared, self.heap)?;
+                book.make_home(shared, self.heap, self.arena)?;
                 continue;
             };
             let mut state = self.heap.enter()?;
@@ -52,9 +52,8 @@ impl Climb<'_> {
                 begun = true;
             }
             if idle {
-                let number = self.heap.number;
-                if !book.pages.take_up(&mut One(&mut state), number, missing) {
-                    book.take_up_next(shared, &mut state, number as usize)?;
+                if !book.pages.take_up(&mut One(&mut state), self.arena, missing) {
+                    book.take_up_next(shared, &mut state, number)?;
                 }
                 continue;
             }
@@ -67,7 +66,7 @@ impl Climb<'_> {
 
     /// Takes new handles at the end of the home range; false if there is no room for them.
     fn grow_home(&mut self, home: RangeId, missing: u64, budget: u64) -> Result<bool> {
-        let (shared, capacity) = (&self.inner.shared, self.capacity_bytes());
+        let (shared, capacity) = (self.shared, self.capacity_bytes());
         let Range { end, limit, .. } = self.book.pages.ranges[home];
         let reserved = self.book.pages.reserved_bytes;
         // The last page stays absent: no free block is ever a whole range.
@@ -75,8 +74,7 @@ impl Climb<'_> {
         if missing > room || reserved + missing > budget {
             return Ok(false);
         }
-        let freed_bytes = self.freed_bytes.wrapping_sub(self.book.pace.freed_before);
-        let loading = freed_bytes <= self.live_bytes / 16;
+        let loading = !self.book.pace.gave_back;
         let wanted = growth_bytes(missing, reserved, budget, loading).min(room);
         let mut fresh = self.book.create(shared, &cuts(wanted, reserved, capacity, loading))?;
         if fresh.is_none() && wanted > missing {
@@ -90,18 +88,18 @@ impl Climb<'_> {
             return Err(error);
         }
         let mut state = self.heap.enter()?;
-        let (book, number) = (&mut *self.book, self.heap.number);
+        let (book, arena) = (&mut *self.book, self.arena);
         let mut at = end;
         for fresh in &fresh {
-            let handle = book.enter(shared, number, at, home, fresh);
-            let arena = &mut book.pages.arenas[number as usize];
-            arena.home_handles.push(handle);
-            arena.home_used += 1;
+            let handle = book.enter(shared, arena, at, home, fresh);
+            let own = &mut book.pages.arenas[arena as usize];
+            own.home_handles.push(handle);
+            own.home_used += 1;
             book.pages.claim(&mut One(&mut state), at, fresh.bytes);
             at += fresh.bytes;
         }
-        book.pages.arenas[number as usize].brk = at;
-        came(shared, &state, end, bytes, fresh.len());
+        book.pages.arenas[arena as usize].brk = at;
+        came(shared, book.pool, bytes, fresh.len());
         Ok(true)
     }
 }
@@ -121,6 +119,10 @@ impl Book {
         let idle = if handle.is_kept { Vec::new() } else { handle.idle_parts() };
         for (start, end) in idle {
             let users = self.pages.users(home + start, end - start, taker);
+            if !users.is_empty() && shared.captures.any() {
+                // It would take a mark in a stream; what is passed over is had by other ways.
+                continue;
+            }
             self.order(shared, &users, taker)?;
             self.pages.claim(&mut One(state), home + start, end - start);
         }
@@ -131,13 +133,11 @@ impl Book {
     }
 }
 
-/// Counts and shows new physical memory.
-pub(super) fn came(shared: &Shared, state: &HeapState, address: u64, bytes: u64, handles: usize) {
-    shared.handles_came(bytes);
+/// Counts new physical memory.
+pub(super) fn came(shared: &Shared, pool: u64, bytes: u64, handles: usize) {
+    shared.handles_came(pool, bytes);
     shared.count(|stats| stats.mappings += handles as u64);
-    let stream = state.key;
-    tracing::debug!(bytes, handles, stream, "took physical memory");
-    shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream });
+    tracing::debug!(bytes, handles, pool, "took physical memory");
 }
 
 /// The sizes of the handles that make up `bytes`.

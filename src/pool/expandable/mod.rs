@@ -1,5 +1,8 @@
-//! The mechanism of the expandable policy: physical memory of all streams in one book, whose
-//! handles are mapped where they are needed. `policy::expandable` decides.
+//! The mechanism of the expandable policy: physical memory of all streams of a pool in one book,
+//! whose handles are mapped where they are needed. `policy::expandable` decides.
+//!
+//! The default pool has a book, and each private pool one of its own, so that no byte crosses
+//! from one to the other but by way of the driver.
 //!
 //! The book's lock is taken before any heap is entered and held while the driver is called; the
 //! hot path never takes it, so a stream that finds a free block of its own goes on meanwhile.
@@ -8,43 +11,51 @@
 
 mod address;
 mod chain;
+mod claim;
 mod climb;
 mod driver;
 mod grow;
+mod members;
 mod release;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::address::Area;
 use self::driver::Fresh;
-pub(in crate::pool) use self::release::{Release, leave};
-use super::heap::HeapState;
-use super::shared::Shared;
-use crate::base::{BiasedGuard, Result, lock};
+use self::members::{All, Member};
+pub(in crate::pool) use self::release::Release;
+use super::heap::{HeapState, reentered};
+use crate::base::{Result, lock, thread_token};
 use crate::conf::{Conf, EXPANDABLE};
 use crate::device::{Device, Event, PageId, Stream};
-use crate::fence::StreamKey;
-use crate::ledger::{Ledger, SplitChange};
-use crate::policy::expandable::{CLASS, HandleId, Ledgers, Memo, PAGE_BYTES, Pages};
+use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages};
 
 /// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
 const MOST_VIEWS: usize = 1 << 14;
 
-/// Physical memory of one allocator.
+/// Physical memory of one pool of an allocator.
 #[derive(Debug)]
 pub(in crate::pool) struct Expandable {
     book: Mutex<Book>,
+    /// The thread that has the book; 0 is nobody.
+    reader: AtomicU64,
 }
 
 /// What is behind the lock.
 #[derive(Debug)]
 pub(in crate::pool) struct Book {
     device: Device,
+    /// The private pool it is of, or 0.
+    pool: u64,
     pages: Pages,
     memo: Memo,
+    /// The heaps of the pool, by arena.
+    members: Vec<Member>,
     /// The driver's names of the handles.
     physical: HashMap<HandleId, PageId>,
     areas: Vec<Area>,
@@ -70,8 +81,8 @@ pub(in crate::pool) struct Book {
 struct Pace {
     /// The most bytes handed out, as seen at misses.
     peak_bytes: u64,
-    /// Bytes ever given up by then.
-    freed_before: u64,
+    /// A miss found a good part of what is held free: the program does not only load.
+    gave_back: bool,
     /// Misses that growing at home did not serve.
     misses: u64,
     /// Growths at home.
@@ -87,10 +98,16 @@ struct Doomed {
     after: Arc<Event>,
 }
 
+/// The book, while nobody else has it.
+pub(in crate::pool) struct BookGuard<'a> {
+    book: MutexGuard<'a, Book>,
+    reader: &'a AtomicU64,
+}
+
 impl Expandable {
-    /// The book of an allocator with this conf; `None` where another policy places blocks, or
-    /// stands in because the device cannot map memory.
-    pub(in crate::pool) fn of(device: &Device, conf: &Conf) -> Option<Self> {
+    /// The book of an allocator's default pool under this conf; `None` where another policy
+    /// places blocks, or stands in because the device cannot map memory.
+    pub(in crate::pool) fn of(device: &Device, conf: &Conf) -> Option<Arc<Self>> {
         if conf.policy() != EXPANDABLE {
             return None;
         }
@@ -103,100 +120,94 @@ impl Expandable {
             );
             return None;
         }
+        Some(Self::new(device, 0, MOST_VIEWS))
+    }
+
+    /// The book of a private pool. A graph may use every address the pool ever gave out, so all
+    /// its views stay.
+    pub(in crate::pool) fn of_pool(device: &Device, pool: u64) -> Arc<Self> {
+        Self::new(device, pool, usize::MAX)
+    }
+
+    fn new(device: &Device, pool: u64, most_views: usize) -> Arc<Self> {
         let book = Book {
             device: device.clone(),
+            pool,
             pages: Pages::default(),
             memo: Memo::default(),
+            members: Vec::new(),
             physical: HashMap::new(),
             areas: Vec::new(),
             streams: Vec::new(),
             pace: Pace::default(),
-            most_views: MOST_VIEWS,
+            most_views,
             by_age: VecDeque::new(),
             doomed: Vec::new(),
             leaked: HashSet::new(),
             strays: Vec::new(),
             pending: Vec::new(),
         };
-        Some(Self { book: Mutex::new(book) })
+        Arc::new(Self { book: Mutex::new(book), reader: AtomicU64::new(0) })
     }
 
     /// Must not be called with a heap entered.
-    pub(in crate::pool) fn book(&self) -> MutexGuard<'_, Book> {
-        lock(&self.book)
+    ///
+    /// # Errors
+    /// The thread has the book already: a recorder called the allocator.
+    pub(in crate::pool) fn book(&self) -> Result<BookGuard<'_>> {
+        let me = thread_token();
+        if self.reader.load(Ordering::Relaxed) == me {
+            return Err(reentered());
+        }
+        let book = lock(&self.book);
+        self.reader.store(me, Ordering::Relaxed);
+        Ok(BookGuard { book, reader: &self.reader })
+    }
+}
+
+impl Drop for BookGuard<'_> {
+    fn drop(&mut self) {
+        self.reader.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Deref for BookGuard<'_> {
+    type Target = Book;
+
+    fn deref(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl DerefMut for BookGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Book {
+        &mut self.book
     }
 }
 
 impl Book {
-    /// Proves the book against the ledgers of all heaps; gives the bytes that are in none.
-    pub(in crate::pool) fn check(
+    /// Proves the book against the insides of all heaps, by their numbers; gives the bytes that
+    /// are in none.
+    pub(in crate::pool) fn check<'a>(
         &self,
-        states: &mut [BiasedGuard<'_, HeapState>],
+        states: impl Iterator<Item = (u32, &'a mut HeapState)>,
     ) -> Result<u64, String> {
-        self.pages.check(&mut All(states))?;
+        let mut all = All::of(&self.members, states).ok_or("a heap of the book is gone")?;
+        self.pages.check(&mut all)?;
         if self.physical.len() != self.pages.handles.len() {
             return Err("a handle has no physical memory".into());
         }
+        Ok(self.unowned_bytes())
+    }
+
+    /// The private pool it is of, or 0.
+    pub(in crate::pool) fn pool(&self) -> u64 {
+        self.pool
+    }
+
+    /// Bytes that are held and in no ledger.
+    pub(in crate::pool) fn unowned_bytes(&self) -> u64 {
         let stray_bytes: u64 = self.strays.iter().map(|fresh| fresh.bytes).sum();
-        Ok(self.pages.idle_bytes() + stray_bytes)
-    }
-
-    /// Lets the arena of a heap be the one of `stream`.
-    fn meet(&mut self, number: u32, stream: &Stream) {
-        let at = number as usize;
-        if self.pages.arenas.len() <= at {
-            self.pages.arenas.resize_with(at + 1, || {
-                let stream = u32::MAX;
-                crate::policy::expandable::Arena { stream, ..Default::default() }
-            });
-            self.pace.versions.resize(at + 1, 0);
-        }
-        let key = StreamKey::of(stream);
-        let known = self.streams.get(self.pages.arenas[at].stream as usize);
-        let same = known
-            .is_some_and(|known| known.as_ref().is_some_and(|known| StreamKey::of(known) == key));
-        if !same {
-            self.streams.push(Some(stream.clone()));
-            self.pages.arenas[at].stream = self.streams.len() as u32 - 1;
-        }
-    }
-
-    /// Makes `taker` wait, on the device, for everything the streams of these numbers were given.
-    fn order(&mut self, shared: &Shared, users: &[u32], taker: u32) -> Result<()> {
-        for &user in users {
-            let stream = |number: u32| self.streams.get(number as usize).and_then(Option::as_ref);
-            if let (Some(before), Some(after)) = (stream(user), stream(taker)) {
-                shared.events.order(before, after)?;
-                shared.cross_stream_waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            }
-            self.pages.note_order(user, taker);
-        }
-        Ok(())
-    }
-}
-
-/// The ledgers of all heaps, by number.
-struct All<'a, 'b>(&'a mut [BiasedGuard<'b, HeapState>]);
-
-impl Ledgers for All<'_, '_> {
-    fn of(&mut self, arena: u32) -> &mut Ledger {
-        &mut self.0[arena as usize].ledger
-    }
-
-    fn changed(&mut self, arena: u32, split: SplitChange) {
-        self.0[arena as usize].note_moved(CLASS, split);
-    }
-}
-
-/// The ledger of one heap, for steps that touch no other.
-struct One<'a>(&'a mut HeapState);
-
-impl Ledgers for One<'_> {
-    fn of(&mut self, _arena: u32) -> &mut Ledger {
-        &mut self.0.ledger
-    }
-
-    fn changed(&mut self, _arena: u32, split: SplitChange) {
-        self.0.note_moved(CLASS, split);
+        self.pages.idle_bytes() + stray_bytes
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::driver::{Remains, release};
-use super::{All, Book};
+use super::members::at_once;
+use super::{Book, Expandable};
 use crate::device::{Event, Stream, reap};
 use crate::ledger::State;
 use crate::policy::expandable::{CLASS, HandleId, Range, RangeId};
-use crate::pool::allocator::Inner;
 use crate::pool::heap::HeapState;
 use crate::pool::shared::Shared;
 
@@ -20,43 +20,39 @@ pub(in crate::pool) enum Release {
     Refused,
 }
 
-impl Inner {
+impl Expandable {
     /// Gives every handle without a byte in use back to the driver, or only those that it once
     /// refused, after waiting for the streams. Misses of other streams wait meanwhile. Gives how
     /// many handles that were.
-    pub(in crate::pool) fn release_pages(&self, what: Release) -> usize {
-        let shared = &self.shared;
-        let Some(expandable) = &shared.expandable else { return 0 };
-        let mut book = expandable.book();
+    pub(in crate::pool) fn release(&self, shared: &Shared, what: Release) -> usize {
+        let Ok(mut book) = self.book() else { return 0 };
+        let Ok(heaps) = book.heaps() else { return 0 };
         let book = &mut *book;
         book.retry_strays(shared);
         let pages = &mut book.pages;
-        let free = self.heaps.at_once(|states| {
-            states.iter_mut().for_each(|state| state.settle_pending(shared));
-            let mut all = All(states);
+        let free = at_once(&heaps, |all| {
+            all.bring_up_to_date(shared);
             let whole = |id: &HandleId| {
                 let handle = &pages.handles[*id];
                 let free =
-                    what == Release::Free && pages.free_runs(&mut all, *id) == [(0, handle.bytes)];
+                    what == Release::Free && pages.free_runs(all, *id) == [(0, handle.bytes)];
                 free || handle.is_kept
             };
             let free: Vec<HandleId> = pages.ids().into_iter().filter(whole).collect();
-            free.iter().for_each(|&id| pages.disown(&mut All(states), id));
+            free.iter().for_each(|&id| pages.disown(all, id));
             free
         });
         let Ok(free) = free else { return 0 };
         if free.is_empty() || !book.wait_for_streams() {
             return 0;
         }
-        book.unmap_doomed(true);
+        book.unmap_doomed(shared, true);
         book.memo.clear();
         let released = free.into_iter().filter(|&id| book.give_back(shared, id)).count();
         book.pages.settle_homes();
         // In case of an error within a heap the address space is tried again the next time.
-        let _ = self.heaps.at_once(|states| {
-            for (state, number) in states.iter_mut().zip(0..) {
-                book.drop_ranges(state, number);
-            }
+        let _ = at_once(&heaps, |all| {
+            (0..).zip(all.states()).for_each(|(arena, state)| book.drop_ranges(state, arena));
         });
         book.drop_areas();
         released
@@ -64,13 +60,13 @@ impl Inner {
 
     /// Lets go of streams that no heap is of any more and that used nothing that is held.
     pub(in crate::pool) fn let_streams_go(&self) {
-        let Some(expandable) = &self.shared.expandable else { return };
-        let mut book = expandable.book();
+        let Ok(mut book) = self.book() else { return };
+        let Ok(heaps) = book.heaps() else { return };
         let mut used = book.pages.idle_users();
         let Book { pages, streams, .. } = &mut *book;
-        let serving = self.heaps.at_once(|states| {
-            let heaps = pages.arenas.iter().zip(states.iter());
-            let serving = heaps.filter(|(_, state)| state.stream.is_some());
+        let serving = at_once(&heaps, |all| {
+            let arenas = pages.arenas.iter().zip(all.states());
+            let serving = arenas.filter(|(_, state)| state.stream.is_some());
             serving.map(|(arena, _)| arena.stream).collect::<Vec<u32>>()
         });
         let Ok(serving) = serving else { return };
@@ -79,6 +75,23 @@ impl Inner {
             if !used.contains(&number) {
                 *stream = None;
             }
+        }
+    }
+
+    /// A heap is gone, whose retired blocks are in use until the `pending` events. Raw blocks in
+    /// it that were never freed keep their memory: somebody may still use them.
+    pub(in crate::pool) fn bereave(&self, state: &HeapState, pending: &[Arc<Event>]) {
+        // Within a recorder's own call nothing is known of it: nothing then goes back.
+        let Ok(mut book) = self.book() else { return };
+        book.pending.extend_from_slice(pending);
+        let live = state.ledger.blocks();
+        for block in live.filter(|block| block.class == CLASS && block.state == State::Active) {
+            let (from, to) = (block.address, block.address + block.bytes);
+            let before = book.pages.views.range(..=from).next_back();
+            let within = book.pages.views.range(from..to);
+            let under: Vec<HandleId> =
+                before.into_iter().chain(within).map(|(_, view)| view.handle).collect();
+            book.leaked.extend(under);
         }
     }
 }
@@ -128,19 +141,6 @@ impl Book {
             })
             .collect();
     }
-
-    /// A heap is gone. Raw blocks in it that were never freed keep their memory: somebody may
-    /// still use them.
-    pub(in crate::pool) fn bereave(&mut self, state: &HeapState, pending: Vec<Arc<Event>>) {
-        self.pending.extend(pending);
-        let live = state.ledger.blocks();
-        for block in live.filter(|block| block.class == CLASS && block.state == State::Active) {
-            let (from, to) = (block.address, block.address + block.bytes);
-            let before = self.pages.views.range(..=from).next_back();
-            let within = self.pages.views.range(from..to);
-            self.leaked.extend(before.into_iter().chain(within).map(|(_, view)| view.handle));
-        }
-    }
 }
 
 impl Drop for Book {
@@ -184,11 +184,4 @@ fn mark(stream: &Stream) -> crate::base::Result<Event> {
     let end = Event::new(stream.device())?;
     end.record(stream)?;
     Ok(end)
-}
-
-/// The heap's part in the end of the allocator.
-pub(in crate::pool) fn leave(shared: &Shared, state: &HeapState, pending: Vec<Arc<Event>>) {
-    if let Some(expandable) = &shared.expandable {
-        expandable.book().bereave(state, pending);
-    }
 }

@@ -15,7 +15,7 @@ fn views_beyond_the_bound_are_unmapped_when_their_stream_is_done() {
     let stream = Stream::new(&device, Priority::Normal).unwrap();
     let conf = "expandable_segments:True,limit_mb:48";
     let allocator = Allocator::builder(&device).conf_str(conf).unwrap().build().unwrap();
-    allocator.inner().shared.expandable.as_ref().unwrap().book().most_views = MOST;
+    allocator.inner().shared.expandable.as_ref().unwrap().book().unwrap().most_views = MOST;
     let (mut seed, mut most) = (1, 0);
     let mut live: Vec<Buffer> = Vec::new();
     for step in 0..1500u64 {
