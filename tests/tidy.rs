@@ -33,6 +33,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/fence/stream_key.rs", "its test wraps a handle no driver gave"),
     ("src/pool/allocator.rs", "declares `free_raw`"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),
+    ("src/pool/driver_pool.rs", "gives a pool of the driver up"),
     ("src/pool/release.rs", "gives segments back to the driver"),
     ("src/pinned/block.rs", "shows pinned memory as a slice"),
     ("src/pinned/pool.rs", "gives slabs back to the driver"),

@@ -32,10 +32,10 @@ pub(super) struct Served<'a> {
 
 /// What a request needs of the driver.
 #[derive(Debug, Clone, Copy)]
-struct Growth {
-    request: Request,
-    segment_bytes: u64,
-    placement: Placement,
+pub(super) struct Growth {
+    pub(super) request: Request,
+    pub(super) segment_bytes: u64,
+    pub(super) placement: Placement,
 }
 
 /// A segment that could go back, with what the policy is told of it.
@@ -135,6 +135,9 @@ impl Inner {
         placement: Placement,
     ) -> Result<Served<'a>> {
         let shared = &self.shared;
+        if let Some(pool) = &shared.driver_pool {
+            return self.climb_driver_pool(pool, heap, request, stream);
+        }
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
@@ -327,7 +330,7 @@ impl Inner {
 
     /// Takes a segment from the device within the limit and serves the request from it; `None`
     /// if limit or device say "full".
-    fn grow<'a>(
+    pub(super) fn grow<'a>(
         &'a self,
         heap: &'a Arc<Heap>,
         stream: &Stream,
@@ -338,14 +341,14 @@ impl Inner {
         if !shared.promise(*segment_bytes) {
             return Ok(None);
         }
-        let address = match shared.device.driver().alloc(*segment_bytes) {
+        let address = match shared.take_memory(*segment_bytes, stream) {
             Ok(DevicePtr(address)) => address,
             Err(error) => {
                 shared.promise_broken(*segment_bytes);
                 return if error.is_out_of_memory() { Ok(None) } else { Err(error.into()) };
             }
         };
-        shared.pages.insert(address, *segment_bytes, heap.number);
+        shared.enter_addresses(address, *segment_bytes, heap.number);
         let mut state = heap.enter()?;
         state.settle_pending(shared);
         state.stream.get_or_insert_with(|| stream.clone());
@@ -369,7 +372,7 @@ impl Inner {
 
     /// The error for a request that no freeing could serve, counted and shown.
     #[cold]
-    fn refuse(&self, requested_bytes: u64, segment_bytes: u64, stream: u64) -> Error {
+    pub(super) fn refuse(&self, requested_bytes: u64, segment_bytes: u64, stream: u64) -> Error {
         let shared = &self.shared;
         shared.count(|stats| stats.num_ooms += 1);
         self.note_failure(requested_bytes, stream);
@@ -397,7 +400,7 @@ impl Inner {
     }
 
     #[cold]
-    fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
+    pub(super) fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
         let shared = &self.shared;
         shared.count(|stats| stats.num_ooms += 1);
         let Request { requested_bytes, class, .. } = growth.request;

@@ -4,6 +4,8 @@
 
 mod allocator;
 mod buffer;
+mod driver_ladder;
+mod driver_pool;
 mod heap;
 mod heaps;
 mod ladder;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::driver_pool::DriverPool;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
@@ -34,6 +35,7 @@ impl Heap {
         let stream = state.stream.clone()?;
         state.ledger.segment(id).filter(|segment| segment.serial == serial)?;
         let Segment { address, bytes, class, .. } = state.ledger.remove_segment(id)?;
+        self.shared.leave_addresses(address);
         self.shared.leaving();
         Some(Detached { ptr: DevicePtr(address), bytes, class, stream })
     }
@@ -57,9 +59,13 @@ impl Heap {
         self.free_detached(quiet, busy);
     }
 
-    /// Gives dedicated segments that are out of use to the reaper. Never blocks.
+    /// Gives dedicated segments that are out of use to the reaper, or back to the driver's pool
+    /// they came from. Never blocks.
     pub(super) fn reap_dedicated(self: &Arc<Self>, state: &mut HeapState) {
         state.dedicated_finished = false;
+        if let Some(pool) = &self.shared.driver_pool {
+            return self.give_to_pool(pool, state);
+        }
         let finished: Vec<_> = state
             .ledger
             .releasable(DEDICATED_CLASS)
@@ -82,6 +88,32 @@ impl Heap {
             Ok(()) => heap.free_detached(marked, Vec::new()),
             Err(_) => heap.free_detached(Vec::new(), marked),
         });
+    }
+
+    /// Frees blocks that are out of use at the present point of their stream.
+    fn give_to_pool(&self, pool: &DriverPool, state: &mut HeapState) {
+        loop {
+            let finished = state.ledger.releasable(DEDICATED_CLASS).next();
+            let Some(id) = finished.map(|id| state.ledger[id].segment) else { return };
+            let Some(serial) = state.ledger.segment(id).map(|segment| segment.serial) else {
+                return;
+            };
+            let Some(segment) = self.detach(state, id, serial) else { return };
+            let Detached { ptr, stream, .. } = &segment;
+            // SAFETY: the block came from the pool on this stream and left its ledger free: its
+            // owner has enqueued all of its work, and other streams' uses are over.
+            let freed = unsafe { self.shared.device.driver().pool_free(*ptr, stream.id()) };
+            match freed {
+                Ok(()) => {
+                    pool.note_freed_on(self.number);
+                    self.released(&segment);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the driver's pool did not take a block back");
+                    self.keep(state, segment);
+                }
+            }
+        }
     }
 
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
@@ -108,7 +140,6 @@ impl Heap {
     fn released(&self, segment: &Detached) {
         let stream = StreamKey::of(&segment.stream).raw();
         let (address, bytes) = (segment.ptr.0, segment.bytes);
-        self.shared.pages.remove(address);
         self.shared.back(segment.class, bytes);
         tracing::debug!(bytes, stream, "gave a segment back");
         self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
@@ -127,6 +158,17 @@ impl Heap {
         state.ledger.add_segment(kept, 0);
         state.stream.get_or_insert(segment.stream.clone());
         self.shared.kept(segment.class, segment.bytes);
+    }
+}
+
+impl Heap {
+    /// The end of what was freed to the driver's pool: a pool that goes before has its memory
+    /// back with the device only when the host waits for something.
+    fn end_of_frees(&self, state: &HeapState) -> Option<Arc<Event>> {
+        self.shared.driver_pool.as_ref()?;
+        let stream = state.stream.as_ref()?;
+        let end = self.shared.events.record(stream);
+        end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked")).ok().map(Arc::new)
     }
 }
 
@@ -189,12 +231,13 @@ impl Drop for Heap {
             .into_iter()
             .filter_map(|(id, serial, _)| self.detach(&mut state, id, serial))
             .collect();
+        let frees = self.end_of_frees(&state);
         drop(state);
         // Nobody will ask again, so what is refused here is tried once more at once.
         let (ends, mut marked, unmarked) = mark_ends(&self.shared, detached);
         let (more_ends, more, _) = mark_ends(&self.shared, unmarked);
         marked.extend(more);
-        let after = pending.into_iter().chain(ends).chain(more_ends).collect();
+        let after = pending.into_iter().chain(frees).chain(ends).chain(more_ends).collect();
         let shared = Arc::clone(&self.shared);
         reap(after, move |reached| {
             if reached.is_ok() {

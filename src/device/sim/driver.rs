@@ -77,6 +77,7 @@ impl SimDriver {
                 host_accessible: false,
                 simulated: true,
                 memory_pools: spec.memory_pools,
+                pool_caps: spec.memory_pools && spec.pool_caps,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
