@@ -140,7 +140,7 @@ impl DriverPool {
     /// Proves that the driver counts what the ledgers do, within the limit.
     pub(super) fn check(&self, totals: &Totals, limit_bytes: Option<u64>) -> Result<(), String> {
         let get = |attribute| self.device.driver().pool_get(self.id, attribute);
-        // In this order: what another thread takes meanwhile only raises the later figures.
+        // While all heaps stand still nothing is given back; what is just taken only adds.
         let (Ok(used), Ok(reserved)) =
             (get(PoolAttribute::UsedCurrent), get(PoolAttribute::ReservedCurrent))
         else {
