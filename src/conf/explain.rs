@@ -114,7 +114,8 @@ impl Conf {
     /// The keys that are set and that the policy in force does not read.
     #[must_use]
     pub fn set_but_unread(&self) -> Vec<&'static str> {
-        let unread = table::options().iter().filter(|spec| self.is_set(spec.key) && !self.reads(spec));
+        let unread =
+            table::options().iter().filter(|spec| self.is_set(spec.key) && !self.reads(spec));
         unread.map(|spec| spec.key).collect()
     }
 

@@ -402,8 +402,7 @@ impl Inner {
             // Asked first: while all heaps stand still nothing sets out.
             let in_transit = self.shared.in_transit();
             let stats = self.shared.stats();
-            let agree = (in_transit
-                || stats.reserved_bytes.all.current == totals.reserved_bytes)
+            let agree = (in_transit || stats.reserved_bytes.all.current == totals.reserved_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
                 && stats.allocated_bytes.all.current == totals.active_bytes;
             if agree {

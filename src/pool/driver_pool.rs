@@ -131,7 +131,8 @@ impl DriverPool {
     pub(super) fn describe(&self, stats: &mut Stats) {
         let Reserved { current, high } = self.reserved();
         let stat = Stat { current, peak: high.max(current), allocated: current, freed: 0 };
-        stats.reserved_bytes = PoolStat { all: stat, small_pool: Stat::default(), large_pool: stat };
+        stats.reserved_bytes =
+            PoolStat { all: stat, small_pool: Stat::default(), large_pool: stat };
         stats.segment = PoolStat::default();
         stats.oversize_segments = Stat::default();
         (stats.num_device_alloc, stats.num_device_free) = (0, 0);
@@ -158,9 +159,8 @@ impl DriverPool {
     /// What is held, or what was when the driver answered last.
     fn reserved(&self) -> Reserved {
         let get = |attribute| self.device.driver().pool_get(self.id, attribute);
-        let asked = get(PoolAttribute::ReservedCurrent).and_then(|current| {
-            Ok(Reserved { current, high: get(PoolAttribute::ReservedHigh)? })
-        });
+        let asked = get(PoolAttribute::ReservedCurrent)
+            .and_then(|current| Ok(Reserved { current, high: get(PoolAttribute::ReservedHigh)? }));
         let mut books = lock(&self.books);
         match asked {
             Ok(reserved) => books.reserved = reserved,

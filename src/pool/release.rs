@@ -74,8 +74,10 @@ impl Heap {
                 Some((segment, state.ledger.segment(segment)?.serial))
             })
             .collect();
-        let detached: Vec<_> =
-            finished.into_iter().filter_map(|(id, serial)| self.detach(state, id, serial)).collect();
+        let detached: Vec<_> = finished
+            .into_iter()
+            .filter_map(|(id, serial)| self.detach(state, id, serial))
+            .collect();
         if detached.is_empty() {
             return;
         }
@@ -168,7 +170,9 @@ impl Heap {
         self.shared.driver_pool.as_ref()?;
         let stream = state.stream.as_ref()?;
         let end = self.shared.events.record(stream);
-        end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked")).ok().map(Arc::new)
+        end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked"))
+            .ok()
+            .map(Arc::new)
     }
 }
 

@@ -7,6 +7,7 @@ mod dedicated;
 mod ladder;
 mod lifetime;
 mod limits;
+mod mempool;
 mod policies;
 mod raw;
 mod reuse;

@@ -523,7 +523,11 @@ impl Driver for SimDriver {
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
-        let pool = self.run_pool(Call::CreatePool, |state| Ok(state.pools.create(max_bytes)))?;
+        let caps = self.info.pool_caps;
+        let pool = self.run_pool(Call::CreatePool, |state| match max_bytes {
+            1.. if !caps => Err(DeviceError::NOT_SUPPORTED),
+            _ => Ok(state.pools.create(max_bytes)),
+        })?;
         // SAFETY: the pool was made just now and lives until `destroy_pool`.
         Ok(unsafe { PoolId::from_raw(pool) })
     }

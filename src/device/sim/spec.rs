@@ -54,7 +54,8 @@ fn accepted() -> String {
     let cards: Vec<_> = Profile::names().collect();
     format!(
         "write a card ({}) or a capacity (80GiB) first; settings are vram=70GiB, \
-         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off, pools=off and fail=alloc@3",
+         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off, pools=off, \
+         pool_caps=off and fail=alloc@3",
         cards.join(", ")
     )
 }
