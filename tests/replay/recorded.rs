@@ -41,6 +41,7 @@ fn the_drivers_pool_replays_the_log_by_both_routes() {
         let setup = Setup { conf, route, ..Setup::new(device) };
         let score = score(&trace, &setup, &Plan::default(), &()).unwrap();
         assert!(score.ok, "{device}: {:?}", score.failure);
+        assert!(score.notes.iter().any(|note| note.contains("is a model here")));
         let fresh = score.fresh.unwrap();
         assert_eq!(
             (fresh.driver_calls["pool_alloc"], fresh.driver_calls["pool_free"]),
