@@ -84,11 +84,11 @@ impl Inner {
     /// on. Gives the bytes released.
     pub(super) fn trim_driver_pool(&self, pool: &DriverPool) -> u64 {
         let before = pool.reserved_bytes();
-        self.release_cached();
-        let trimmed = self
-            .return_all_finished()
-            .and_then(|()| self.wait_for_frees(pool, &pool.freed_on()))
-            .and_then(|_| Ok(pool.trim()?));
+        let trimmed = self.return_all_finished().and_then(|()| {
+            self.release_cached();
+            self.wait_for_frees(pool, &pool.freed_on())?;
+            Ok(pool.trim()?)
+        });
         if let Err(error) = trimmed {
             tracing::warn!(%error, "the driver's pool was not trimmed");
         }
