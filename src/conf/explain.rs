@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::policy::{self, MEMPOOL};
 use super::settings::Conf;
-use super::spec::{HonouredBy, Status};
+use super::spec::{HonouredBy, OptionSpec, Status};
 use super::table;
 
 /// Where a value came from.
@@ -73,6 +74,8 @@ pub struct OptionReport {
     pub honoured_by: &'static [HonouredBy],
     /// Whether Riverbed acts on it today.
     pub status: Status,
+    /// True when the policy in force does not read it, so that it has no effect.
+    pub unread: bool,
     /// What it does.
     pub help: &'static str,
 }
@@ -102,8 +105,25 @@ impl Conf {
                 allowed: spec.allowed(),
                 honoured_by: spec.honoured_by,
                 status: spec.status,
+                unread: !self.reads(spec),
                 help: spec.help,
             })
             .collect()
+    }
+
+    /// The keys that are set and that the policy in force does not read.
+    #[must_use]
+    pub fn set_but_unread(&self) -> Vec<&'static str> {
+        let unread =
+            table::options().iter().filter(|spec| self.is_set(spec.key) && !self.reads(spec));
+        unread.map(|spec| spec.key).collect()
+    }
+
+    /// What places no blocks itself has no use for the options of placement; the keys that chose
+    /// the policy have done their work.
+    fn reads(&self, spec: &OptionSpec) -> bool {
+        self.policy() != MEMPOOL
+            || policy::KEYS.contains(&spec.key)
+            || spec.honoured_by.iter().any(|by| *by != HonouredBy::Native)
     }
 }

@@ -4,10 +4,12 @@
 
 mod caching;
 mod contract;
+mod mempool;
 mod registry;
 mod whole;
 
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};
+pub use mempool::Mempool;
 pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

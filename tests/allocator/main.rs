@@ -11,6 +11,7 @@ mod labels;
 mod ladder;
 mod lifetime;
 mod limits;
+mod mempool;
 mod policies;
 mod private_pools;
 mod raw;

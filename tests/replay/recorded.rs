@@ -1,6 +1,6 @@
 //! Traces of real programs: figures known from elsewhere.
 
-use riverbed::replay::{DEVICE, Plan, Setup, read, score};
+use riverbed::replay::{DEVICE, Plan, Route, Setup, read, score};
 
 use crate::{only, recorded};
 
@@ -31,4 +31,22 @@ fn the_snapshot_reads_as_an_independent_reader_does() {
     assert_eq!((trace.ops().len(), trace.allocs(), trace.slots()), (426, 330, 235));
     assert_eq!((trace.peak_live_bytes(), trace.allocated_bytes()), (1_940_955_136, 2_627_391_492));
     assert_eq!(trace.live_at_end(), 234);
+}
+
+#[test]
+fn the_drivers_pool_replays_the_log_by_both_routes() {
+    let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
+    for (device, route) in [("host", Route::Stream), ("host", Route::Raw), ("sim", Route::Stream)] {
+        let conf = "policy:mempool".parse().unwrap();
+        let setup = Setup { conf, route, ..Setup::new(device) };
+        let score = score(&trace, &setup, &Plan::default(), &()).unwrap();
+        assert!(score.ok, "{device}: {:?}", score.failure);
+        assert!(score.notes.iter().any(|note| note.contains("is a model here")));
+        let fresh = score.fresh.unwrap();
+        assert_eq!(
+            (fresh.driver_calls["pool_alloc"], fresh.driver_calls["pool_free"]),
+            (8770, 8770)
+        );
+        assert!(fresh.peak_reserved >= trace.peak_live_bytes(), "{device}: {fresh:?}");
+    }
 }
