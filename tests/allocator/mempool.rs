@@ -1,12 +1,12 @@
 //! `policy:mempool`: blocks from the driver's own stream-ordered pool.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use riverbed::Error;
 use riverbed::base::DeviceError;
 use riverbed::device::host::{HostDriver, HostSpec};
 use riverbed::device::{Call, Device, DevicePtr, Gate, Stream, StreamId};
-use riverbed::pool::Allocator;
+use riverbed::pool::{Allocator, PrivatePoolOptions};
 
 use crate::support::{MIB, stream, wait_until_all_memory_is_back};
 use crate::{allocator, check, device};
@@ -256,4 +256,33 @@ fn options_of_other_policies_are_named_as_without_effect() {
     let native: riverbed::conf::Conf = "max_split_size_mb:64".parse().unwrap();
     assert!(native.set_but_unread().is_empty());
     assert!(native.explain().iter().all(|option| !option.unread));
+}
+
+#[test]
+fn what_a_callback_frees_serves_the_request() {
+    let device = device(64);
+    let (allocator, stream) = (allocator(&device, "policy:mempool,limit_mb:40"), stream(&device));
+    let held = Arc::new(Mutex::new(allocator.alloc::<u8>(30 << 20, &stream).ok()));
+    let spare = Arc::clone(&held);
+    let _registration = allocator.on_out_of_memory(move |_| spare.lock().unwrap().take().is_some());
+    let buffer = allocator.alloc::<u8>(20 << 20, &stream).unwrap();
+    assert!(held.lock().unwrap().is_none());
+    assert_eq!(allocator.stats().num_ooms, 0);
+    drop(buffer);
+    check(&allocator);
+}
+
+#[test]
+fn private_pools_are_counted_and_captures_are_refused() {
+    let device = device(64);
+    let (allocator, stream) = (allocator(&device, MEMPOOL), stream(&device));
+    let pool = allocator.private_pool(PrivatePoolOptions::default());
+    let block = pool.on(&stream).unwrap().alloc::<u8>(3 << 20).unwrap();
+    assert_eq!(pool.reserved_bytes().current, 3 * MIB);
+    check(&allocator);
+    drop(block);
+    assert_eq!(pool.reserved_bytes().current, 0);
+    let refused = pool.begin_capture(&stream).unwrap_err();
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    check(&allocator);
 }
