@@ -8,6 +8,7 @@ use super::policy::{self, MEMPOOL};
 use super::settings::Conf;
 use super::spec::{HonouredBy, OptionSpec, Status};
 use super::table;
+use crate::base::{Error, Result};
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,6 +118,39 @@ impl Conf {
         let unread =
             table::options().iter().filter(|spec| self.is_set(spec.key) && !self.reads(spec));
         unread.map(|spec| spec.key).collect()
+    }
+
+    /// Set to something else than the default, would be read, and nothing acts on them yet.
+    fn unmet(&self, by: HonouredBy) -> impl Iterator<Item = (&'static OptionSpec, &'static str)> {
+        table::options().iter().filter_map(move |spec| match spec.status {
+            Status::NotYet(why) => {
+                let asked = self.is_set(spec.key)
+                    && self.reads(spec)
+                    && spec.honoured_by.contains(&by)
+                    && (spec.access.write)(self) != spec.default_text();
+                asked.then_some((spec, why))
+            }
+            Status::Effective | Status::ByDesign(_) => None,
+        })
+    }
+
+    /// Refuses what is asked of the allocator and could only be passed over.
+    pub(crate) fn refuse_unmet(&self) -> Result<()> {
+        match self.unmet(HonouredBy::Native).next() {
+            None => Ok(()),
+            Some((spec, why)) => Err(Error::Unsupported {
+                what: format!("{}:{}", spec.key, (spec.access.write)(self)),
+                by: "this version".into(),
+                way_out: format!("leave the key out ({why})"),
+            }),
+        }
+    }
+
+    /// Tells of what is asked of pinned memory and changes no result, only how it is got.
+    pub(crate) fn warn_of_unmet_pinning(&self) {
+        for (spec, why) in self.unmet(HonouredBy::Pinned) {
+            tracing::warn!(key = spec.key, "this key has no effect yet: {why}");
+        }
     }
 
     /// What places no blocks itself has no use for the options of placement; the keys that chose

@@ -104,11 +104,12 @@ impl AllocatorBuilder {
     /// key.
     ///
     /// # Errors
-    /// A variable that is not a valid conf, or contradicts what was set; a policy nobody
-    /// registered; what the policy says; `policy:mempool` on a device without memory pools, or
+    /// A variable that is not a valid conf, or contradicts what was set; a key that nothing acts
+    /// on yet, set to something else than its default; a policy nobody registered; what the policy says; `policy:mempool` on a device without memory pools, or
     /// with a limit where the driver's pool keeps to none.
     pub fn build(mut self) -> Result<Allocator> {
         self.conf = self.conf.over_env(self.pytorch)?;
+        self.conf.refuse_unmet()?;
         if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
