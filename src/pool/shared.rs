@@ -14,7 +14,7 @@ use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
 use super::stats_scope::ScopeStats;
 use super::tally::{Tallies, TallyRef};
-use crate::base::{lock, thread_alive, thread_token, wait};
+use crate::base::{lock, thread_token, wait};
 use crate::conf::Conf;
 use crate::device::{Device, DevicePtr, DeviceResult, Stream};
 use crate::event::{Recorder, TraceEvent};
@@ -283,7 +283,7 @@ impl Shared {
 
     /// The tally of the calling thread.
     pub(super) fn tally(&self) -> TallyRef {
-        lock(&self.books).tallies.of_thread(thread_token(), thread_alive())
+        lock(&self.books).tallies.of_thread(thread_token())
     }
 
     /// The counters.
