@@ -251,9 +251,10 @@ impl Allocator {
         )
     }
 
-    /// Gives everything cached back to the device; waits for the streams it was cached on.
-    /// Streams that hold nothing any more are let go. What private pools have cached stays, but
-    /// for those made with `use_on_oom`. Does nothing during a capture. Gives the bytes released.
+    /// Gives everything cached back to the device; waits for the streams it was cached on, and
+    /// for those that still use what was freed. Streams that hold nothing any more are let go.
+    /// What private pools have cached stays, but for those made with `use_on_oom`. Does nothing
+    /// during a capture. Gives the bytes released.
     pub fn trim(&self) -> u64 {
         let released = match &self.0.shared.driver_pool {
             Some(pool) => self.0.trim_driver_pool(pool),
@@ -421,6 +422,11 @@ impl Inner {
 
     fn trim(&self) -> u64 {
         let before = self.shared.given_back_bytes();
+        if !self.shared.captures.any()
+            && let Err(error) = self.wait_for_retired()
+        {
+            tracing::warn!(%error, "what other streams use was not waited for");
+        }
         self.poll();
         self.release_cached(may_go);
         self.shared.given_back_bytes().saturating_sub(before)

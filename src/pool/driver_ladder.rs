@@ -85,10 +85,11 @@ impl Inner {
     }
 
     /// Gives what the pool does not use back to the device, waiting for the streams it was freed
-    /// on. Gives the bytes released.
+    /// on and for those that still use it. Gives the bytes released.
     pub(super) fn trim_driver_pool(&self, pool: &DriverPool) -> u64 {
         let before = pool.reserved_bytes();
-        let trimmed = self.return_all_finished().and_then(|()| {
+        let trimmed = self.wait_for_retired().and_then(|_| {
+            self.return_all_finished()?;
             self.release_cached(may_go);
             self.wait_for_frees(pool, &pool.freed_on())?;
             Ok(pool.trim()?)
