@@ -11,24 +11,32 @@ use riverbed::pool::Allocator;
 use support::{MIB, wait_until, wait_until_all_memory_is_back};
 
 const VRAM_BYTES: u64 = 64 * MIB;
-const POLICIES: [&str; 2] = ["caching", "expandable"];
+/// Confs the program runs under: all with the same limit.
+const CACHING: &str = "limit_mb:48,max_split_size_mb:21";
+const EXPANDABLE: &str = "limit_mb:48,policy:expandable";
+const MEMPOOL: &str = "limit_mb:48,policy:mempool";
 
-/// What a run was told.
-#[derive(Debug, Default)]
+/// A run of the program, and what it was told.
+#[derive(Debug)]
 struct Run {
+    conf: &'static str,
     errors: Vec<Error>,
 }
 
 impl Run {
+    fn under(conf: &'static str) -> Self {
+        Self { conf, errors: Vec::new() }
+    }
+
     /// Notes a failure and goes on: every step is allowed to fail, and none to break the rest.
     fn step<T>(&mut self, result: riverbed::Result<T>) -> Option<T> {
         result.map_err(|error| self.errors.push(error)).ok()
     }
 
     /// A program over everything the allocator does. Gives the allocator, with nothing alive.
-    fn program(&mut self, device: &Device, policy: &str) -> Option<(Allocator, Stream)> {
-        let conf = format!("policy:{policy},limit_mb:48,max_split_size_mb:21");
-        let allocator = Allocator::builder(device).conf_str(&conf).unwrap().build().unwrap();
+    fn program(&mut self, device: &Device) -> Option<(Allocator, Stream)> {
+        let builder = Allocator::builder(device).conf_str(self.conf).unwrap();
+        let allocator = self.step(builder.build())?;
         let mut stream = || self.step(Stream::new(device, Priority::Normal));
         let (home, other, third) = (stream()?, stream()?, stream()?);
 
@@ -116,16 +124,12 @@ fn assert_explained(errors: &[Error], status: u32, what: &str) {
 }
 
 /// Runs the program under each n until a run is not struck; `end` gives the allocator up.
-fn fail_each_call(status: u32, end: fn(Allocator, &HostDriver)) {
-    POLICIES.iter().for_each(|policy| fail_each_call_of(policy, status, end));
-}
-
-fn fail_each_call_of(policy: &str, status: u32, end: fn(Allocator, &HostDriver)) {
+fn fail_each_call(conf: &'static str, status: u32, end: fn(Allocator)) {
     for nth in 1.. {
-        let what = format!("{policy}: call {nth} failing with {status}");
+        let what = format!("{conf}: call {nth} failing with {status}");
         let (driver, device) = failing(nth, status);
-        let mut run = Run::default();
-        let ended = run.program(&device, policy);
+        let mut run = Run::under(conf);
+        let ended = run.program(&device);
         assert_explained(&run.errors, status, &what);
         let mut struck = false;
         if let Some((allocator, stream)) = ended {
@@ -137,7 +141,7 @@ fn fail_each_call_of(policy: &str, status: u32, end: fn(Allocator, &HostDriver))
             } else {
                 assert!(run.errors.is_empty(), "{what}: not struck, yet {:?}", run.errors);
             }
-            end(allocator, &driver);
+            end(allocator);
         } else {
             struck = true;
         }
@@ -152,28 +156,36 @@ fn fail_each_call_of(policy: &str, status: u32, end: fn(Allocator, &HostDriver))
 
 #[test]
 fn any_call_may_fail_as_out_of_memory() {
-    fail_each_call(DeviceError::OUT_OF_MEMORY, |allocator, _| allocator.close().unwrap());
+    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+        fail_each_call(conf, DeviceError::OUT_OF_MEMORY, |allocator| allocator.close().unwrap());
+    }
 }
 
 #[test]
 fn any_call_may_fail_for_no_known_reason() {
-    fail_each_call(DeviceError::UNKNOWN, |allocator, _| allocator.close().unwrap());
+    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+        fail_each_call(conf, DeviceError::UNKNOWN, |allocator| allocator.close().unwrap());
+    }
 }
 
 #[test]
 fn any_call_may_fail_before_the_allocator_is_dropped() {
-    fail_each_call(DeviceError::UNKNOWN, |allocator, _| drop(allocator));
+    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+        fail_each_call(conf, DeviceError::UNKNOWN, drop);
+    }
 }
 
 #[test]
 fn any_call_of_close_may_fail() {
-    POLICIES.iter().for_each(|policy| any_call_of_close_may_fail_under(policy));
+    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+        fail_each_call_of_close(conf);
+    }
 }
 
-fn any_call_of_close_may_fail_under(policy: &str) {
+fn fail_each_call_of_close(conf: &'static str) {
     for nth in 1.. {
         let (driver, device) = failing(u64::MAX, DeviceError::UNKNOWN);
-        let ended = Run::default().program(&device, policy);
+        let ended = Run::under(conf).program(&device);
         let (allocator, stream) = ended.expect("nothing fails yet");
         // Something cached, something in flight, something dedicated.
         let other = Stream::new(&device, Priority::Normal).unwrap();
@@ -201,19 +213,21 @@ fn any_call_of_close_may_fail_under(policy: &str) {
 /// comes back so does all the memory.
 #[test]
 fn every_call_may_fail_from_some_point_on() {
-    POLICIES.iter().for_each(|policy| every_call_may_fail_from_some_point_on_under(policy));
+    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+        fail_from_each_call_on(conf);
+    }
 }
 
-fn every_call_may_fail_from_some_point_on_under(policy: &str) {
+fn fail_from_each_call_on(conf: &'static str) {
     const FAILURES: u64 = 600;
     for first in (1..).step_by(3) {
         let (driver, device) = failing(first, DeviceError::UNKNOWN);
         for nth in first + 1..first + FAILURES {
             driver.faults().fail_nth(None, nth, DeviceError::UNKNOWN);
         }
-        let mut run = Run::default();
-        let ended = run.program(&device, policy);
-        let what = format!("{policy}: all calls from {first} on failing");
+        let mut run = Run::under(conf);
+        let ended = run.program(&device);
+        let what = format!("{conf}: all calls from {first} on failing");
         assert_explained(&run.errors, DeviceError::UNKNOWN, &what);
         let left = driver.faults().clear() as u64;
         assert!(left > 0, "{what}: the device came back too early");

@@ -264,6 +264,14 @@ fn a_card_without_pools_refuses_their_calls() {
 }
 
 #[test]
+fn a_card_without_pool_caps_refuses_them_and_no_more() {
+    let device = sim("rtx4090,pool_caps=off");
+    assert!(device.info().memory_pools && !device.info().pool_caps);
+    assert_eq!(status(device.driver().create_pool(2 * MIB)), DeviceError::NOT_SUPPORTED);
+    device.driver().create_pool(0).unwrap();
+}
+
+#[test]
 fn growing_a_pool_costs_its_pages_and_reuse_does_not() {
     let device = sim("a100");
     let (driver, stream) = (device.driver(), stream(&device));

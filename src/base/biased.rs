@@ -12,8 +12,8 @@
 //! `tests/loom_biased.rs`.
 //!
 //! A thread that was the owner may come late: it saw its own token, was held up, and sets `busy`
-//! when another one has long been the owner. So every owner has a `busy` of its own, for ever:
-//! of threads that would share one, only the first is ever an owner.
+//! when another one has long been the owner. So every owner has a `busy` of its own for as long
+//! as it runs: of running threads that would share one, only the first is ever an owner.
 //!
 //! Ownership goes to a thread that entered several times in a row with nobody between; each
 //! withdrawal doubles how often, so that threads that take turns end up with a plain mutex.
@@ -23,13 +23,15 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, barrier, lock, try_lock};
+use super::sync::{
+    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, barrier, is_over, lock, try_lock,
+};
 
 /// Entries in a row after which a thread owns the data for the first time, and at most.
 const FIRST_STREAK: u32 = 1;
 const LONGEST_STREAK: u32 = 1024;
 
-/// How many threads may be owners in the life of a lock; others use the mutex. Tokens are numbers
+/// How many running threads may be owners of a lock; others use the mutex. Tokens are numbers
 /// in a row, so that threads started together have places of their own.
 const PLACES: usize = 64;
 
@@ -65,14 +67,20 @@ fn place(me: u64) -> usize {
 }
 
 impl Turns {
-    /// True if the thread `me` has its place, from now on at least.
+    /// True if the thread `me` has its place, from now on at least. One that does not get it
+    /// asks again after more entries than before.
     #[cold]
     fn has_place(&mut self, me: u64) -> bool {
         let place = &mut self.places[place(me)];
-        if *place == 0 {
+        if *place == 0 || *place != me && is_over(*place) {
             *place = me;
         }
-        *place == me
+        let has = *place == me;
+        if !has {
+            self.streak = 0;
+            self.needed = (self.needed * 2).min(LONGEST_STREAK);
+        }
+        has
     }
 }
 

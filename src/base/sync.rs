@@ -13,6 +13,7 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::thread::yield_now;
 
 pub(crate) use super::barrier;
+pub(crate) use super::thread::is_over;
 
 /// Locks `mutex` even if a thread panicked while it held it.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,9 +4,16 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::policy::{self, EXPANDABLE, MEMPOOL};
 use super::settings::Conf;
-use super::spec::{HonouredBy, Status};
+use super::spec::{HonouredBy, OptionSpec, Status};
 use super::table;
+use crate::base::{Error, Result};
+
+/// Nothing ages under the expandable policy, and nothing is too large to be split. Segment sizes
+/// are those of private pools that split nothing.
+const UNREAD_BY_EXPANDABLE: [&str; 3] =
+    ["garbage_collection_threshold", "max_split_size_mb", "max_non_split_rounding_mb"];
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +80,8 @@ pub struct OptionReport {
     pub honoured_by: &'static [HonouredBy],
     /// Whether Riverbed acts on it today.
     pub status: Status,
+    /// True when the policy in force does not read it, so that it has no effect.
+    pub unread: bool,
     /// What it does.
     pub help: &'static str,
 }
@@ -102,8 +111,63 @@ impl Conf {
                 allowed: spec.allowed(),
                 honoured_by: spec.honoured_by,
                 status: spec.status,
+                unread: !self.reads(spec),
                 help: spec.help,
             })
             .collect()
+    }
+
+    /// The keys that are set and that the policy in force does not read.
+    #[must_use]
+    pub fn set_but_unread(&self) -> Vec<&'static str> {
+        let unread =
+            table::options().iter().filter(|spec| self.is_set(spec.key) && !self.reads(spec));
+        unread.map(|spec| spec.key).collect()
+    }
+
+    /// Set to something else than the default, would be read, and nothing acts on them yet.
+    fn unmet(&self, by: HonouredBy) -> impl Iterator<Item = (&'static OptionSpec, &'static str)> {
+        table::options().iter().filter_map(move |spec| match spec.status {
+            Status::NotYet(why) => {
+                let asked = self.is_set(spec.key)
+                    && self.reads(spec)
+                    && spec.honoured_by.contains(&by)
+                    && (spec.access.write)(self) != spec.default_text();
+                asked.then_some((spec, why))
+            }
+            Status::Effective | Status::ByDesign(_) => None,
+        })
+    }
+
+    /// Refuses what is asked of the allocator and could only be passed over.
+    pub(crate) fn refuse_unmet(&self) -> Result<()> {
+        match self.unmet(HonouredBy::Native).next() {
+            None => Ok(()),
+            Some((spec, why)) => Err(Error::Unsupported {
+                what: format!("{}:{}", spec.key, (spec.access.write)(self)),
+                by: "this version".into(),
+                way_out: format!("leave the key out ({why})"),
+            }),
+        }
+    }
+
+    /// Tells of what is asked of pinned memory and changes no result, only how it is got.
+    pub(crate) fn warn_of_unmet_pinning(&self) {
+        for (spec, why) in self.unmet(HonouredBy::Pinned) {
+            tracing::warn!(key = spec.key, "this key has no effect yet: {why}");
+        }
+    }
+
+    /// What places no blocks itself has no use for the options of placement; the keys that chose
+    /// the policy have done their work.
+    fn reads(&self, spec: &OptionSpec) -> bool {
+        match self.policy() {
+            MEMPOOL => {
+                policy::KEYS.contains(&spec.key)
+                    || spec.honoured_by.iter().any(|by| *by != HonouredBy::Native)
+            }
+            EXPANDABLE => !UNREAD_BY_EXPANDABLE.contains(&spec.key),
+            _ => true,
+        }
     }
 }

@@ -291,7 +291,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     // Stream-ordered pools: where `info().memory_pools`, else `NOT_SUPPORTED` ----------------
 
-    /// Makes a pool that holds at most `max_bytes` of the device; 0 is no cap.
+    /// Makes a pool that holds at most `max_bytes` of the device; 0 is no cap. Any other is
+    /// `NOT_SUPPORTED` where `info().pool_caps` is false.
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
         let _ = max_bytes;
         Err(no_pools(self, Call::CreatePool))

@@ -16,6 +16,8 @@ pub struct DeviceInfo {
     pub virtual_memory: bool,
     /// True when the calls of stream-ordered pools (`create_pool`, `pool_alloc`) work.
     pub memory_pools: bool,
+    /// True when a pool keeps to the cap `create_pool` is given; older drivers know none.
+    pub pool_caps: bool,
     /// True when a [`DevicePtr`](super::DevicePtr) is an address the CPU may read and write.
     pub host_accessible: bool,
     /// True when memory holds no bytes and time is virtual: copies and kernels take their time

@@ -32,6 +32,12 @@ impl StreamKey {
         }
     }
 
+    /// True for a handle that names another stream on every thread.
+    #[must_use]
+    pub fn is_per_thread(stream: &Stream) -> bool {
+        stream.id().raw() == PER_THREAD_HANDLE
+    }
+
     /// The key as a number.
     #[must_use]
     pub fn raw(self) -> u64 {
@@ -79,10 +85,12 @@ mod tests {
         let per_thread = raw(&device, PER_THREAD_HANDLE);
         let here = StreamKey::of(&per_thread);
         assert_eq!(here, StreamKey::of(&per_thread));
+        assert!(StreamKey::is_per_thread(&per_thread));
         let there =
             std::thread::scope(|scope| scope.spawn(|| StreamKey::of(&per_thread)).join().unwrap());
         assert_ne!(here, there);
         let own = Stream::new(&device, Priority::Normal).unwrap();
         assert_eq!(StreamKey::of(&own), StreamKey::of(&own.clone()));
+        assert!(!StreamKey::is_per_thread(&own));
     }
 }

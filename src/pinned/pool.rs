@@ -73,6 +73,7 @@ impl PinnedPool {
     /// An empty pool for `device`, with the `pinned_*` settings of `conf`.
     #[must_use]
     pub fn new(device: &Device, conf: &Conf) -> Self {
+        conf.warn_of_unmet_pinning();
         Self(Arc::new(Shared {
             device: device.clone(),
             budget: Budget::from_conf(conf),

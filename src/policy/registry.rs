@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::caching::Caching;
 use super::contract::Policy;
 use super::expandable::Expandable;
+use super::mempool::Mempool;
 use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
 use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
@@ -15,17 +16,16 @@ use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
 pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
 
 /// Policies that conf strings may name and a later version brings.
-const PLANNED_NAMES: [&str; 2] = [MEMPOOL, "planned"];
+const PLANNED_NAMES: [&str; 1] = ["planned"];
 
 fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
     REGISTRY.get_or_init(|| {
         let caching: Factory = Arc::new(|conf| Ok(Box::new(Caching::new(conf))));
         let expandable: Factory = Arc::new(|conf| Ok(Box::new(Expandable::new(conf))));
-        Mutex::new(BTreeMap::from([
-            (CACHING.to_string(), caching),
-            (EXPANDABLE.to_string(), expandable),
-        ]))
+        let mempool: Factory = Arc::new(|_| Ok(Box::new(Mempool)));
+        let known = [(CACHING, caching), (EXPANDABLE, expandable), (MEMPOOL, mempool)];
+        Mutex::new(known.map(|(name, factory)| (name.to_string(), factory)).into())
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
+use super::driver_pool::DriverPool;
 use super::heap::{Heap, Which};
 use super::heaps::{Heaps, Held};
 use super::ladder::{Placement, Served};
@@ -103,10 +104,12 @@ impl AllocatorBuilder {
     /// key.
     ///
     /// # Errors
-    /// A variable that is not a valid conf, or contradicts what was set; a policy nobody
-    /// registered; what the policy says.
+    /// A variable that is not a valid conf, or contradicts what was set; a key that nothing acts
+    /// on yet, set to something else than its default; a policy nobody registered; what the policy says; `policy:mempool` on a device without memory pools, or
+    /// with a limit where the driver's pool keeps to none.
     pub fn build(mut self) -> Result<Allocator> {
         self.conf = self.conf.over_env(self.pytorch)?;
+        self.conf.refuse_unmet()?;
         if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
@@ -116,10 +119,14 @@ impl AllocatorBuilder {
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
         let limit_bytes = self.conf.limit_bytes.into_iter().chain(by_fraction).min();
-        Ok(Allocator(Arc::new(Inner {
-            shared: Arc::new(Shared::new(self.device, self.conf, limit_bytes, self.recorder)),
-            heaps: Heaps::new(),
-        })))
+        let unread = self.conf.set_but_unread();
+        if !unread.is_empty() {
+            let (policy, keys) = (self.conf.policy(), unread.join(", "));
+            tracing::warn!(policy, keys, "the policy does not read these keys of the conf");
+        }
+        let pool = DriverPool::of_conf(&self.device, &self.conf, limit_bytes)?;
+        let shared = Shared::new(self.device, self.conf, limit_bytes, pool, self.recorder);
+        Ok(Allocator(Arc::new(Inner { shared: Arc::new(shared), heaps: Heaps::new() })))
     }
 }
 
@@ -147,7 +154,8 @@ impl Allocator {
     }
 
     /// A buffer with a segment of its own, rounded to the device's granularity (2 MiB on most)
-    /// and to nothing else; when dropped, its memory goes back to the device.
+    /// and to nothing else; when dropped, its memory goes back to the device. Under
+    /// `policy:mempool` it is a block of the driver's pool like any other, and goes back there.
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc).
@@ -213,7 +221,7 @@ impl Allocator {
         if ptr == DevicePtr::default() {
             return Ok(());
         }
-        let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
+        let heap = self.0.shared.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
         if heap.is_some_and(|heap| heap.free_address(ptr.0)) {
             Ok(())
         } else {
@@ -228,7 +236,7 @@ impl Allocator {
     /// An address that is no live block of this allocator; a stream of another device.
     pub fn record_use_raw(&self, ptr: DevicePtr, stream: &Stream) -> Result<()> {
         self.0.shared.device.same_as(stream.device(), "stream")?;
-        let heap = self.0.shared.pages.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
+        let heap = self.0.shared.heap_at(ptr.0).and_then(|number| self.0.heaps.get(number));
         let Some(heap) = heap else { return Err(Self::unknown(ptr)) };
         let known = heap.enter()?.note_use(Which::Address(ptr.0), stream);
         if known { Ok(()) } else { Err(Self::unknown(ptr)) }
@@ -243,16 +251,18 @@ impl Allocator {
         )
     }
 
-    /// Gives everything cached back to the device; waits for the streams it was cached on.
-    /// Streams that hold nothing any more are let go. What private pools have cached stays, but
-    /// for those made with `use_on_oom`. Does nothing during a capture. Gives the bytes released.
+    /// Gives everything cached back to the device; waits for the streams it was cached on, and
+    /// for those that still use what was freed. Streams that hold nothing any more are let go.
+    /// What private pools have cached stays, but for those made with `use_on_oom`. Does nothing
+    /// during a capture. Gives the bytes released.
     pub fn trim(&self) -> u64 {
-        let before = self.0.shared.given_back_bytes();
-        self.0.poll();
-        self.0.release_cached(may_go, None);
+        let released = match &self.0.shared.driver_pool {
+            Some(pool) => self.0.trim_driver_pool(pool),
+            None => self.0.trim(),
+        };
         self.0.heaps.vacate();
         self.0.books(may_go).iter().for_each(|book| book.let_streams_go());
-        self.0.shared.given_back_bytes().saturating_sub(before)
+        released
     }
 
     /// The counters at one moment, for which all other threads are kept out: microseconds a
@@ -266,6 +276,9 @@ impl Allocator {
     pub fn reset_peak_stats(&self) {
         // SAFETY: every heap is held.
         self.0.quiet(|shared, _| unsafe { shared.reset_peaks() });
+        if let Some(pool) = &self.0.shared.driver_pool {
+            pool.reset_peak();
+        }
     }
 
     /// Sets the totals of [`stats`](Self::stats) that only ever rise back to 0.
@@ -329,7 +342,8 @@ impl Allocator {
         self.0.wait_for_retired()?;
         self.trim();
         self.0.shared.wait_released();
-        let kept_bytes = self.0.shared.held_bytes();
+        let pool_bytes = self.0.shared.driver_pool.as_ref().map_or(0, DriverPool::reserved_bytes);
+        let kept_bytes = self.0.shared.held_bytes().max(pool_bytes);
         if kept_bytes > 0 {
             return Err(Error::Device(DeviceError {
                 device: self.0.shared.device.info().name.clone(),
@@ -399,7 +413,24 @@ impl Inner {
     /// The counters, after what other threads and streams left to be done.
     pub(super) fn stats(&self) -> Stats {
         // SAFETY: every heap is held.
-        self.quiet(|shared, _| unsafe { shared.stats() }).unwrap_or_default()
+        let stats = self.quiet(|shared, _| unsafe { shared.stats() });
+        let mut stats = stats.unwrap_or_default();
+        if let Some(pool) = &self.shared.driver_pool {
+            pool.describe(&mut stats);
+        }
+        stats
+    }
+
+    fn trim(&self) -> u64 {
+        let before = self.shared.given_back_bytes();
+        if !self.shared.captures.any()
+            && let Err(error) = self.wait_for_retired()
+        {
+            tracing::warn!(%error, "what other streams use was not waited for");
+        }
+        self.poll();
+        self.release_cached(may_go, None);
+        self.shared.given_back_bytes().saturating_sub(before)
     }
 
     /// Carries out what waits in mailboxes, and makes free what streams are done with.
@@ -468,7 +499,8 @@ impl Inner {
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
                 && stats.allocated_bytes.all.current == totals.active_bytes;
             if agree {
-                return Ok(());
+                let pool = self.shared.driver_pool.as_ref();
+                return pool.map_or(Ok(()), |pool| pool.check(&totals, self.shared.limit_bytes));
             }
             Err(format!("counters are {stats:?}, {pools:?}, the ledgers say {totals:?}"))
         });

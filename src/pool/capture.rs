@@ -65,10 +65,19 @@ impl PrivatePool {
     /// driver's own end. Keep the pool for as long as the graph may be launched.
     ///
     /// # Errors
-    /// A stream that is captured already, or of another device.
+    /// A stream that is captured already, or of another device; `policy:mempool`.
     pub fn begin_capture(&self, stream: &Stream) -> Result<CaptureScope> {
         let shared = &self.inner().shared;
         shared.device.same_as(stream.device(), "stream")?;
+        if shared.driver_pool.is_some() {
+            return Err(Error::Unsupported {
+                what: "memory that outlives a capture".into(),
+                by: "policy:mempool".into(),
+                way_out: "within a capture the driver's pool makes nodes of the graph itself: \
+                          choose another policy"
+                    .into(),
+            });
+        }
         let key = StreamKey::of(stream).raw();
         if !shared.captures.begin(key) {
             return Err(Error::invalid(

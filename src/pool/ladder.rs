@@ -37,9 +37,9 @@ pub(super) struct Served<'a> {
 pub(super) struct Growth {
     pub(super) request: Request,
     pub(super) segment_bytes: u64,
-    placement: Placement,
+    pub(super) placement: Placement,
     /// Served by handles that are mapped, not by a segment.
-    maps: bool,
+    pub(super) maps: bool,
 }
 
 impl Inner {
@@ -139,6 +139,9 @@ impl Inner {
         placement: Placement,
     ) -> Result<Served<'a>> {
         let shared = &self.shared;
+        if let Some(pool) = &shared.driver_pool {
+            return self.climb_driver_pool(pool, heap, request, stream);
+        }
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
@@ -251,7 +254,7 @@ impl Inner {
     }
 
     /// Lets the user's callbacks free something, and tries again if one did.
-    fn ask_callbacks<'a>(
+    pub(super) fn ask_callbacks<'a>(
         &'a self,
         heap: &'a Arc<Heap>,
         stream: &Stream,
@@ -320,7 +323,7 @@ impl Inner {
 
     /// Takes a segment from the device within the limit and serves the request from it; `None`
     /// if limit or device say "full".
-    fn grow<'a>(
+    pub(super) fn grow<'a>(
         &'a self,
         heap: &'a Arc<Heap>,
         stream: &Stream,
@@ -334,14 +337,14 @@ impl Inner {
         if !shared.promise(*segment_bytes) {
             return Ok(None);
         }
-        let address = match shared.device.driver().alloc(*segment_bytes) {
+        let address = match shared.take_memory(*segment_bytes, stream) {
             Ok(DevicePtr(address)) => address,
             Err(error) => {
                 shared.promise_broken(*segment_bytes);
                 return if error.is_out_of_memory() { Ok(None) } else { Err(error.into()) };
             }
         };
-        shared.pages.insert(address, *segment_bytes, heap.number);
+        shared.enter_addresses(address, *segment_bytes, heap.number);
         let mut state = heap.enter()?;
         state.settle_pending(shared);
         state.stream.get_or_insert_with(|| stream.clone());

@@ -5,6 +5,8 @@
 mod allocator;
 mod buffer;
 mod capture;
+mod driver_ladder;
+mod driver_pool;
 mod expandable;
 mod failure;
 mod heap;

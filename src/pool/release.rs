@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::driver_pool::DriverPool;
 use super::expandable::Release;
-use super::heap::{Heap, HeapState, KEPT_CLASS};
+use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
 use super::live::report_leaks;
 use super::shared::Shared;
 use crate::device::{Device, DevicePtr, Event, Stream, reap};
@@ -62,12 +63,16 @@ impl Heap {
         self.free_detached(quiet, busy);
     }
 
-    /// Gives segments that are not cached and out of use to the reaper. Never blocks.
+    /// Gives segments that are not cached and out of use to the reaper, or back to the driver's
+    /// pool they came from. Never blocks.
     pub(super) fn reap_finished(self: &Arc<Self>, state: &mut HeapState) {
         if self.shared.captures.any() {
             return;
         }
         state.finished = false;
+        if let Some(pool) = &self.shared.driver_pool {
+            return self.give_to_pool(pool, state);
+        }
         let mut finished = state.releasable();
         finished.retain(|(_, _, id)| state.ledger[*id].class >= state.uncached_from);
         let detached: Vec<_> = finished
@@ -120,6 +125,34 @@ impl Heap {
         });
     }
 
+    /// Frees blocks that are out of use at the present point of their stream.
+    fn give_to_pool(&self, pool: &DriverPool, state: &mut HeapState) {
+        loop {
+            let finished = state.ledger.releasable(DEDICATED_CLASS).next();
+            let Some(id) = finished.map(|id| state.ledger[id].segment) else { return };
+            let Some(serial) = state.ledger.segment(id).map(|segment| segment.serial) else {
+                return;
+            };
+            let Some(segment) = self.detach(state, id, serial) else { return };
+            self.part_with(&segment);
+            let Detached { ptr, stream, .. } = &segment;
+            // SAFETY: the block came from the pool on this stream and left its ledger free: its
+            // owner has enqueued all of its work, and other streams' uses are over.
+            let freed = unsafe { self.shared.device.driver().pool_free(*ptr, stream.id()) };
+            match freed {
+                Ok(()) => {
+                    pool.note_freed_on(self.number);
+                    self.shared.back(segment.pool, segment.class, segment.bytes);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the driver's pool did not take a block back");
+                    self.stay_with(&segment);
+                    self.keep(state, segment);
+                }
+            }
+        }
+    }
+
     /// Frees segments nobody uses any more; what is `kept`, or refused by the driver, goes back
     /// to the ledger.
     fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
@@ -147,7 +180,7 @@ impl Heap {
     fn part_with(&self, segment: &Detached) {
         let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
         let stream = StreamKey::of(stream).raw();
-        self.shared.pages.remove(address);
+        self.shared.leave_addresses(address);
         tracing::debug!(bytes, stream, "gives a segment back");
         self.shared.note(|| TraceEvent::SegmentFree { address, bytes, stream });
     }
@@ -156,7 +189,7 @@ impl Heap {
     fn stay_with(&self, segment: &Detached) {
         let Detached { ptr: DevicePtr(address), bytes, ref stream, .. } = *segment;
         let stream = StreamKey::of(stream).raw();
-        self.shared.pages.insert(address, bytes, self.number);
+        self.shared.enter_addresses(address, bytes, self.number);
         self.shared.note(|| TraceEvent::SegmentAlloc { address, bytes, stream });
     }
 
@@ -173,6 +206,19 @@ impl Heap {
         state.ledger.add_segment(kept, 0);
         state.stream.get_or_insert(segment.stream.clone());
         self.shared.kept(segment.class, segment.bytes);
+    }
+}
+
+impl Heap {
+    /// The end of what was freed to the driver's pool: a pool that goes before has its memory
+    /// back with the device only when the host waits for something.
+    fn end_of_frees(&self, state: &HeapState) -> Option<Arc<Event>> {
+        self.shared.driver_pool.as_ref()?;
+        let stream = state.stream.as_ref()?;
+        let end = self.shared.events.record(stream);
+        end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked"))
+            .ok()
+            .map(Arc::new)
     }
 }
 
@@ -230,12 +276,13 @@ impl Drop for Heap {
             .into_iter()
             .filter_map(|(id, serial, _)| self.detach(&mut state, id, serial))
             .collect();
+        let frees = self.end_of_frees(&state);
         drop(state);
         // Nobody will ask again, so what is refused here is tried once more at once.
         let (ends, mut marked, unmarked) = mark_ends(&self.shared, detached);
         let (more_ends, more, _) = mark_ends(&self.shared, unmarked);
         marked.extend(more);
-        let after = pending.into_iter().chain(ends).chain(more_ends).collect();
+        let after = pending.into_iter().chain(frees).chain(ends).chain(more_ends).collect();
         let shared = Arc::clone(&self.shared);
         reap(after, move |reached| {
             if reached.is_ok() {

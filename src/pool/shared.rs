@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::capture::Captures;
+use super::driver_pool::DriverPool;
 use super::expandable::Expandable;
 use super::hooks::Hooks;
 use super::options::{Lifetime, LifetimeStats};
@@ -14,9 +15,9 @@ use super::private::PrivatePoolStats;
 use super::stats::{Stat, Stats};
 use super::stats_scope::ScopeStats;
 use super::tally::{Tallies, TallyRef};
-use crate::base::{lock, thread_alive, thread_token, wait};
+use crate::base::{lock, thread_token, wait};
 use crate::conf::Conf;
-use crate::device::Device;
+use crate::device::{Device, DevicePtr, DeviceResult, Stream};
 use crate::event::{Recorder, TraceEvent};
 use crate::fence::EventPool;
 use crate::policy::expandable::CLASS;
@@ -30,7 +31,9 @@ pub(super) struct Shared {
     pub(super) events: EventPool,
     pub(super) captures: Captures,
     pub(super) hooks: Hooks,
-    pub(super) pages: PageTable,
+    pages: PageTable,
+    /// Where segments come from, if not from the device itself.
+    pub(super) driver_pool: Option<DriverPool>,
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
     pub(super) searches: AtomicU64,
@@ -72,6 +75,7 @@ impl Shared {
         device: Device,
         conf: Conf,
         limit_bytes: Option<u64>,
+        driver_pool: Option<DriverPool>,
         recorder: Option<Arc<dyn Recorder>>,
     ) -> Self {
         Self {
@@ -83,6 +87,7 @@ impl Shared {
             conf,
             limit_bytes,
             pages: PageTable::default(),
+            driver_pool,
             recorder,
             searches: AtomicU64::new(0),
             cross_stream_waits: AtomicU64::new(0),
@@ -96,6 +101,37 @@ impl Shared {
     /// A number for a new segment, above those of all before.
     pub(super) fn next_serial(&self) -> u32 {
         self.segments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes `bytes` of device memory, for work enqueued on `stream` from now on.
+    pub(super) fn take_memory(&self, bytes: u64, stream: &Stream) -> DeviceResult<DevicePtr> {
+        match &self.driver_pool {
+            Some(pool) => pool.alloc(bytes, stream),
+            None => self.device.driver().alloc(bytes),
+        }
+    }
+
+    /// Lets the addresses of a segment name its heap.
+    pub(super) fn enter_addresses(&self, address: u64, bytes: u64, heap: u32) {
+        match &self.driver_pool {
+            Some(pool) => pool.enter(address, heap),
+            None => self.pages.insert(address, bytes, heap),
+        }
+    }
+
+    /// Forgets the addresses of a segment, before anybody can be given them again.
+    pub(super) fn leave_addresses(&self, address: u64) {
+        match &self.driver_pool {
+            Some(pool) => pool.leave(address),
+            None => self.pages.remove(address),
+        }
+    }
+
+    /// The heap whose segment holds `address`.
+    #[inline]
+    pub(super) fn heap_at(&self, address: u64) -> Option<u32> {
+        // The table is empty where there is a pool.
+        self.pages.heap_at(address).or_else(|| self.driver_pool.as_ref()?.heap_at(address))
     }
 
     /// Sets `bytes` of the limit aside for a call of the driver; false if they are not there.
@@ -265,7 +301,7 @@ impl Shared {
 
     /// The tally of the calling thread.
     pub(super) fn tally(&self) -> TallyRef {
-        lock(&self.books).tallies.of_thread(thread_token(), thread_alive())
+        lock(&self.books).tallies.of_thread(thread_token())
     }
 
     /// The counters.

@@ -85,7 +85,7 @@ impl PoolStat {
 pub struct Stats {
     /// Blocks handed out and not freed by their owner.
     pub allocation: PoolStat,
-    /// Segments held from the device.
+    /// Segments held from the device; 0 under `policy:mempool`, whose driver does not tell.
     pub segment: PoolStat,
     /// Blocks handed out, or freed and still in flight.
     pub active: PoolStat,
@@ -93,7 +93,8 @@ pub struct Stats {
     pub inactive_split: PoolStat,
     /// Bytes of `allocation`.
     pub allocated_bytes: PoolStat,
-    /// Bytes of `segment`.
+    /// Bytes of `segment`. Under `policy:mempool` what the driver's pool holds now and held at
+    /// most; it counts in the large pool, and its totals are not known.
     pub reserved_bytes: PoolStat,
     /// Bytes of `active`.
     pub active_bytes: PoolStat,
@@ -113,7 +114,7 @@ pub struct Stats {
     pub num_oom_rejections: u64,
     /// Times the host waited for streams, on the last rung.
     pub num_sync_all_streams: u64,
-    /// Segments taken from the device.
+    /// Segments taken from the device; 0 under `policy:mempool`, as below.
     pub num_device_alloc: u64,
     /// Segments given back to it.
     pub num_device_free: u64,

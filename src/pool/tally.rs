@@ -11,10 +11,10 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use super::stats::{PoolStat, Stat, Stats};
 use super::stats_scope::ScopeStats;
+use crate::base::is_over;
 use crate::ledger::SplitChange;
 
 /// PyTorch's two pools, as indexes: class 0 is the small one.
@@ -306,27 +306,23 @@ struct Scope {
 
 #[derive(Debug)]
 struct Entry {
+    /// The thread; when it is over another may go on with its tally.
     token: u64,
-    /// The only clone once the thread has ended: another may then go on with its tally.
-    alive: Arc<()>,
     tally: TallyRef,
 }
 
 impl Tallies {
-    /// The tally of the calling thread, whose token and sign of life are given.
-    pub(super) fn of_thread(&mut self, token: u64, alive: Arc<()>) -> TallyRef {
+    /// The tally of the calling thread, whose token is given.
+    pub(super) fn of_thread(&mut self, token: u64) -> TallyRef {
         if let Some(entry) = self.tallies.iter().find(|entry| entry.token == token) {
             return entry.tally.share();
         }
-        let ended = |entry: &&mut Entry| Arc::strong_count(&entry.alive) == 1;
-        if let Some(entry) = self.tallies.iter_mut().find(ended) {
-            // What the thread that ended has written is seen from here on.
-            fence(Ordering::Acquire);
-            (entry.token, entry.alive) = (token, alive);
+        if let Some(entry) = self.tallies.iter_mut().find(|entry| is_over(entry.token)) {
+            entry.token = token;
             return entry.tally.share();
         }
         let tally = TallyRef(Arc::default());
-        self.tallies.push(Entry { token, alive, tally: tally.share() });
+        self.tallies.push(Entry { token, tally: tally.share() });
         tally
     }
 

@@ -8,7 +8,8 @@ use super::score::Score;
 use super::target::Setup;
 use super::trace::Trace;
 use crate::base::Result;
-use crate::conf::{Conf, HonouredBy, options};
+use crate::conf::{Conf, HonouredBy, MEMPOOL, options};
+use crate::device::Device;
 use crate::policy;
 
 /// Confs that are tried, beside the one given. The first is PyTorch's default.
@@ -41,15 +42,19 @@ pub struct Entry {
 }
 
 /// The candidates this version can run: `setup`'s own conf first, then the others over it. A
-/// candidate that contradicts the own conf, or whose policy is not there, is left out.
+/// candidate that contradicts the own conf, whose policy is not there, or that the device
+/// cannot run, is left out.
 #[must_use]
 pub fn candidates(setup: &Setup) -> Vec<Conf> {
     let known = policy::names();
+    let info = Device::open(&setup.device).map(|device| device.info().clone());
+    let pools = info.is_ok_and(|info| info.memory_pools && info.pool_caps);
     let mut confs = vec![setup.conf.clone()];
     for text in CANDIDATES {
         let mut conf = setup.conf.clone();
         let merged = text.parse().and_then(|candidate| conf.merge(&candidate));
-        if merged.is_ok() && known.iter().any(|name| name == conf.policy()) {
+        let runs = known.iter().any(|name| name == conf.policy());
+        if merged.is_ok() && runs && (pools || conf.policy() != MEMPOOL) {
             let new = confs.iter().all(|other| other.to_string() != conf.to_string());
             confs.extend(new.then_some(conf));
         }

@@ -98,6 +98,7 @@ impl Run<'_> {
         score: &mut Score,
     ) -> Result<(), Stop> {
         let target = self.open(setup)?;
+        score.notes.extend(target.caveat());
         let before = target.counters();
         let ns_per_op = self.once(&target)?;
         score.fresh = Some(fresh(self.trace, ns_per_op, &before, &target.counters()));

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::{MIB, Result};
-use crate::conf::Conf;
+use crate::base::{MIB, Result, format_bytes};
+use crate::conf::{Conf, MEMPOOL};
 use crate::device::{Call, Device, DevicePtr, Priority, Stream};
 use crate::pool::{Allocator, StreamAllocator, Taken};
 
@@ -173,6 +173,20 @@ impl Target {
             cross_stream_waits: stats.cross_stream_waits,
             remapped_bytes: stats.remapped_bytes,
         }
+    }
+
+    /// What to know of the figures of this target.
+    pub(super) fn caveat(&self) -> Option<String> {
+        let info = self.allocator.device().info();
+        // Neither of the two devices without a driver has a pool of a driver's.
+        let modelled = info.simulated || info.host_accessible;
+        (modelled && self.allocator.conf().policy() == MEMPOOL).then(|| {
+            format!(
+                "the driver's pool is a model here, growing by pieces of {}: a driver grows and \
+                 remaps in its own way",
+                format_bytes(info.granularity_bytes)
+            )
+        })
     }
 
     /// Proves the allocator's books.

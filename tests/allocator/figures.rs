@@ -1,6 +1,6 @@
 //! The figures by PyTorch's names, and as a table.
 
-use riverbed::pool::{AllocOptions, Lifetime, PrivatePoolOptions};
+use riverbed::pool::{AllocOptions, Allocator, Lifetime, PrivatePoolOptions};
 
 use crate::support::stream;
 use crate::{allocator, device};
@@ -83,4 +83,15 @@ fn the_table_shows_what_there_is() {
     assert_eq!(words("segments"), 1 + 4, "{text}");
     assert!(text.contains("  weight") && !text.contains("scratch"), "{text}");
     assert!(text.contains("20.00 MiB") && text.ends_with("out of memory 0\n"), "{text}");
+}
+
+#[test]
+fn a_key_that_nothing_acts_on_is_refused_and_not_passed_over() {
+    let device = device(64);
+    let build = |conf: &str| Allocator::builder(&device).conf_str(conf).unwrap().build();
+    let refused = build("graph_capture_record_stream_reuse:True").unwrap_err().to_string();
+    assert!(refused.contains("graph_capture_record_stream_reuse:True"), "{refused}");
+    assert!(refused.contains("leave the key out"), "{refused}");
+    build("graph_capture_record_stream_reuse:False").unwrap();
+    build("pinned_use_background_threads:True").unwrap();
 }

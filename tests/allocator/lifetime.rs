@@ -223,6 +223,29 @@ fn trim_gives_back_what_is_wholly_free() {
 }
 
 #[test]
+fn trim_waits_for_streams_that_still_use_what_was_freed() {
+    let device = device(64);
+    let [owner, user] = [stream(&device), stream(&device)];
+    let allocator = allocator(&device, "");
+    let gate = Gate::new(&device).unwrap();
+    let buffer = allocator.alloc::<u8>(5 << 20, &owner).unwrap();
+    user.wait_gate(&gate, 1).unwrap();
+    buffer.record_use(&user).unwrap();
+    drop(buffer);
+    let before = device.calls().get(Call::SynchronizeEvent);
+    std::thread::scope(|scope| {
+        let trimming = scope.spawn(|| allocator.trim());
+        wait_until("trim waits for the other stream", || {
+            device.calls().get(Call::SynchronizeEvent) > before
+        });
+        gate.open(1).unwrap();
+        assert_eq!(trimming.join().unwrap(), 20 * MIB);
+    });
+    assert_eq!(device.memory().unwrap().free_bytes, 64 * MIB);
+    check(&allocator);
+}
+
+#[test]
 fn trim_waits_for_the_stream_whose_memory_it_gives_back() {
     let device = device(64);
     let stream = stream(&device);

@@ -26,6 +26,19 @@ fn a_string_of_defaults_prints_all_keys() {
 }
 
 #[test]
+fn options_the_policy_does_not_read_are_shown_as_such() {
+    let conf = "backend:cudaMallocAsync,max_split_size_mb:64";
+    let text = succeed(&["conf", conf]);
+    assert_says(&text, &["policy mempool", "[no effect under policy mempool]"]);
+    let value = json(&["conf", "--json", conf]);
+    for option in value["options"].as_array().unwrap() {
+        if option["key"] == "max_split_size_mb" || option["key"] == "limit_mb" {
+            assert_eq!(option["unread"], option["key"] == "max_split_size_mb", "{option}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_string_is_wrong_usage_and_names_key_value_and_range() {
     let key = "garbage_collection_threshold";
     fail(&["conf", &format!("{key}:1.5")], 2, &[key, "1.5", "0"]);

@@ -134,3 +134,12 @@ fn an_interrupt_ends_a_long_replay_with_its_exit_code() {
     assert_says(&run.err, &["interrupted after 0 trace(s)"]);
     assert_eq!(run.out, "");
 }
+
+#[test]
+fn the_drivers_pool_replays_too_and_is_said_to_be_a_model() {
+    let trace = recorded("flux_offload_2streams.csv.gz");
+    let arguments = ["replay", path(&trace), "--conf", "policy:mempool", "--measure", "fresh"];
+    let out = succeed(&arguments);
+    assert_says(&out, &["conf policy:mempool on", "is a model here"]);
+    assert!(!out.contains("FAILED"), "{out}");
+}

@@ -1,6 +1,6 @@
 //! Traces of real programs: figures known from elsewhere.
 
-use riverbed::replay::{DEVICE, Plan, Setup, read, score};
+use riverbed::replay::{DEVICE, Plan, Route, Setup, read, score};
 
 use crate::{only, recorded};
 
@@ -52,4 +52,22 @@ fn the_log_fits_closely_where_free_memory_is_mapped_anew() {
     setup.capacity_bytes = Some(trace.peak_live_bytes() / 100 * 102);
     let tight = score(&trace, &setup, &Plan::default(), &()).unwrap();
     assert!(tight.ok, "{:?}", tight.failure);
+}
+
+#[test]
+fn the_drivers_pool_replays_the_log_by_both_routes() {
+    let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
+    for (device, route) in [("host", Route::Stream), ("host", Route::Raw), ("sim", Route::Stream)] {
+        let conf = "policy:mempool".parse().unwrap();
+        let setup = Setup { conf, route, ..Setup::new(device) };
+        let score = score(&trace, &setup, &Plan::default(), &()).unwrap();
+        assert!(score.ok, "{device}: {:?}", score.failure);
+        assert!(score.notes.iter().any(|note| note.contains("is a model here")));
+        let fresh = score.fresh.unwrap();
+        assert_eq!(
+            (fresh.driver_calls["pool_alloc"], fresh.driver_calls["pool_free"]),
+            (8770, 8770)
+        );
+        assert!(fresh.peak_reserved >= trace.peak_live_bytes(), "{device}: {fresh:?}");
+    }
 }

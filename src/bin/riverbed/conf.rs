@@ -50,6 +50,7 @@ fn for_people(conf: &Conf, options: &[OptionReport]) -> String {
         let note = match option.status {
             Status::NotYet(why) => format!(" [no effect yet: {why}]"),
             Status::ByDesign(why) => format!(" [{why}]"),
+            _ if option.unread => format!(" [no effect under policy {}]", conf.policy()),
             _ => String::new(),
         };
         let what = format!("{}{note}", option.help);

@@ -75,6 +75,7 @@ impl HostDriver {
                 host_accessible: true,
                 simulated: false,
                 memory_pools: true,
+                pool_caps: true,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),

@@ -77,6 +77,7 @@ impl SimDriver {
                 host_accessible: false,
                 simulated: true,
                 memory_pools: spec.memory_pools,
+                pool_caps: spec.memory_pools && spec.pool_caps,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
@@ -530,7 +531,11 @@ impl Driver for SimDriver {
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
-        let pool = self.run_pool(Call::CreatePool, |state| Ok(state.pools.create(max_bytes)))?;
+        let caps = self.info.pool_caps;
+        let pool = self.run_pool(Call::CreatePool, |state| match max_bytes {
+            1.. if !caps => Err(DeviceError::NOT_SUPPORTED),
+            _ => Ok(state.pools.create(max_bytes)),
+        })?;
         // SAFETY: the pool was made just now and lives until `destroy_pool`.
         Ok(unsafe { PoolId::from_raw(pool) })
     }

@@ -19,6 +19,7 @@ use crate::device::settings;
 /// | `copy_engines=N` | copies of one direction that run at once, 1 to 16 | the card's |
 /// | `vmm=off` | no virtual memory, as on cards and drivers without it | `on` |
 /// | `pools=off` | no stream-ordered pools | `on` |
+/// | `pool_caps=off` | pools that cannot be capped, as with drivers before CUDA 12.2 | `on` |
 /// | `fail=CALL@N` | the N-th call of that name fails once (`fail=alloc@3`) | none |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -29,6 +30,8 @@ pub struct SimSpec {
     pub virtual_memory: bool,
     /// Whether the calls of stream-ordered pools work.
     pub memory_pools: bool,
+    /// Whether a pool keeps to a cap.
+    pub pool_caps: bool,
     /// Calls that fail: which, and the how many-th of its name.
     pub fail: Vec<(Call, u64)>,
 }
@@ -37,7 +40,13 @@ impl SimSpec {
     /// A device of this card, with nothing set otherwise.
     #[must_use]
     pub fn new(profile: Profile) -> Self {
-        Self { profile, virtual_memory: true, memory_pools: true, fail: Vec::new() }
+        Self {
+            profile,
+            virtual_memory: true,
+            memory_pools: true,
+            pool_caps: true,
+            fail: Vec::new(),
+        }
     }
 }
 
@@ -45,7 +54,8 @@ fn accepted() -> String {
     let cards: Vec<_> = Profile::names().collect();
     format!(
         "write a card ({}) or a capacity (80GiB) first; settings are vram=70GiB, \
-         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off, pools=off and fail=alloc@3",
+         profile=FILE.json, h2d=25GB/s, d2h=25GB/s, copy_engines=2, vmm=off, pools=off, \
+         pool_caps=off and fail=alloc@3",
         cards.join(", ")
     )
 }
@@ -110,6 +120,7 @@ impl SimSpec {
             }
             "vmm" => self.virtual_memory = settings::switch(key, value)?,
             "pools" => self.memory_pools = settings::switch(key, value)?,
+            "pool_caps" => self.pool_caps = settings::switch(key, value)?,
             "fail" => self.fail.push(settings::fault(value)?),
             _ => return Err(accepted()),
         }

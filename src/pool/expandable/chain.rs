@@ -138,7 +138,7 @@ impl Book {
     ) -> u64 {
         let bytes = self.pages.handles[handle].bytes;
         self.pages.map(at, handle, range);
-        shared.pages.insert(at, bytes, self.members[arena as usize].number);
+        shared.enter_addresses(at, bytes, self.members[arena as usize].number);
         shared.count(|stats| {
             stats.mappings += 1;
             stats.remapped_bytes += bytes;

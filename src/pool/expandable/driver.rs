@@ -107,7 +107,7 @@ impl Book {
     ) -> HandleId {
         let handle = self.pages.add(fresh.bytes, at, range);
         self.physical.insert(handle, fresh.page);
-        shared.pages.insert(at, fresh.bytes, self.members[arena as usize].number);
+        shared.enter_addresses(at, fresh.bytes, self.members[arena as usize].number);
         let (bytes, stream) = (fresh.bytes, self.key_of(arena));
         shared.note(|| TraceEvent::SegmentAlloc { address: at, bytes, stream });
         handle
@@ -156,7 +156,7 @@ impl Book {
         let (bytes, is_home) = (handle.bytes, handle.home == address);
         let stream = self.pages.arena_of(address).map_or(u64::MAX, |arena| self.key_of(arena));
         self.pages.unmap(address);
-        shared.pages.remove(address);
+        shared.leave_addresses(address);
         shared.count(|stats| stats.mappings -= 1);
         if !is_home {
             shared.note(|| TraceEvent::SegmentUnmap { address, bytes, stream });
