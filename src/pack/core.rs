@@ -19,8 +19,10 @@ const CORE_FIRST: usize = 600;
 const CORE_GROWTH: usize = 2;
 /// A piece of more items is not searched: reasons take a bit for each pair of items.
 const PIECE_MAX: usize = 16_384;
+/// Orders in which the rest is tried: each costs as much as packing everything greedily.
+const REST_ORDERS: usize = 3;
 /// A core may have no more pairs that overlap: tables and steps grow with them.
-const PAIRS_MAX: u64 = 10_000_000;
+pub(super) const PAIRS_MAX: u64 = 10_000_000;
 
 /// Looks for a packing of everything within `capacity`, which is at least the peak load.
 pub(super) fn pack_within(instance: &Instance, capacity: u64, effort: &mut Effort<'_>) -> Outcome {
@@ -88,7 +90,7 @@ fn pack_rest(
     let fits = |placed: &Option<(Vec<u32>, _, _)>| {
         placed.as_ref().is_some_and(|(above, _, _)| above.is_empty())
     };
-    let results = race(Order::ALL.len(), effort.threads(), || (), run, fits);
+    let results = race(REST_ORDERS, effort.threads(), || (), run, fits);
     effort.spend(results.iter().flatten().map(|(_, _, steps)| steps).sum());
     let (above, offsets, _) =
         results.into_iter().flatten().min_by_key(|(above, ..)| above.len())?;
@@ -96,16 +98,16 @@ fn pack_rest(
 }
 
 /// The items that are searched.
-struct Core<'a> {
+pub(super) struct Core<'a> {
     instance: &'a Instance,
-    items: Vec<u32>,
+    pub(super) items: Vec<u32>,
     is_in: Vec<bool>,
     /// All items, those alive in the fullest sections first.
     by_peak: Vec<u32>,
 }
 
 impl<'a> Core<'a> {
-    fn new(instance: &'a Instance) -> Self {
+    pub(super) fn new(instance: &'a Instance) -> Self {
         let peaks = instance.peaks();
         let mut by_peak: Vec<u32> = (0..instance.items.len() as u32).collect();
         // Among equally full sections those of one stretch of time belong together.
@@ -115,7 +117,7 @@ impl<'a> Core<'a> {
         Self { instance, items: Vec::new(), is_in: vec![false; by_peak.len()], by_peak }
     }
 
-    fn add(&mut self, items: &[u32]) {
+    pub(super) fn add(&mut self, items: &[u32]) {
         for &item in items {
             if !std::mem::replace(&mut self.is_in[item as usize], true) {
                 self.items.push(item);
@@ -124,7 +126,7 @@ impl<'a> Core<'a> {
     }
 
     /// Adds items until there are `wanted`; all, where few would be left.
-    fn grow(&mut self, wanted: usize) {
+    pub(super) fn grow(&mut self, wanted: usize) {
         let all = self.by_peak.len();
         let wanted = if wanted + wanted / 2 >= all { all } else { wanted };
         let missing = wanted.saturating_sub(self.items.len());
@@ -134,7 +136,7 @@ impl<'a> Core<'a> {
     }
 
     /// Pairs of items that overlap.
-    fn pairs(&self) -> u64 {
+    pub(super) fn pairs(&self) -> u64 {
         let mut events: Vec<(u32, bool)> = Vec::with_capacity(2 * self.items.len());
         for &item in &self.items {
             let item = self.instance.items[item as usize];

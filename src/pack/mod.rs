@@ -14,8 +14,10 @@ mod occupancy;
 mod orders;
 mod packing;
 mod race;
+mod random;
 mod restarts;
 mod search;
+mod squeaky;
 mod verify;
 mod watch;
 

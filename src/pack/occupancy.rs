@@ -23,14 +23,23 @@ impl Spans {
     }
 }
 
+/// A list of spans that a query goes up along.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    node: u32,
+    is_any: bool,
+    /// Spans before this end at or below the offset.
+    passed: u32,
+}
+
 /// The tree.
 #[derive(Debug)]
 pub(super) struct Occupancy {
     leaves: usize,
     whole: Vec<Spans>,
     any: Vec<Spans>,
-    /// Nodes looked at by the query at hand: `2 * node` for `whole`, plus one for `any`.
-    looked_at: Vec<u32>,
+    /// What the query at hand looks at.
+    looked_at: Vec<Look>,
     steps: u64,
 }
 
@@ -101,14 +110,16 @@ impl Occupancy {
         Self::nodes(self.leaves, sections.start, sections.end, |node, is_top| {
             let spans = if is_top { &self.any[node] } else { &self.whole[node] };
             if !spans.0.is_empty() {
-                looked_at.push((2 * node + usize::from(is_top)) as u32);
+                looked_at.push(Look { node: node as u32, is_any: is_top, passed: 0 });
             }
         });
+        // High nodes know of most: they bring the offset up in the fewest steps.
+        looked_at.reverse();
         let mut offset = 0;
         // Done when every list in turn has let the offset stand.
         let (mut at, mut agreed) = (0, 0);
         while agreed < looked_at.len() {
-            let after = self.above(looked_at[at], offset, bytes);
+            let after = self.above(&mut looked_at[at], offset, bytes);
             agreed = if after == offset { agreed + 1 } else { 1 };
             offset = after;
             at = (at + 1) % looked_at.len();
@@ -123,19 +134,25 @@ impl Occupancy {
     }
 
     /// The lowest offset from `offset` up at which one list of spans leaves `bytes` free.
-    fn above(&mut self, list: u32, mut offset: u64, bytes: u64) -> u64 {
+    fn above(&mut self, look: &mut Look, mut offset: u64, bytes: u64) -> u64 {
         let Self { any, whole, steps, .. } = self;
-        let node = list as usize / 2;
-        let spans = if list & 1 == 1 { &any[node].0 } else { &whole[node].0 };
-        let next = spans.partition_point(|&(_, end)| end <= offset);
+        let node = look.node as usize;
+        let spans = if look.is_any { &any[node].0 } else { &whole[node].0 };
+        let rest = &spans[look.passed as usize..];
+        // Most often it is one of the next.
+        let near = rest.iter().take(4).take_while(|&&(_, end)| end <= offset).count();
+        let mut next =
+            if near < 4 { near } else { rest.partition_point(|&(_, end)| end <= offset) };
         *steps += 4;
-        for &(start, end) in &spans[next..] {
+        for &(start, end) in &rest[next..] {
             if start >= offset + bytes {
                 break;
             }
             *steps += 1;
             offset = end;
+            next += 1;
         }
+        look.passed += next as u32;
         offset
     }
 }

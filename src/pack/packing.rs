@@ -11,6 +11,7 @@ use super::instance::Instance;
 use super::orders::Order;
 use super::race::{Lost, race};
 use super::search::Outcome;
+use super::squeaky::Squeaky;
 use super::{Buffer, Watch};
 use crate::base::Result;
 
@@ -140,9 +141,10 @@ pub fn pack(buffers: &[Buffer], options: &Options) -> Result<Packing> {
 
 /// More threads than this have nothing to do.
 const THREADS_MAX: usize = 64;
-/// The first search may use one part in so many of the budget, each later one the same part of
-/// what is left then.
+/// Each search may use one part in so many of the budget that is left then.
 const SHARE: u64 = 4;
+/// What comes before it often ends it, and must not cost much where it does not.
+const SHARE_GLANCE: u64 = 200;
 /// Gaps below one part in so many of the height are not searched by halving.
 const FINE: u64 = 20_000;
 /// Greedy orders tried before the first search. The others seldom do better.
@@ -203,26 +205,55 @@ impl<'a> Best<'a> {
     /// only the goal, the distance between what is known and what is hoped for is halved again
     /// and again.
     fn search(&mut self, is_lowest: bool, effort: &mut Effort<'_>) {
-        let steps = if is_lowest { effort.left() / SHARE } else { effort.left() };
-        if effort.within(steps, |effort| self.attempt(self.goal, effort)) {
+        let mut wheels = Squeaky::new(self.instance, self.goal, self.height);
+        if self.squeeze(&mut wheels, SHARE_GLANCE, effort)
+            || self.attempt(self.goal, SHARE, effort)
+            || !is_lowest && self.bound > self.goal
+        {
             return;
         }
         self.greedy(&Order::ALL[ORDERS_FIRST..], effort);
+        let share = if is_lowest { SHARE } else { 1 };
+        if self.squeeze(&mut wheels, SHARE, effort) || self.attempt(self.goal, share, effort) {
+            return;
+        }
         // The lowest height not given up yet.
         let mut hoped = self.bound;
         while is_lowest && self.height - hoped > self.height / FINE && effort.left() > 0 {
+            if self.squeeze(&mut wheels, SHARE, effort) {
+                return;
+            }
             let target = hoped + (self.height - hoped) / 2;
-            let steps = effort.left() / SHARE;
-            if !effort.within(steps, |effort| self.attempt(target, effort)) {
+            if !self.attempt(target, SHARE, effort) {
                 hoped = target;
             }
             hoped = hoped.max(self.bound).min(self.height);
         }
     }
 
-    /// Looks for a packing within `target`; true when there was one.
-    fn attempt(&mut self, target: u64, effort: &mut Effort<'_>) -> bool {
-        let outcome = pack_within(self.instance, target, effort);
+    /// True when there is nothing left to gain.
+    fn is_done(&self) -> bool {
+        self.height <= self.goal.max(self.bound)
+    }
+
+    /// Looks for a lower packing, with one part in `share` of what is left; true when that is the
+    /// end.
+    fn squeeze(&mut self, wheels: &mut Squeaky<'_>, share: u64, effort: &mut Effort<'_>) -> bool {
+        let (goal, height) = (self.goal.max(self.bound), self.height);
+        let steps = effort.left() / share;
+        let lower = effort.within(steps, |effort| wheels.squeeze(goal, height, effort));
+        if let Some(offsets) = lower {
+            self.height = self.instance.height(&offsets);
+            self.offsets = offsets;
+        }
+        effort.stop().watch.report(effort.spent(), self.height);
+        self.is_done()
+    }
+
+    /// Searches for a packing within `target`, likewise; true when there was one.
+    fn attempt(&mut self, target: u64, share: u64, effort: &mut Effort<'_>) -> bool {
+        let (instance, steps) = (self.instance, effort.left() / share);
+        let outcome = effort.within(steps, |effort| pack_within(instance, target, effort));
         let is_found = matches!(outcome, Outcome::Found(_));
         match outcome {
             Outcome::Found(offsets) => {

@@ -5,6 +5,7 @@ use super::decompose::Piece;
 use super::effort::Effort;
 use super::orders::Order;
 use super::race::{Lost, race};
+use super::random::Random;
 use super::search::{Limits, Outcome, Search};
 
 /// Conflicts a search of the first round may have.
@@ -53,11 +54,11 @@ pub(super) fn solve(piece: &Piece, capacity: u64, effort: &mut Effort<'_>) -> Ou
 
 /// The rank of each item in `order`, after each was moved by up to `noise` of the whole length.
 fn shaken(order: &[u32], noise: f64, seed: u64) -> Vec<u32> {
-    let mut state = seed;
+    let mut random = Random::new(seed);
     let reach = order.len() as f64 * noise;
     let mut keys: Vec<(f64, u32)> = Vec::with_capacity(order.len());
     for (place, &item) in order.iter().enumerate() {
-        keys.push((place as f64 + reach * unit(&mut state), item));
+        keys.push((place as f64 + reach * random.unit(), item));
     }
     keys.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut rank = vec![0; order.len()];
@@ -65,14 +66,4 @@ fn shaken(order: &[u32], noise: f64, seed: u64) -> Vec<u32> {
         rank[item as usize] = place as u32;
     }
     rank
-}
-
-/// A number from 0 up to 1: SplitMix64, whose constants these are.
-fn unit(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    (mixed >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -11,7 +11,7 @@ mod backjump;
 mod sections;
 mod tables;
 
-use tables::Lists;
+pub(super) use tables::{Lists, neighbours};
 
 use super::instance::Instance;
 

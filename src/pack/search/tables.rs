@@ -4,7 +4,7 @@ use crate::pack::instance::Instance;
 
 /// Lists of numbers, one behind the other.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(in crate::pack) struct Lists {
     all: Vec<u32>,
     from: Vec<u32>,
 }
@@ -29,13 +29,13 @@ impl Lists {
         self.all[place]
     }
 
-    pub(super) fn list(&self, at: u32) -> &[u32] {
+    pub(in crate::pack) fn list(&self, at: u32) -> &[u32] {
         &self.all[self.range(at)]
     }
 }
 
 /// The items that overlap each item in time.
-pub(super) fn neighbours(instance: &Instance) -> Lists {
+pub(in crate::pack) fn neighbours(instance: &Instance) -> Lists {
     let items = &instance.items;
     let mut lists = vec![Vec::new(); items.len()];
     let mut by_first: Vec<u32> = (0..items.len() as u32).collect();
