@@ -3,13 +3,15 @@
 use super::PAGE_BYTES;
 use crate::base::{GIB, MIB};
 
-/// Below this much reserved every handle is one page: what does not come back together wastes
-/// half a handle at each end of each free run, and little reserved leaves little slack for it.
+/// Below this much reserved every handle is one page, unless the program only loads: what does
+/// not come back together wastes half a handle at each end of each free run, and little reserved
+/// leaves little slack for it.
 const FINE_BELOW_BYTES: u64 = 2 * GIB;
-/// The largest handle.
+/// The largest handle, but for programs that only load.
 const HANDLE_BYTES: u64 = 64 * MIB;
-/// Handles of a program that only loads are at least this large, as nothing of it comes back.
-const LOADING_BYTES: u64 = 20 * MIB;
+/// What a program that only loads grows by, if not by more: nothing of it comes back yet, and
+/// what is too much serves what it does next.
+const LOADING_BYTES: u64 = 32 * MIB;
 
 /// How much may be held for a peak of `live_bytes` before free handles are mapped anew: 1.8 %
 /// more while little is live, 0.9 % where that is above 36 MiB, and at least two pages.
@@ -23,7 +25,7 @@ pub(crate) fn budget(live_bytes: u64) -> u64 {
 /// ask again. Within `budget`; `missing` is a multiple of the page.
 pub(crate) fn growth_bytes(missing: u64, reserved: u64, budget: u64, loading: bool) -> u64 {
     let ahead = if loading {
-        (reserved / 4).min(LOADING_BYTES)
+        (reserved / 8).min(LOADING_BYTES).max(reserved / 1000 * 9)
     } else {
         (reserved / 256).min(budget.saturating_sub(reserved))
     };
@@ -32,16 +34,17 @@ pub(crate) fn growth_bytes(missing: u64, reserved: u64, budget: u64, loading: bo
 
 /// The size of the next handle of a growth by `all` bytes of which `left` are missing.
 pub(crate) fn cut(left: u64, all: u64, reserved: u64, capacity: u64, loading: bool) -> u64 {
-    if reserved < FINE_BELOW_BYTES {
-        return left.min(PAGE_BYTES);
-    }
     let pages = |bytes: u64| bytes / PAGE_BYTES * PAGE_BYTES;
-    let least =
-        if loading { LOADING_BYTES.max(pages((all / 4).min(HANDLE_BYTES))) } else { PAGE_BYTES };
-    let share = pages((reserved / 32).min(HANDLE_BYTES));
     // Where little can be held at all, no handle is much of it.
     let most = pages(capacity / 1024).max(PAGE_BYTES);
-    left.min(share.max(least)).min(most)
+    let wanted = if loading {
+        all
+    } else if reserved < FINE_BELOW_BYTES {
+        PAGE_BYTES
+    } else {
+        pages((reserved / 32).min(HANDLE_BYTES))
+    };
+    left.min(wanted).min(most)
 }
 
 #[cfg(test)]
