@@ -41,11 +41,11 @@ fn the_log_fits_closely_where_free_memory_is_mapped_anew() {
     let plan = Plan { repeat: 2, ..Plan::default() };
     let open = score(&trace, &setup, &plan, &()).unwrap();
     let fresh = open.fresh.unwrap();
-    // 1.0129 of what is live; PyTorch 2.15.0's expandable segments hold 1.131.
-    assert_eq!((fresh.peak_reserved, fresh.device_allocs), (1_870_659_584, 892));
-    assert_eq!(fresh.remapped_bytes, 17_190_354_944);
+    // 1.0152 of what is live; PyTorch 2.15.0's expandable segments hold 1.131.
+    assert_eq!((fresh.peak_reserved, fresh.device_allocs), (1_874_853_888, 844));
+    assert_eq!(fresh.remapped_bytes, 17_647_534_080);
     let warm = open.warm.unwrap();
-    assert_eq!((warm.warm_peak_reserved, warm.warm_device_allocs_per_replay), (1_870_659_584, 0.0));
+    assert_eq!((warm.warm_peak_reserved, warm.warm_device_allocs_per_replay), (1_874_853_888, 0.0));
     for call in ["map", "unmap", "create_page", "destroy_page", "reserve"] {
         assert_eq!(warm.warm_driver_calls.get(call), None, "{call}");
     }

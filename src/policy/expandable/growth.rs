@@ -9,9 +9,8 @@ use crate::base::{GIB, MIB};
 const FINE_BELOW_BYTES: u64 = 2 * GIB;
 /// The largest handle, but for programs that only load.
 const HANDLE_BYTES: u64 = 64 * MIB;
-/// What a program that only loads grows by, if not by more: nothing of it comes back yet, and
-/// what is too much serves what it does next.
-const LOADING_BYTES: u64 = 32 * MIB;
+/// Handles of a program that only loads are at least this large, as nothing of it comes back.
+const LOADING_BYTES: u64 = 8 * MIB;
 
 /// How much may be held for a peak of `live_bytes` before free handles are mapped anew: 1.8 %
 /// more while little is live, 0.9 % where that is above 36 MiB, and at least two pages.
@@ -22,23 +21,20 @@ pub(crate) fn budget(live_bytes: u64) -> u64 {
 }
 
 /// How much to grow by when `missing` bytes are needed: more while a program loads, as it will
-/// ask again. Within `budget`; `missing` is a multiple of the page.
+/// ask again. Beyond what is missing never above `budget`; `missing` is a multiple of the page.
 pub(crate) fn growth_bytes(missing: u64, reserved: u64, budget: u64, loading: bool) -> u64 {
-    let ahead = if loading {
-        (reserved / 8).min(LOADING_BYTES).max(reserved / 1000 * 9)
-    } else {
-        (reserved / 256).min(budget.saturating_sub(reserved))
-    };
+    let part = if loading { reserved / 8 } else { reserved / 256 };
+    let ahead = part.min(budget.saturating_sub(reserved));
     missing.max(ahead / PAGE_BYTES * PAGE_BYTES)
 }
 
-/// The size of the next handle of a growth by `all` bytes of which `left` are missing.
-pub(crate) fn cut(left: u64, all: u64, reserved: u64, capacity: u64, loading: bool) -> u64 {
+/// The size of the next handle of a growth of which `left` bytes are missing.
+pub(crate) fn cut(left: u64, reserved: u64, capacity: u64, loading: bool) -> u64 {
     let pages = |bytes: u64| bytes / PAGE_BYTES * PAGE_BYTES;
     // Where little can be held at all, no handle is much of it.
     let most = pages(capacity / 1024).max(PAGE_BYTES);
     let wanted = if loading {
-        all
+        pages(reserved / 8).max(LOADING_BYTES)
     } else if reserved < FINE_BELOW_BYTES {
         PAGE_BYTES
     } else {
@@ -61,21 +57,30 @@ mod tests {
 
     #[test]
     fn handles_are_pages_until_much_is_reserved() {
-        let all = 640 * MIB;
-        assert_eq!(cut(all, all, GIB, 80 * GIB, true), PAGE_BYTES);
-        assert_eq!(cut(all, all, 4 * GIB, 80 * GIB, true), 64 * MIB);
-        assert_eq!(cut(all, all, 4 * GIB, 8 * GIB, true), 8 * MIB);
-        assert_eq!(cut(all, all, 4 * GIB, 2 * GIB, false), PAGE_BYTES);
-        assert_eq!(cut(6 * MIB, all, 4 * GIB, 80 * GIB, false), 6 * MIB);
+        let left = 640 * MIB;
+        assert_eq!(cut(left, GIB, 80 * GIB, false), PAGE_BYTES);
+        assert_eq!(cut(left, 3 * GIB, 80 * GIB, false), 64 * MIB);
+        assert_eq!(cut(left, 3 * GIB, 8 * GIB, false), 8 * MIB);
+        assert_eq!(cut(6 * MIB, 4 * GIB, 80 * GIB, false), 6 * MIB);
+    }
+
+    #[test]
+    fn a_program_that_loads_takes_large_handles() {
+        let left = 640 * MIB;
+        assert_eq!(cut(left, 0, 80 * GIB, true), 8 * MIB);
+        assert_eq!(cut(left, 400 * MIB, 80 * GIB, true), 50 * MIB);
+        assert_eq!(cut(left, 4 * GIB, 80 * GIB, true), 80 * MIB, "a part of the capacity");
+        assert_eq!(cut(left, 400 * MIB, 2 * GIB, true), PAGE_BYTES);
     }
 
     #[test]
     fn growth_is_never_less_than_what_is_missing() {
         for (missing, reserved, budget, loading, bytes) in [
-            (2 * MIB, GIB, 2 * GIB, true, 20 * MIB),
+            (2 * MIB, GIB, 2 * GIB, true, 128 * MIB),
+            (2 * MIB, GIB, GIB + 20 * MIB, true, 20 * MIB),
             (2 * MIB, GIB, 2 * GIB, false, 4 * MIB),
             (2 * MIB, GIB, GIB, false, 2 * MIB),
-            (64 * MIB, GIB, 2 * GIB, true, 64 * MIB),
+            (640 * MIB, GIB, 2 * GIB, true, 640 * MIB),
         ] {
             assert_eq!(growth_bytes(missing, reserved, budget, loading), bytes);
         }

@@ -1,5 +1,5 @@
-//! What was decided before. The same blocks live and the same request: the same place, if its
-//! bytes are free. Programs that repeat themselves find all their places here, and what is found
+//! What was decided before. The same requests since beginning anew, or the same blocks live and
+//! the same request: the same place, if its bytes are free. Programs that repeat themselves find all their places here, and what is found
 //! needs no driver call.
 
 use std::collections::HashMap;
@@ -18,25 +18,49 @@ pub(crate) struct Placed {
     pub(crate) address: u64,
 }
 
-/// Places by [`key_of`] the state they were chosen in.
+/// Places by a name of the moment they were chosen at: [`after`] the misses before it, which is
+/// cheap and enough for a program that begins anew, and by [`key_of`] the state.
 #[derive(Debug, Default)]
-pub(crate) struct Memo(HashMap<u64, Placed>);
+pub(crate) struct Memo {
+    by_misses: HashMap<u64, Placed>,
+    by_state: HashMap<u64, Placed>,
+}
+
+/// A moment's two names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moment {
+    pub(crate) misses: u64,
+    pub(crate) state: u64,
+}
 
 impl Memo {
-    pub(crate) fn get(&self, key: u64) -> Option<&Placed> {
-        self.0.get(&key)
+    pub(crate) fn by_misses(&self, misses: u64) -> Option<&Placed> {
+        self.by_misses.get(&misses)
     }
 
-    pub(crate) fn insert(&mut self, key: u64, placed: Placed) {
-        if self.0.len() >= MOST {
-            self.0.clear();
+    pub(crate) fn by_state(&self, state: u64) -> Option<&Placed> {
+        self.by_state.get(&state)
+    }
+
+    pub(crate) fn insert(&mut self, at: Moment, placed: Placed) {
+        for map in [&mut self.by_misses, &mut self.by_state] {
+            if map.len() >= MOST {
+                map.clear();
+            }
         }
-        self.0.insert(key, placed);
+        self.by_misses.insert(at.misses, placed.clone());
+        self.by_state.insert(at.state, placed);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.by_misses.clear();
+        self.by_state.clear();
     }
+}
+
+/// The name of a miss of `bytes` after those named by `before`, of the same arena.
+pub(crate) fn after(before: u64, arena: u32, bytes: u64) -> u64 {
+    mix(mix(before, u64::from(arena)), bytes)
 }
 
 /// A number for the set of blocks a ledger has in use, whatever their order.

@@ -15,7 +15,7 @@ mod place;
 mod tests;
 
 pub(crate) use growth::{budget, cut, growth_bytes};
-pub(crate) use memo::{Memo, Placed, key_of, live_hash};
+pub(crate) use memo::{Memo, Moment, Placed, after, key_of, live_hash};
 pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId};
 pub(crate) use place::{Plan, chain, shortest_run};
 

@@ -8,7 +8,9 @@ use super::{Book, Expandable};
 use crate::base::Result;
 use crate::device::Stream;
 use crate::policy::Request;
-use crate::policy::expandable::{PAGE_BYTES, Placed, key_of, live_hash, shortest_run};
+use crate::policy::expandable::{
+    Moment, PAGE_BYTES, Placed, after, key_of, live_hash, shortest_run,
+};
 use crate::pool::heap::{Heap, Taken};
 use crate::pool::shared::Shared;
 
@@ -19,7 +21,7 @@ const ATTEMPTS: usize = 8;
 const STEPS_BEFORE_RESET: u64 = 512;
 const STEPS_A_MISS: u64 = 32;
 const STEPS_A_GROWTH: u64 = 16;
-/// A program no longer only loads when a miss finds this part of what is live free.
+/// A program does not only load where a miss finds this part of what is live free.
 const FREE_PART: u64 = 16;
 
 /// One request on its way.
@@ -33,8 +35,8 @@ pub(super) struct Climb<'a> {
     pub(super) request: Request,
     /// Bytes handed out or in flight, this request's with them.
     pub(super) live_bytes: u64,
-    /// Names the state for the memo.
-    key: u64,
+    /// For the memo.
+    moment: Moment,
 }
 
 impl Expandable {
@@ -61,7 +63,7 @@ impl Expandable {
             arena,
             request: *request,
             live_bytes: 0,
-            key: 0,
+            moment: Moment::default(),
         };
         climb.run(stream)
     }
@@ -112,7 +114,8 @@ impl Climb<'_> {
         })?;
         self.live_bytes = live_bytes + request.block_bytes;
         let pace = &mut book.pace;
-        pace.gave_back |= held_bytes - live_bytes > live_bytes / FREE_PART;
+        // Nothing had to be put together so far, and nearly all that is held is in use.
+        pace.loads = pace.misses == 0 && held_bytes - live_bytes <= live_bytes / FREE_PART;
         pace.peak_bytes = pace.peak_bytes.max(self.live_bytes);
         Ok(taken)
     }
@@ -121,13 +124,21 @@ impl Climb<'_> {
     /// the same state, else from the shortest run that fits.
     fn mapped(&mut self) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
-        let (book, key) = (&mut *self.book, &mut self.key);
+        let (book, moment) = (&mut *self.book, &mut self.moment);
         at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
             book.note_miss(all);
+            let before = &mut book.pace.names[arena as usize];
+            *before = after(*before, arena, request.block_bytes);
+            moment.misses = *before;
+            if let Some(placed) = book.memo.by_misses(moment.misses).cloned()
+                && let Some(taken) = book.take(shared, all, arena, &request, &placed)?
+            {
+                return Ok(Some(taken));
+            }
             let live = all.states().map(|state| live_hash(&state.ledger));
-            *key = key_of(live.fold(0, u64::wrapping_add), arena, request.block_bytes);
-            if let Some(placed) = book.memo.get(*key).cloned()
+            moment.state = key_of(live.fold(0, u64::wrapping_add), arena, request.block_bytes);
+            if let Some(placed) = book.memo.by_state(moment.state).cloned()
                 && let Some(taken) = book.take(shared, all, arena, &request, &placed)?
             {
                 return Ok(Some(taken));
@@ -137,7 +148,7 @@ impl Climb<'_> {
             let Some(address) = run else { return Ok(None) };
             let placed = Placed { claims: vec![(address, bytes)], address };
             let taken = book.take(shared, all, arena, &request, &placed)?;
-            book.memo.insert(*key, placed);
+            book.memo.insert(*moment, placed);
             Ok(taken)
         })?
     }
@@ -145,12 +156,12 @@ impl Climb<'_> {
     /// Takes the bytes of a chain; `None` if another thread took some of them meanwhile.
     fn take(&mut self, placed: Placed) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
-        let (book, key) = (&mut *self.book, self.key);
+        let (book, moment) = (&mut *self.book, self.moment);
         at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
             let taken = book.take(shared, all, arena, &request, &placed)?;
             if taken.is_some() {
-                book.memo.insert(key, placed);
+                book.memo.insert(moment, placed);
             }
             Ok(taken)
         })?
@@ -197,6 +208,7 @@ impl Book {
             *version = state.ledger.version();
             state.anew_from = u64::MAX;
         }
-        (pace.misses, pace.extends, pace.peak_bytes, pace.gave_back) = (0, 0, 0, false);
+        pace.names.fill(0);
+        (pace.misses, pace.extends, pace.peak_bytes) = (0, 0, 0);
     }
 }

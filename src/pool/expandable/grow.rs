@@ -74,7 +74,7 @@ impl Climb<'_> {
         if missing > room || reserved + missing > budget {
             return Ok(false);
         }
-        let loading = !self.book.pace.gave_back;
+        let loading = self.book.pace.loads;
         let wanted = growth_bytes(missing, reserved, budget, loading).min(room);
         let mut fresh = self.book.create(shared, &cuts(wanted, reserved, capacity, loading))?;
         if fresh.is_none() && wanted > missing {
@@ -144,7 +144,7 @@ pub(super) fn came(shared: &Shared, pool: u64, bytes: u64, handles: usize) {
 pub(super) fn cuts(bytes: u64, mut reserved: u64, capacity: u64, loading: bool) -> Vec<u64> {
     let (mut left, mut sizes) = (bytes, Vec::new());
     while left > 0 {
-        let size = cut(left, bytes, reserved, capacity, loading);
+        let size = cut(left, reserved, capacity, loading);
         sizes.push(size);
         (left, reserved) = (left - size, reserved + size);
     }

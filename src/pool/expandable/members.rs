@@ -33,6 +33,7 @@ impl Book {
             self.members.push(Member { number: heap.number, heap: Arc::downgrade(heap) });
             self.pages.arenas.push(Arena { stream: u32::MAX, ..Arena::default() });
             self.pace.versions.push(0);
+            self.pace.names.push(0);
             self.members.len() - 1
         });
         let known = self.streams.get(self.pages.arenas[at].stream as usize);

@@ -81,8 +81,10 @@ pub(in crate::pool) struct Book {
 struct Pace {
     /// The most bytes handed out, as seen at misses.
     peak_bytes: u64,
-    /// A miss found a good part of what is held free: the program does not only load.
-    gave_back: bool,
+    /// As far as the miss at hand shows, the program only loads.
+    loads: bool,
+    /// The name of each arena's last miss, for the memo.
+    names: Vec<u64>,
     /// Misses that growing at home did not serve.
     misses: u64,
     /// Growths at home.
