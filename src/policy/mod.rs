@@ -4,12 +4,14 @@
 
 mod caching;
 mod contract;
+pub(crate) mod expandable;
 mod mempool;
 mod registry;
 mod whole;
 
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};
+pub use expandable::Expandable;
 pub use mempool::Mempool;
 pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

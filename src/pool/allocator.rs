@@ -114,7 +114,7 @@ impl AllocatorBuilder {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
         // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf, false)?;
+        policy::choose(&self.conf, false, false)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
@@ -261,6 +261,7 @@ impl Allocator {
             None => self.0.trim(),
         };
         self.0.heaps.vacate();
+        self.0.books(may_go).iter().for_each(|book| book.let_streams_go());
         released
     }
 
@@ -341,6 +342,11 @@ impl Allocator {
         self.0.wait_for_retired()?;
         self.trim();
         self.0.shared.wait_released();
+        if self.0.shared.held_bytes() > 0 {
+            // What was on its way when the trimming began, and was refused.
+            self.trim();
+            self.0.shared.wait_released();
+        }
         let pool_bytes = self.0.shared.driver_pool.as_ref().map_or(0, DriverPool::reserved_bytes);
         let kept_bytes = self.0.shared.held_bytes().max(pool_bytes);
         if kept_bytes > 0 {
@@ -428,7 +434,7 @@ impl Inner {
             tracing::warn!(%error, "what other streams use was not waited for");
         }
         self.poll();
-        self.release_cached(may_go);
+        self.release_cached(may_go, None);
         self.shared.given_back_bytes().saturating_sub(before)
     }
 
@@ -465,9 +471,19 @@ impl Inner {
     }
 
     fn check(&self) -> Result<(), String> {
+        // Nothing physical comes, goes or changes its owner meanwhile.
+        let books = self.books(|_| true);
+        let books: Result<Vec<_>> = books.iter().map(|book| book.book()).collect();
+        let books = books.map_err(|error| error.to_string())?;
         let checked = self.quiet(|shared, held| {
             let mut totals = Totals::default();
             let mut private_bytes = 0;
+            for book in &books {
+                let states = held.iter_mut().map(|(heap, state)| (heap.number, &mut **state));
+                let unowned_bytes = book.check(states)?;
+                totals.reserved_bytes += unowned_bytes;
+                private_bytes += if book.pool() > 0 { unowned_bytes } else { 0 };
+            }
             for (_, state) in held {
                 state.check(shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();

@@ -41,8 +41,12 @@ impl Inner {
             return Err(self.refuse(requested_bytes, needed_bytes, heap.enter()?.key));
         }
         let request = Request { class: DEDICATED_CLASS, ..request };
-        let growth =
-            Growth { request, segment_bytes: block_bytes, placement: Placement::Dedicated };
+        let growth = Growth {
+            request,
+            segment_bytes: block_bytes,
+            placement: Placement::Dedicated,
+            maps: false,
+        };
         self.return_finished(heap)?;
         if let Some(served) = self.grow(heap, stream, &growth)? {
             return Ok(served);
@@ -74,7 +78,7 @@ impl Inner {
         let waited = self.wait_for_retired()?;
         self.return_all_finished()?;
         let waited = waited + self.wait_for_frees(pool, &pool.freed_on())?;
-        self.release_cached(may_go);
+        self.release_cached(may_go, None);
         shared.wait_released();
         pool.trim()?;
         tried.push(format!("waiting for {waited} stream(s) and trimming again"));
@@ -90,7 +94,7 @@ impl Inner {
         let before = pool.reserved_bytes();
         let trimmed = self.wait_for_retired().and_then(|_| {
             self.return_all_finished()?;
-            self.release_cached(may_go);
+            self.release_cached(may_go, None);
             self.wait_for_frees(pool, &pool.freed_on())?;
             Ok(pool.trim()?)
         });

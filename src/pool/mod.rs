@@ -7,6 +7,7 @@ mod buffer;
 mod capture;
 mod driver_ladder;
 mod driver_pool;
+mod expandable;
 mod failure;
 mod heap;
 mod heaps;

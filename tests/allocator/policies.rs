@@ -77,6 +77,7 @@ macro_rules! suite {
 
 suite!(
     caching: "caching", "host";
+    expandable: "expandable", "host";
     own: super::OWN, "host";
     next_fit: "next-fit", "host";
     mempool: "mempool", "host";
@@ -215,14 +216,12 @@ fn names_are_taken_once() {
 fn a_policy_that_is_not_there_is_named_with_those_that_are() {
     let device = device(64);
     for (conf, name, why) in [
-        ("policy:expandable", "expandable", "does not have it yet"),
-        ("expandable_segments:True", "expandable", "does not have it yet"),
         ("policy:planned", "planned", "does not have it yet"),
         ("policy:nobody", "nobody", "nobody registered it"),
     ] {
         let builder = Allocator::builder(&device).conf_str(conf).unwrap();
         let error = builder.build().unwrap_err().to_string();
-        for words in [name, why, "available: caching"] {
+        for words in [name, why, "available: caching, expandable"] {
             assert!(error.contains(words), "{conf}: {error}");
         }
     }
