@@ -4,8 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What stands where a thread has no number yet; no thread has it.
+const NO_TOKEN: u64 = u64::MAX;
+
 thread_local! {
-    static TOKEN: Cell<u64> = const { Cell::new(0) };
+    static TOKEN: Cell<u64> = const { Cell::new(NO_TOKEN) };
     static ALIVE: Arc<()> = Arc::new(());
 }
 
@@ -13,9 +16,16 @@ thread_local! {
 #[inline]
 pub(crate) fn thread_token() -> u64 {
     match TOKEN.get() {
-        0 => new_token(),
+        NO_TOKEN => new_token(),
         token => token,
     }
+}
+
+/// As [`thread_token`], for comparing alone: a thread that has never asked for its number gets
+/// one that is nobody's.
+#[inline(always)]
+pub(crate) fn thread_token_if_any() -> u64 {
+    TOKEN.get()
 }
 
 #[cold]

@@ -24,6 +24,7 @@ pub struct StreamKey(u64);
 impl StreamKey {
     /// The key of `stream` as the calling thread means it.
     #[must_use]
+    #[inline]
     pub fn of(stream: &Stream) -> Self {
         match stream.id().raw() {
             PER_THREAD_HANDLE => Self(PER_THREAD_BIT | thread_number()),
@@ -32,8 +33,15 @@ impl StreamKey {
         }
     }
 
+    /// True when the handle of `stream` means another stream on every thread.
+    #[must_use]
+    pub(crate) fn is_per_thread(stream: &Stream) -> bool {
+        stream.id().raw() == PER_THREAD_HANDLE
+    }
+
     /// The key as a number.
     #[must_use]
+    #[inline]
     pub fn raw(self) -> u64 {
         self.0
     }

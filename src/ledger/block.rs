@@ -12,11 +12,19 @@ impl Default for BlockId {
 }
 
 impl BlockId {
-    /// Names no block.
-    pub(super) const NONE: Self = Self(u32::MAX);
+    /// Names no block. What stands in its place is never free and never looked at: links may
+    /// be followed and written without asking first whether they lead anywhere.
+    pub(crate) const NONE: Self = Self(0);
 
+    #[inline]
     pub(super) fn some(self) -> Option<Self> {
         (self != Self::NONE).then_some(self)
+    }
+
+    /// Its place in the list of blocks.
+    #[inline(always)]
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
     }
 }
 
@@ -55,6 +63,7 @@ pub struct Segment {
 /// A part of a segment, in one cache line. All sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(align(64))]
 pub struct Block {
     /// Its first byte.
     pub address: u64,
@@ -85,15 +94,34 @@ pub struct Block {
 impl Block {
     /// True when the block is its whole segment.
     #[must_use]
+    #[inline]
     pub fn is_whole(&self) -> bool {
-        self.prev == BlockId::NONE && self.next == BlockId::NONE
+        self.prev.0 | self.next.0 == BlockId::NONE.0
     }
 
     /// Its place in the order of search: the smallest first, then the oldest segment, then the
     /// lowest address.
+    #[inline(always)]
     pub(super) fn rank(&self) -> (u64, u32, u64) {
         (self.bytes, self.serial, self.address)
     }
 }
 
-const _: () = assert!(size_of::<Block>() <= 64);
+const _: () = assert!(size_of::<Block>() == 64);
+
+/// What stands in a place nobody uses.
+pub(super) const NO_BLOCK: Block = Block {
+    address: 0,
+    bytes: 0,
+    requested_bytes: 0,
+    freed_at: 0,
+    segment: SegmentId(u32::MAX),
+    state: State::Active,
+    class: 0,
+    marked: false,
+    serial: 0,
+    prev: BlockId::NONE,
+    next: BlockId::NONE,
+    left: BlockId::NONE,
+    right: BlockId::NONE,
+};

@@ -9,14 +9,15 @@
 use std::ops::Index;
 
 use super::bins::Bins;
-use super::block::{Block, BlockId, Segment, SegmentId, State};
+use super::block::{Block, BlockId, NO_BLOCK, Segment, SegmentId, State};
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
-    /// Places of blocks that are gone have size 0 and are used again.
+    /// Places of blocks that are gone have size 0 and are used again. The first is nobody's.
     pub(super) blocks: Vec<Block>,
-    vacant_blocks: Vec<BlockId>,
+    /// The place that was left last; each leads to the one left before it.
+    vacant: BlockId,
     pub(super) segments: Vec<Option<Segment>>,
     vacant_segments: Vec<SegmentId>,
     /// By class.
@@ -69,6 +70,20 @@ pub struct SplitChange {
     pub bytes: i64,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            blocks: vec![NO_BLOCK],
+            vacant: BlockId::NONE,
+            segments: Vec::new(),
+            vacant_segments: Vec::new(),
+            free: Vec::new(),
+            totals: Totals::default(),
+            version: 0,
+        }
+    }
+}
+
 impl Ledger {
     /// Enters a segment as one free block.
     pub fn add_segment(&mut self, new: NewSegment, freed_at: u64) -> BlockId {
@@ -116,56 +131,58 @@ impl Ledger {
 
     /// Hands a free block out; if it is larger than `bytes`, its front part, and the rest stays
     /// free. Pass the block's own size to take it whole.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
         self.version += 1;
         self.totals.active_bytes += bytes;
-        let place = (bytes < self[id].bytes).then(|| self.vacancy());
         let blocks = self.blocks.as_mut_slice();
-        let block = &mut blocks[id.0 as usize];
+        let class = blocks[id.at()].class;
+        bins(&mut self.free, class).remove(blocks, id);
+        let block = &mut blocks[id.at()];
         debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
-        let whole_bytes = block.bytes;
-        let mut change = SplitChange::default();
-        if !block.is_whole() {
-            change = SplitChange { blocks: -1, bytes: -(whole_bytes as i64) };
-        }
-        let bins = bins(&mut self.free, block.class);
-        bins.remove(blocks, id);
-        let block = &mut blocks[id.0 as usize];
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
-        let Some(rest) = place else { return change };
-        let next = std::mem::replace(&mut block.next, rest);
-        block.bytes = bytes;
-        // Field by field: a copy of the whole line would wait for the last stores into it.
-        let after = Block {
-            address: block.address + bytes,
-            bytes: whole_bytes - bytes,
-            requested_bytes: 0,
-            freed_at: block.freed_at,
-            segment: block.segment,
-            state: State::Free,
-            class: block.class,
-            marked: false,
-            serial: block.serial,
-            prev: id,
-            next,
-            left: BlockId::NONE,
-            right: BlockId::NONE,
-        };
-        blocks[rest.0 as usize] = after;
-        if next != BlockId::NONE {
-            blocks[next.0 as usize].prev = rest;
+        let was_part = !block.is_whole();
+        if bytes < block.bytes {
+            return self.split(id, bytes, was_part);
         }
-        bins.insert(blocks, rest);
-        change.blocks += 1;
-        change.bytes += (whole_bytes - bytes) as i64;
-        change
+        if was_part {
+            SplitChange { blocks: -1, bytes: -(bytes as i64) }
+        } else {
+            SplitChange::default()
+        }
+    }
+
+    /// Makes what is behind the first `bytes` of an active block a free one.
+    #[inline(always)]
+    fn split(&mut self, id: BlockId, bytes: u64, was_part: bool) -> SplitChange {
+        let rest = self.vacancy();
+        let blocks = self.blocks.as_mut_slice();
+        let front = &mut blocks[id.at()];
+        let rest_bytes = front.bytes - bytes;
+        front.bytes = bytes;
+        let next = std::mem::replace(&mut front.next, rest);
+        let Block { address, freed_at, segment, class, serial, .. } = *front;
+        let after = &mut blocks[rest.at()];
+        after.address = address + bytes;
+        after.bytes = rest_bytes;
+        after.requested_bytes = 0;
+        after.freed_at = freed_at;
+        (after.segment, after.serial) = (segment, serial);
+        (after.state, after.class, after.marked) = (State::Free, class, false);
+        (after.prev, after.next) = (id, next);
+        blocks[next.at()].prev = rest;
+        bins(&mut self.free, class).insert(blocks, rest);
+        if was_part {
+            SplitChange { blocks: 0, bytes: -(bytes as i64) }
+        } else {
+            SplitChange { blocks: 1, bytes: rest_bytes as i64 }
+        }
     }
 
     /// Marks an active block as freed but in flight.
     pub fn retire(&mut self, id: BlockId) {
-        let block = &mut self.blocks[id.0 as usize];
+        let block = &mut self.blocks[id.at()];
         debug_assert_eq!(block.state, State::Active);
         block.state = State::Retired;
         self.version += 1;
@@ -174,11 +191,9 @@ impl Ledger {
     }
 
     /// Makes an active or retired block free and merges it with free neighbours.
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
-        self.version += 1;
-        let blocks = self.blocks.as_mut_slice();
-        let block = &mut blocks[id.0 as usize];
+        let block = &self.blocks[id.at()];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
@@ -187,41 +202,56 @@ impl Ledger {
                 return SplitChange::default();
             }
         }
-        block.state = State::Free;
+        self.make_free(id, freed_at)
+    }
+
+    /// Makes a block free that is counted in no total, and merges it with free neighbours.
+    #[inline(always)]
+    fn make_free(&mut self, mut id: BlockId, freed_at: u64) -> SplitChange {
+        self.version += 1;
+        let blocks = self.blocks.as_mut_slice();
+        let Block { bytes, prev, mut next, class, .. } = blocks[id.at()];
+        let bins = bins(&mut self.free, class);
+        let (mut merged_bytes, mut merges) = (bytes, 0);
+        let after = &blocks[next.at()];
+        if after.state == State::Free {
+            let (absorbed, after_bytes) = (next, after.bytes);
+            next = after.next;
+            bins.remove(blocks, absorbed);
+            merged_bytes += after_bytes;
+            merges += 1;
+            vacate(&mut self.vacant, blocks, absorbed);
+        }
+        let before = &blocks[prev.at()];
+        if before.state == State::Free {
+            let before_bytes = before.bytes;
+            bins.remove(blocks, prev);
+            merged_bytes += before_bytes;
+            merges += 1;
+            vacate(&mut self.vacant, blocks, id);
+            id = prev;
+        }
+        blocks[next.at()].prev = id;
+        let block = &mut blocks[id.at()];
+        block.bytes = merged_bytes;
         block.requested_bytes = 0;
         block.freed_at = freed_at;
-        let (prev, next) = (block.prev, block.next);
-        let bins = bins(&mut self.free, block.class);
-        let mut change = SplitChange::default();
-        if is_free(blocks, next) {
-            change.blocks -= 1;
-            change.bytes -= blocks[next.0 as usize].bytes as i64;
-            bins.remove(blocks, next);
-            absorb_next(blocks, id, next);
-            self.vacant_blocks.push(next);
+        block.state = State::Free;
+        block.next = next;
+        let is_whole = block.is_whole();
+        bins.insert(blocks, id);
+        // It counts unless it is a whole segment, and what it was merged with counts no more.
+        let others_bytes = merged_bytes - bytes;
+        if is_whole {
+            SplitChange { blocks: -merges, bytes: -(others_bytes as i64) }
+        } else {
+            SplitChange { blocks: 1 - merges, bytes: bytes as i64 }
         }
-        let mut merged = id;
-        if is_free(blocks, prev) {
-            change.blocks -= 1;
-            change.bytes -= blocks[prev.0 as usize].bytes as i64;
-            bins.remove(blocks, prev);
-            absorb_next(blocks, prev, id);
-            self.vacant_blocks.push(id);
-            blocks[prev.0 as usize].freed_at = freed_at;
-            merged = prev;
-        }
-        let block = &blocks[merged.0 as usize];
-        if !block.is_whole() {
-            change.blocks += 1;
-            change.bytes += block.bytes as i64;
-        }
-        bins.insert(blocks, merged);
-        change
     }
 
     /// The free block of a class to serve `bytes` from: the smallest that holds them, of these
     /// the one in the oldest segment, of these the lowest.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn best_fit(&self, class: u8, bytes: u64) -> Option<BlockId> {
         self.free.get(class as usize)?.as_ref()?.best_fit(&self.blocks, bytes)
@@ -241,7 +271,7 @@ impl Ledger {
 
     /// The classes there are free blocks of, in order.
     pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
-        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
+        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| !bins.is_empty());
         (0..self.free.len())
             .filter(move |&class| filled(&self.free[class]))
             .map(|class| class as u8)
@@ -258,7 +288,7 @@ impl Ledger {
     /// A block, if there is one of that name.
     #[must_use]
     pub fn get(&self, id: BlockId) -> Option<&Block> {
-        self.blocks.get(id.0 as usize).filter(|block| block.bytes > 0)
+        self.blocks.get(id.at()).filter(|block| block.bytes > 0)
     }
 
     /// A segment, if there is one of that name.
@@ -270,12 +300,12 @@ impl Ledger {
     /// Changes what a block's owner asked for.
     #[inline]
     pub fn set_requested(&mut self, id: BlockId, requested_bytes: u64) {
-        self.blocks[id.0 as usize].requested_bytes = requested_bytes;
+        self.blocks[id.at()].requested_bytes = requested_bytes;
     }
 
     /// Sets [`Block::marked`] of an active block.
     pub fn set_marked(&mut self, id: BlockId, marked: bool) {
-        self.blocks[id.0 as usize].marked = marked;
+        self.blocks[id.at()].marked = marked;
     }
 
     /// Sums over all segments.
@@ -303,12 +333,18 @@ impl Ledger {
     }
 
     /// A place for a new block.
-    #[inline]
+    #[inline(always)]
     fn vacancy(&mut self) -> BlockId {
-        self.vacant_blocks.pop().unwrap_or_else(|| self.new_place())
+        let id = self.vacant;
+        if id == BlockId::NONE {
+            return self.new_place();
+        }
+        self.vacant = self.blocks[id.at()].next;
+        id
     }
 
     #[cold]
+    #[inline(never)]
     fn new_place(&mut self) -> BlockId {
         self.blocks.push(NO_BLOCK);
         BlockId(self.blocks.len() as u32 - 1)
@@ -316,13 +352,12 @@ impl Ledger {
 
     fn enter(&mut self, block: Block) -> BlockId {
         let id = self.vacancy();
-        self.blocks[id.0 as usize] = block;
+        self.blocks[id.at()] = block;
         id
     }
 
     fn leave(&mut self, id: BlockId) {
-        self.blocks[id.0 as usize].bytes = 0;
-        self.vacant_blocks.push(id);
+        vacate(&mut self.vacant, &mut self.blocks, id);
     }
 
     fn index(&mut self, id: BlockId) {
@@ -341,46 +376,29 @@ impl Ledger {
     }
 }
 
-/// What stands in a place nobody uses.
-const NO_BLOCK: Block = Block {
-    address: 0,
-    bytes: 0,
-    requested_bytes: 0,
-    freed_at: 0,
-    segment: SegmentId(u32::MAX),
-    state: State::Free,
-    class: 0,
-    marked: false,
-    serial: 0,
-    prev: BlockId::NONE,
-    next: BlockId::NONE,
-    left: BlockId::NONE,
-    right: BlockId::NONE,
-};
-
 /// The index of a class that has had a segment.
 #[inline(always)]
 fn bins(free: &mut [Option<Box<Bins>>], class: u8) -> &mut Bins {
-    free[class as usize].get_or_insert_default()
-}
-
-#[inline(always)]
-fn is_free(blocks: &[Block], id: BlockId) -> bool {
-    id != BlockId::NONE && blocks[id.0 as usize].state == State::Free
-}
-
-/// Makes `next`, the block after `id`, which is in no index, part of it.
-#[inline(always)]
-fn absorb_next(blocks: &mut [Block], id: BlockId, next: BlockId) {
-    let absorbed = &mut blocks[next.0 as usize];
-    let bytes = std::mem::take(&mut absorbed.bytes);
-    let after = absorbed.next;
-    if after != BlockId::NONE {
-        blocks[after.0 as usize].prev = id;
+    match &mut free[class as usize] {
+        Some(bins) => bins,
+        none => make_bins(none),
     }
-    let block = &mut blocks[id.0 as usize];
-    block.bytes += bytes;
-    block.next = after;
+}
+
+/// Apart, because an index is large on the stack while it is made.
+#[cold]
+#[inline(never)]
+fn make_bins(bins: &mut Option<Box<Bins>>) -> &mut Bins {
+    bins.insert(Box::default())
+}
+
+/// Lets the place of a block that is gone be used again.
+#[inline(always)]
+fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
+    let block = &mut blocks[id.at()];
+    // Whoever looks at it sees nothing that could be taken, or merged with.
+    (block.bytes, block.state) = (0, State::Active);
+    block.next = std::mem::replace(vacant, id);
 }
 
 impl Index<BlockId> for Ledger {
@@ -388,6 +406,6 @@ impl Index<BlockId> for Ledger {
 
     #[inline]
     fn index(&self, id: BlockId) -> &Block {
-        &self.blocks[id.0 as usize]
+        &self.blocks[id.at()]
     }
 }

@@ -54,7 +54,8 @@ impl Ledger {
         if seen_blocks != self.blocks().count() {
             return Err("blocks outside any segment".into());
         }
-        if seen_free != self.free.iter().flatten().map(|bins| bins.len()).sum::<usize>() {
+        let indexed = self.free.iter().flatten().map(|bins| bins.count(&self.blocks));
+        if seen_free != indexed.sum::<usize>() {
             return Err("the free index holds what is not free".into());
         }
         if totals != self.totals {

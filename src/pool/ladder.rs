@@ -56,6 +56,7 @@ impl Inner {
             return self.allocate_anew(heap, bytes, stream, placement);
         }
         state.poll(&self.shared);
+        state.rate(&self.shared);
         let request = match (placement, &state.policy) {
             (Placement::Policy, Chosen::Caching(caching)) => caching.request(bytes),
             _ => self.request(&state, bytes, placement),

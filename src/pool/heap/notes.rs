@@ -79,6 +79,9 @@ impl HeapState {
     }
 
     fn note(&mut self, id: BlockId) -> &mut Note {
+        if self.is_last(id) {
+            self.forget_last();
+        }
         self.ledger.set_marked(id, true);
         self.notes.entry(self.ledger[id].address).or_default()
     }
