@@ -18,6 +18,7 @@ const SUB_BITS: u32 = 8;
 /// From this power of two on, 16 TiB, all blocks share the last bin.
 const MOST_BITS: u32 = 44;
 const BINS: usize = EXACT_BINS + ((MOST_BITS - UNIT_BITS - EXACT_BITS) << SUB_BITS) as usize;
+const _: () = assert!(BINS <= 1 << u16::BITS);
 const WORDS: usize = BINS.div_ceil(64);
 const SUMMARY_WORDS: usize = WORDS.div_ceil(64);
 
@@ -47,9 +48,11 @@ fn bin_of(bytes: u64) -> usize {
 /// The bin of blocks of so many units, from [`EXACT_BINS`] on, in which there are other sizes too.
 #[inline(always)]
 fn shared_bin(units: u64) -> usize {
+    const FIRST: usize = EXACT_BINS - ((EXACT_BITS as usize + 1) << SUB_BITS);
     let octave = units.ilog2();
-    let within = (units >> (octave - SUB_BITS)) as usize & ((1 << SUB_BITS) - 1);
-    (EXACT_BINS + ((octave - EXACT_BITS) << SUB_BITS) as usize + within).min(BINS - 1)
+    // The leading bit counts for one more octave.
+    let within = (units >> (octave - SUB_BITS)) as usize;
+    (FIRST + ((octave as usize) << SUB_BITS) + within).min(BINS - 1)
 }
 
 impl Bins {
@@ -68,6 +71,7 @@ impl Bins {
     pub(super) fn insert(&mut self, blocks: &mut [Block], id: BlockId) {
         let block = &mut blocks[id.at()];
         let bin = bin_of(block.bytes);
+        block.bin = bin as u16;
         let root = self.roots[bin];
         if root == BlockId::NONE {
             (block.left, block.right) = (BlockId::NONE, BlockId::NONE);
@@ -82,7 +86,7 @@ impl Bins {
     #[inline(always)]
     pub(super) fn remove(&mut self, blocks: &mut [Block], id: BlockId) {
         let block = &blocks[id.at()];
-        let bin = bin_of(block.bytes);
+        let bin = usize::from(block.bin);
         let root = self.roots[bin];
         let is_alone = root == id && block.left.0 | block.right.0 == BlockId::NONE.0;
         if is_alone {

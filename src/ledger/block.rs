@@ -81,6 +81,8 @@ pub struct Block {
     pub class: u8,
     /// There is more to know of it elsewhere. The ledger only keeps this, while it is active.
     pub marked: bool,
+    /// Where it is in the free index; meaningless while it is not free.
+    pub(super) bin: u16,
     /// Its segment's age, for the order of the free index.
     pub(super) serial: u32,
     /// Its neighbours in the segment.
@@ -119,6 +121,7 @@ pub(super) const NO_BLOCK: Block = Block {
     state: State::Active,
     class: 0,
     marked: false,
+    bin: 0,
     serial: 0,
     prev: BlockId::NONE,
     next: BlockId::NONE,

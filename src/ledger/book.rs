@@ -101,6 +101,7 @@ impl Ledger {
             state: State::Free,
             class,
             marked: false,
+            bin: 0,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
@@ -136,33 +137,24 @@ impl Ledger {
         self.version += 1;
         self.totals.active_bytes += bytes;
         let blocks = self.blocks.as_mut_slice();
-        let class = blocks[id.at()].class;
-        bins(&mut self.free, class).remove(blocks, id);
+        let bins = bins(&mut self.free, blocks[id.at()].class);
+        bins.remove(blocks, id);
         let block = &mut blocks[id.at()];
         debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
         let was_part = !block.is_whole();
-        if bytes < block.bytes {
-            return self.split(id, bytes, was_part);
+        let rest_bytes = block.bytes - bytes;
+        if rest_bytes == 0 {
+            return SplitChange {
+                blocks: -i64::from(was_part),
+                bytes: if was_part { -(bytes as i64) } else { 0 },
+            };
         }
-        if was_part {
-            SplitChange { blocks: -1, bytes: -(bytes as i64) }
-        } else {
-            SplitChange::default()
-        }
-    }
-
-    /// Makes what is behind the first `bytes` of an active block a free one.
-    #[inline(always)]
-    fn split(&mut self, id: BlockId, bytes: u64, was_part: bool) -> SplitChange {
-        let rest = self.vacancy();
+        block.bytes = bytes;
+        let Block { address, freed_at, segment, class, serial, next, .. } = *block;
+        let rest = vacancy(&mut self.vacant, &mut self.blocks);
         let blocks = self.blocks.as_mut_slice();
-        let front = &mut blocks[id.at()];
-        let rest_bytes = front.bytes - bytes;
-        front.bytes = bytes;
-        let next = std::mem::replace(&mut front.next, rest);
-        let Block { address, freed_at, segment, class, serial, .. } = *front;
         let after = &mut blocks[rest.at()];
         after.address = address + bytes;
         after.bytes = rest_bytes;
@@ -172,11 +164,11 @@ impl Ledger {
         (after.state, after.class, after.marked) = (State::Free, class, false);
         (after.prev, after.next) = (id, next);
         blocks[next.at()].prev = rest;
-        bins(&mut self.free, class).insert(blocks, rest);
-        if was_part {
-            SplitChange { blocks: 0, bytes: -(bytes as i64) }
-        } else {
-            SplitChange { blocks: 1, bytes: rest_bytes as i64 }
+        blocks[id.at()].next = rest;
+        bins.insert(blocks, rest);
+        SplitChange {
+            blocks: i64::from(!was_part),
+            bytes: if was_part { -(bytes as i64) } else { rest_bytes as i64 },
         }
     }
 
@@ -196,56 +188,53 @@ impl Ledger {
         let block = &self.blocks[id.at()];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
-            State::Retired => self.totals.retired_bytes -= block.bytes,
-            State::Free => {
-                debug_assert!(false, "freed twice");
-                return SplitChange::default();
-            }
+            _ => return self.give_back_retired(id, freed_at),
         }
+        self.make_free(id, freed_at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_retired(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
+        let block = &self.blocks[id.at()];
+        if block.state != State::Retired {
+            debug_assert!(false, "freed twice");
+            return SplitChange::default();
+        }
+        self.totals.retired_bytes -= block.bytes;
         self.make_free(id, freed_at)
     }
 
     /// Makes a block free that is counted in no total, and merges it with free neighbours.
     #[inline(always)]
-    fn make_free(&mut self, mut id: BlockId, freed_at: u64) -> SplitChange {
+    fn make_free(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
         self.version += 1;
         let blocks = self.blocks.as_mut_slice();
-        let Block { bytes, prev, mut next, class, .. } = blocks[id.at()];
+        let Block { bytes, prev, next, class, .. } = blocks[id.at()];
         let bins = bins(&mut self.free, class);
-        let (mut merged_bytes, mut merges) = (bytes, 0);
-        let after = &blocks[next.at()];
-        if after.state == State::Free {
-            let (absorbed, after_bytes) = (next, after.bytes);
-            next = after.next;
-            bins.remove(blocks, absorbed);
-            merged_bytes += after_bytes;
-            merges += 1;
-            vacate(&mut self.vacant, blocks, absorbed);
+        let with_next = blocks[next.at()].state == State::Free;
+        let with_prev = blocks[prev.at()].state == State::Free;
+        let (mut merged, mut others_bytes) = (id, 0);
+        if with_next {
+            bins.remove(blocks, next);
+            others_bytes += absorb_next(&mut self.vacant, blocks, id, next);
         }
-        let before = &blocks[prev.at()];
-        if before.state == State::Free {
-            let before_bytes = before.bytes;
+        if with_prev {
             bins.remove(blocks, prev);
-            merged_bytes += before_bytes;
-            merges += 1;
-            vacate(&mut self.vacant, blocks, id);
-            id = prev;
+            others_bytes += blocks[prev.at()].bytes;
+            absorb_next(&mut self.vacant, blocks, prev, id);
+            merged = prev;
         }
-        blocks[next.at()].prev = id;
-        let block = &mut blocks[id.at()];
-        block.bytes = merged_bytes;
+        let block = &mut blocks[merged.at()];
         block.requested_bytes = 0;
         block.freed_at = freed_at;
         block.state = State::Free;
-        block.next = next;
         let is_whole = block.is_whole();
-        bins.insert(blocks, id);
+        bins.insert(blocks, merged);
         // It counts unless it is a whole segment, and what it was merged with counts no more.
-        let others_bytes = merged_bytes - bytes;
-        if is_whole {
-            SplitChange { blocks: -merges, bytes: -(others_bytes as i64) }
-        } else {
-            SplitChange { blocks: 1 - merges, bytes: bytes as i64 }
+        SplitChange {
+            blocks: i64::from(!is_whole) - i64::from(with_next) - i64::from(with_prev),
+            bytes: if is_whole { -(others_bytes as i64) } else { bytes as i64 },
         }
     }
 
@@ -332,26 +321,8 @@ impl Ledger {
         entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
     }
 
-    /// A place for a new block.
-    #[inline(always)]
-    fn vacancy(&mut self) -> BlockId {
-        let id = self.vacant;
-        if id == BlockId::NONE {
-            return self.new_place();
-        }
-        self.vacant = self.blocks[id.at()].next;
-        id
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn new_place(&mut self) -> BlockId {
-        self.blocks.push(NO_BLOCK);
-        BlockId(self.blocks.len() as u32 - 1)
-    }
-
     fn enter(&mut self, block: Block) -> BlockId {
-        let id = self.vacancy();
+        let id = vacancy(&mut self.vacant, &mut self.blocks);
         self.blocks[id.at()] = block;
         id
     }
@@ -392,6 +363,24 @@ fn make_bins(bins: &mut Option<Box<Bins>>) -> &mut Bins {
     bins.insert(Box::default())
 }
 
+/// A place for a new block.
+#[inline(always)]
+fn vacancy(vacant: &mut BlockId, blocks: &mut Vec<Block>) -> BlockId {
+    let id = *vacant;
+    if id == BlockId::NONE {
+        return new_place(blocks);
+    }
+    *vacant = blocks[id.at()].next;
+    id
+}
+
+#[cold]
+#[inline(never)]
+fn new_place(blocks: &mut Vec<Block>) -> BlockId {
+    blocks.push(NO_BLOCK);
+    BlockId(blocks.len() as u32 - 1)
+}
+
 /// Lets the place of a block that is gone be used again.
 #[inline(always)]
 fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
@@ -399,6 +388,18 @@ fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
     // Whoever looks at it sees nothing that could be taken, or merged with.
     (block.bytes, block.state) = (0, State::Active);
     block.next = std::mem::replace(vacant, id);
+}
+
+/// Makes `next`, the block after `id`, which is in no index, part of it. Gives its size.
+#[inline(always)]
+fn absorb_next(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId, next: BlockId) -> u64 {
+    let Block { bytes, next: after, .. } = blocks[next.at()];
+    vacate(vacant, blocks, next);
+    blocks[after.at()].prev = id;
+    let block = &mut blocks[id.at()];
+    block.bytes += bytes;
+    block.next = after;
+    bytes
 }
 
 impl Index<BlockId> for Ledger {

@@ -51,7 +51,7 @@ impl Caching {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&self, block_bytes: u64, request: &Request) -> u64 {
         let rest = block_bytes - request.block_bytes;
         let split = if request.class == SMALL {
@@ -64,7 +64,7 @@ impl Caching {
 }
 
 impl Policy for Caching {
-    #[inline]
+    #[inline(always)]
     fn request(&self, requested_bytes: u64) -> Option<Request> {
         if requested_bytes > SANITY_LIMIT_BYTES {
             return None;
@@ -75,7 +75,7 @@ impl Policy for Caching {
         Some(Request { requested_bytes, block_bytes, class })
     }
 
-    #[inline]
+    #[inline(always)]
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
         let block = ledger.best_fit(request.class, request.block_bytes)?;
         let bytes = ledger[block].bytes;
