@@ -175,7 +175,7 @@ impl HeapState {
     /// As [`free_own`](Self::free_own), by address; also false if it is no live block.
     #[inline]
     pub(super) fn free_own_address(&mut self, address: u64) -> bool {
-        let Some(id) = self.raw.remove(&address) else { return false };
+        let Some(id) = self.raw.remove(address) else { return false };
         let freed = if self.is_last(id) { self.put_off() } else { self.free_own(id) };
         if !freed {
             self.raw.insert(address, id);
@@ -189,7 +189,7 @@ impl HeapState {
     pub(in crate::pool) fn free(&mut self, shared: &Shared, freed: Freed) -> bool {
         let id = match freed.block {
             Which::Id(id) => id,
-            Which::Address(address) => match self.raw.remove(&address) {
+            Which::Address(address) => match self.raw.remove(address) {
                 Some(id) => id,
                 None => return false,
             },

@@ -1,6 +1,6 @@
 //! The memory of one stream: who may enter it, and how. What happens inside is in files of its own:
-//! `hot` (requests and frees), `notes` (what is known of some blocks only), `retired` (blocks that
-//! other streams use).
+//! `hot` (requests and frees), `raw` (blocks handed out as bare addresses), `notes` (what is known of
+//! some blocks only), `retired` (blocks that other streams use).
 //!
 //! One thread enters a heap nearly always, the one that feeds the stream, and enters it by a
 //! [`Biased`] lock at the cost of two stores. Frees from other threads are put in the heap's
@@ -8,11 +8,13 @@
 
 mod hot;
 mod notes;
+mod raw;
 mod retired;
 
 use std::sync::Arc;
 
 use self::notes::{ByAddress, Note};
+use self::raw::RawBlocks;
 use super::mailbox::Mailbox;
 use super::private::PoolInfo;
 use super::shared::Shared;
@@ -76,7 +78,7 @@ pub(super) struct HeapState {
     pub(super) pool: Option<Arc<PoolInfo>>,
     pub(super) retired: RetireQueue<BlockId>,
     /// Blocks handed out as bare addresses.
-    raw: ByAddress<BlockId>,
+    raw: RawBlocks,
     /// What more there is to know of blocks that are marked, by address.
     notes: ByAddress<Note>,
 }
@@ -168,7 +170,7 @@ impl Heap {
                 stream: Some(stream),
                 pool,
                 retired: RetireQueue::default(),
-                raw: ByAddress::default(),
+                raw: RawBlocks::default(),
                 notes: ByAddress::default(),
             }),
         }
@@ -376,7 +378,7 @@ impl HeapState {
     pub(super) fn check(&mut self, shared: &Shared) -> Result<(), String> {
         self.settle_pending(shared);
         self.ledger.check()?;
-        for (&address, &id) in &self.raw {
+        for (address, id) in self.raw.iter() {
             let live = self
                 .ledger
                 .get(id)

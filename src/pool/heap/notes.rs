@@ -1,5 +1,5 @@
-//! What is known of some blocks only: their addresses, where they were handed out as such, other
-//! streams that use them, and what their owners said of them.
+//! What is known of some blocks only: other streams that use them, and what their owners said of
+//! them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -43,6 +43,7 @@ impl Hasher for AddressHasher {
 
 impl HeapState {
     /// Lets `address` name the block just taken, for frees by address.
+    #[inline]
     pub(in crate::pool) fn note_raw(&mut self, taken: Taken) {
         self.raw.insert(taken.ptr.0, taken.id);
     }
@@ -51,8 +52,8 @@ impl HeapState {
     pub(in crate::pool) fn note_use(&mut self, block: Which, stream: &Stream) -> bool {
         let id = match block {
             Which::Id(id) => id,
-            Which::Address(address) => match self.raw.get(&address) {
-                Some(&id) => id,
+            Which::Address(address) => match self.raw.get(address) {
+                Some(id) => id,
                 None => return false,
             },
         };

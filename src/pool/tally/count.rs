@@ -25,6 +25,10 @@ pub(in crate::pool) struct Tally {
     pools: [PoolTally; POOLS],
     /// Blocks retired, of both pools.
     retired: i64,
+    /// How many more blocks may be taken before the peak of their count, of both pools together,
+    /// rises. By itself: a program that gives one block back for each it takes is always at
+    /// that peak, whichever pools the two are of.
+    count_room: i64,
     /// The most of each figure, of both pools together.
     peak: [i64; LANES],
     /// As in [`PoolTally`].
@@ -43,7 +47,7 @@ pub(super) struct PoolTally {
     /// Everything ever taken off, and the room. Never below `added`.
     bound: [i64; LANES],
     /// What the figure may reach before peaks are looked at: not above its peak, and those of
-    /// both pools together not above the peak of both.
+    /// both pools together not above the peak of both; of the count its peak.
     room: [i64; LANES],
     peak: [i64; LANES],
     /// Blocks and bytes retired.
@@ -103,6 +107,10 @@ impl Tally {
     #[inline(always)]
     pub(in crate::pool) fn taken(&mut self, block: Counted, split: SplitChange) {
         self.add(block.pool, COUNT, 1);
+        self.count_room -= 1;
+        if self.count_room < 0 {
+            self.raise_count();
+        }
         self.add(block.pool, BYTES, block.bytes as i64);
         self.add(block.pool, REQUESTED, block.requested_bytes as i64);
         self.change_split(block.pool, split);
@@ -114,7 +122,7 @@ impl Tally {
     /// The owner gave a block up, and it is free.
     #[inline(always)]
     pub(in crate::pool) fn given_back(&mut self, block: Counted, split: SplitChange) {
-        self.take_off(block.pool, COUNT, 1);
+        self.take_off_count(block.pool);
         self.take_off(block.pool, BYTES, block.bytes as i64);
         self.take_off(block.pool, REQUESTED, block.requested_bytes as i64);
         self.change_split(block.pool, split);
@@ -123,7 +131,7 @@ impl Tally {
     /// The owner gave a block up that other streams still use.
     pub(in crate::pool) fn retired(&mut self, block: Counted) {
         let bytes = block.bytes as i64;
-        self.take_off(block.pool, COUNT, 1);
+        self.take_off_count(block.pool);
         self.take_off(block.pool, BYTES, bytes);
         let pool = &mut self.pools[block.pool % POOLS];
         pool.retired[COUNT] += 1;
@@ -173,6 +181,17 @@ impl Tally {
     }
 
     #[inline(always)]
+    fn take_off_count(&mut self, pool: usize) {
+        self.take_off(pool, COUNT, 1);
+        self.count_room += 1;
+    }
+
+    #[cold]
+    fn raise_count(&mut self) {
+        self.peak[COUNT] -= std::mem::take(&mut self.count_room);
+    }
+
+    #[inline(always)]
     fn change_split(&mut self, pool: usize, split: SplitChange) {
         // Up or down as it comes, so nothing to predict.
         let added = split.blocks.max(0);
@@ -194,6 +213,9 @@ impl Tally {
         let current = self.pools[mine].current(lane);
         let other = self.pools[theirs].current(lane);
         self.pools[mine].peak[lane] = self.pools[mine].peak[lane].max(current);
+        if lane == COUNT {
+            return self.pools[mine].set_room(lane, current);
+        }
         self.peak[lane] = self.peak[lane].max(current + other);
         // Most of what is left below the peak of both, as this one is rising.
         let left = self.peak[lane] - current - other;
@@ -256,6 +278,7 @@ impl Tally {
             self.begin_peak_anew(lane);
             for pool in &mut self.pools {
                 pool.peak[lane] = pool.current(lane);
+                pool.set_room(lane, pool.peak[lane]);
             }
         }
         self.active_peak = [0; 2];
@@ -274,8 +297,12 @@ impl Tally {
         let before = self.peak[lane];
         self.peak[lane] = 0;
         for pool in &mut self.pools {
-            pool.set_room(lane, pool.current(lane));
-            self.peak[lane] += pool.room[lane];
+            let current = pool.current(lane);
+            self.peak[lane] += current;
+            pool.set_room(lane, if lane == COUNT { pool.peak[lane] } else { current });
+        }
+        if lane == COUNT {
+            self.count_room = 0;
         }
         before
     }
@@ -292,7 +319,7 @@ mod tests {
         Take(bool, i64, SplitChange),
         GiveBack(usize, SplitChange),
         Reset,
-        ResetBoth,
+        ResetBoth(usize),
     }
 
     fn split() -> impl Strategy<Value = SplitChange> {
@@ -305,7 +332,7 @@ mod tests {
                 .prop_map(|(large, bytes, split)| Step::Take(large, bytes, split)),
             12 => (any::<usize>(), split()).prop_map(|(at, split)| Step::GiveBack(at, split)),
             1 => Just(Step::Reset),
-            1 => Just(Step::ResetBoth),
+            1 => (0..LANES).prop_map(Step::ResetBoth),
         ]
     }
 
@@ -357,9 +384,9 @@ mod tests {
                         plain.peak = plain.current;
                         plain.both = std::array::from_fn(|lane| plain.sum(lane));
                     }
-                    Step::ResetBoth => {
-                        prop_assert_eq!(tally.begin_peak_anew(BYTES), plain.both[BYTES]);
-                        plain.both[BYTES] = plain.sum(BYTES);
+                    Step::ResetBoth(lane) => {
+                        prop_assert_eq!(tally.begin_peak_anew(lane), plain.both[lane]);
+                        plain.both[lane] = plain.sum(lane);
                     }
                 }
                 for lane in 0..LANES {
