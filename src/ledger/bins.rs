@@ -29,12 +29,21 @@ pub(super) struct Bins {
     summary: [u64; SUMMARY_WORDS],
     /// A bit for each bin that holds anything.
     filled: [u64; WORDS],
-    roots: [BlockId; BINS],
+    bins: [Bin; BINS],
 }
+
+/// A tree of blocks, and the first in it.
+#[derive(Debug, Clone, Copy)]
+struct Bin {
+    root: BlockId,
+    first: BlockId,
+}
+
+const EMPTY: Bin = Bin { root: BlockId::NONE, first: BlockId::NONE };
 
 impl Default for Bins {
     fn default() -> Self {
-        Self { summary: [0; SUMMARY_WORDS], filled: [0; WORDS], roots: [BlockId::NONE; BINS] }
+        Self { summary: [0; SUMMARY_WORDS], filled: [0; WORDS], bins: [EMPTY; BINS] }
     }
 }
 
@@ -61,10 +70,16 @@ impl Bins {
         self.summary.iter().all(|&word| word == 0)
     }
 
-    /// How many blocks are in it, by counting them.
-    pub(super) fn count(&self, blocks: &[Block]) -> usize {
+    /// How many blocks are in it, by counting them; `None` if they are not linked as they
+    /// should be.
+    pub(super) fn count(&self, blocks: &[Block]) -> Option<usize> {
         let bins = std::iter::successors(self.next_filled(0), |bin| self.next_filled(bin + 1));
-        bins.map(|bin| tree::count(blocks, self.roots[bin])).sum()
+        let counts = bins.map(|bin| {
+            let Bin { root, first } = self.bins[bin];
+            let is_first = tree::leftmost(blocks, root) == first;
+            tree::count(blocks, root, BlockId::NONE).filter(|_| is_first)
+        });
+        counts.sum()
     }
 
     #[inline(always)]
@@ -72,14 +87,18 @@ impl Bins {
         let block = &mut blocks[id.at()];
         let bin = bin_of(block.bytes);
         block.bin = bin as u16;
-        let root = self.roots[bin];
-        if root == BlockId::NONE {
-            (block.left, block.right) = (BlockId::NONE, BlockId::NONE);
-            self.roots[bin] = id;
+        let place = &mut self.bins[bin];
+        if place.root == BlockId::NONE {
+            tree::plant(block);
+            *place = Bin { root: id, first: id };
             self.filled[bin / 64] |= 1 << (bin % 64);
             self.summary[bin / 4096] |= 1 << (bin / 64 % 64);
         } else {
-            self.roots[bin] = tree::insert(blocks, root, id);
+            let (root, is_first) = tree::insert(blocks, place.root, id);
+            place.root = root;
+            if is_first {
+                place.first = id;
+            }
         }
     }
 
@@ -87,17 +106,20 @@ impl Bins {
     pub(super) fn remove(&mut self, blocks: &mut [Block], id: BlockId) {
         let block = &blocks[id.at()];
         let bin = usize::from(block.bin);
-        let root = self.roots[bin];
-        let is_alone = root == id && block.left.0 | block.right.0 == BlockId::NONE.0;
+        let place = &mut self.bins[bin];
+        let is_alone = place.root == id && block.left.0 | block.right.0 == BlockId::NONE.0;
         if is_alone {
-            self.roots[bin] = BlockId::NONE;
+            *place = EMPTY;
             let word = self.filled[bin / 64] & !(1 << (bin % 64));
             self.filled[bin / 64] = word;
             if word == 0 {
                 self.summary[bin / 4096] &= !(1 << (bin / 64 % 64));
             }
         } else {
-            self.roots[bin] = tree::remove(blocks, root, id);
+            if place.first == id {
+                place.first = tree::second(blocks, id);
+            }
+            place.root = tree::remove(blocks, place.root, id);
         }
     }
 
@@ -107,12 +129,16 @@ impl Bins {
         let mut bin = bin_of(bytes);
         // Of such a bin not every block holds them.
         if bin >= EXACT_BINS || !bytes.is_multiple_of(1 << UNIT_BITS) {
-            if let Some(found) = tree::first_of(blocks, self.roots[bin], bytes).some() {
+            let Bin { root, first } = self.bins[bin];
+            if blocks[first.at()].bytes >= bytes {
+                return Some(first);
+            }
+            if let Some(found) = tree::first_of(blocks, root, bytes).some() {
                 return Some(found);
             }
             bin += 1;
         }
-        Some(tree::leftmost(blocks, self.roots[self.next_filled(bin)?]))
+        Some(self.bins[self.next_filled(bin)?].first)
     }
 
     /// The next block after `id` in the order of search.
@@ -120,8 +146,8 @@ impl Bins {
         let (bytes, serial, address) = blocks[id.at()].rank();
         let bin = bin_of(bytes);
         let from = (bytes, serial, address + 1);
-        let found = tree::first_from(blocks, self.roots[bin], from).some();
-        found.or_else(|| Some(tree::leftmost(blocks, self.roots[self.next_filled(bin + 1)?])))
+        let found = tree::first_from(blocks, self.bins[bin].root, from).some();
+        found.or_else(|| Some(self.bins[self.next_filled(bin + 1)?].first))
     }
 
     /// The largest block.
@@ -129,12 +155,12 @@ impl Bins {
         let summary = self.summary.iter().rposition(|&word| word != 0)?;
         let word = summary * 64 + 63 - self.summary[summary].leading_zeros() as usize;
         let bin = word * 64 + 63 - self.filled[word].leading_zeros() as usize;
-        Some(tree::rightmost(blocks, self.roots[bin]))
+        Some(tree::rightmost(blocks, self.bins[bin].root))
     }
 
     pub(super) fn contains(&self, blocks: &[Block], id: BlockId) -> bool {
         let rank = blocks[id.at()].rank();
-        tree::first_from(blocks, self.roots[bin_of(rank.0)], rank) == id
+        tree::first_from(blocks, self.bins[bin_of(rank.0)].root, rank) == id
     }
 
     /// The first bin from this one on that holds anything.

@@ -71,8 +71,8 @@ pub struct Block {
     pub bytes: u64,
     /// What the caller asked for; 0 while free.
     pub requested_bytes: u64,
-    /// The policy's clock when it became free.
-    pub freed_at: u64,
+    /// The policy's clock when it became free: its last 32 bits.
+    pub freed_at: u32,
     /// Where it lies.
     pub segment: SegmentId,
     /// What it is doing.
@@ -88,7 +88,8 @@ pub struct Block {
     /// Its neighbours in the segment.
     pub(super) prev: BlockId,
     pub(super) next: BlockId,
-    /// Its children in the free index; meaningless while it is not free.
+    /// Its parent and children in the free index; meaningless while it is not free.
+    pub(super) parent: BlockId,
     pub(super) left: BlockId,
     pub(super) right: BlockId,
 }
@@ -125,6 +126,7 @@ pub(super) const NO_BLOCK: Block = Block {
     serial: 0,
     prev: BlockId::NONE,
     next: BlockId::NONE,
+    parent: BlockId::NONE,
     left: BlockId::NONE,
     right: BlockId::NONE,
 };

@@ -96,7 +96,7 @@ impl Ledger {
             address,
             bytes,
             requested_bytes: 0,
-            freed_at,
+            freed_at: freed_at as u32,
             segment,
             state: State::Free,
             class,
@@ -105,6 +105,7 @@ impl Ledger {
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
+            parent: BlockId::NONE,
             left: BlockId::NONE,
             right: BlockId::NONE,
         });
@@ -227,7 +228,7 @@ impl Ledger {
         }
         let block = &mut blocks[merged.at()];
         block.requested_bytes = 0;
-        block.freed_at = freed_at;
+        block.freed_at = freed_at as u32;
         block.state = State::Free;
         let is_whole = block.is_whole();
         bins.insert(blocks, merged);

@@ -55,8 +55,8 @@ impl Ledger {
             return Err("blocks outside any segment".into());
         }
         let indexed = self.free.iter().flatten().map(|bins| bins.count(&self.blocks));
-        if seen_free != indexed.sum::<usize>() {
-            return Err("the free index holds what is not free".into());
+        if Some(seen_free) != indexed.sum() {
+            return Err("the free index is broken, or holds what is not free".into());
         }
         if totals != self.totals {
             return Err(format!("totals are {:?}, the blocks say {totals:?}", self.totals));

@@ -16,51 +16,55 @@ fn priority(id: BlockId) -> u32 {
     id.0.wrapping_mul(0x9E37_79B1).rotate_right(15).wrapping_mul(0x85EB_CA6B)
 }
 
-/// The tree with `id` in it, which was not.
+/// Makes `id` a tree of its own.
+#[inline(always)]
+pub(super) fn plant(block: &mut Block) {
+    (block.parent, block.left, block.right) = (BlockId::NONE, BlockId::NONE, BlockId::NONE);
+}
+
+/// The tree with `id` in it, which was not, and whether that is now the first in it.
 #[inline(never)]
-pub(super) fn insert(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
+pub(super) fn insert(blocks: &mut [Block], root: BlockId, id: BlockId) -> (BlockId, bool) {
     let (rank, own) = (blocks[id.at()].rank(), priority(id));
     let (mut parent, mut is_left, mut at) = (BlockId::NONE, false, root);
+    let mut is_first = true;
     while priority(at) > own {
         let node = &blocks[at.at()];
         is_left = rank < node.rank();
+        is_first &= is_left;
         (parent, at) = (at, if is_left { node.left } else { node.right });
     }
     split(blocks, at, id, rank);
-    replace_child(blocks, root, parent, is_left, id)
+    let node = &mut blocks[id.at()];
+    node.parent = parent;
+    is_first &= node.left == BlockId::NONE;
+    if parent == BlockId::NONE {
+        return (id, is_first);
+    }
+    let above = &mut blocks[parent.at()];
+    *(if is_left { &mut above.left } else { &mut above.right }) = id;
+    (root, is_first)
 }
 
 /// The tree without `id`, which is in it.
 #[inline(never)]
 pub(super) fn remove(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
-    let rank = blocks[id.at()].rank();
-    let (mut parent, mut is_left, mut at) = (BlockId::NONE, false, root);
-    while at != id {
-        let node = &blocks[at.at()];
-        is_left = rank < node.rank();
-        (parent, at) = (at, if is_left { node.left } else { node.right });
-        debug_assert!(at != BlockId::NONE);
-    }
-    let Block { left, right, .. } = blocks[id.at()];
+    let Block { parent, left, right, .. } = blocks[id.at()];
     let joined = join(blocks, left, right);
-    replace_child(blocks, root, parent, is_left, joined)
+    blocks[joined.at()].parent = parent;
+    if parent == BlockId::NONE {
+        return joined;
+    }
+    let above = &mut blocks[parent.at()];
+    *(if above.left == id { &mut above.left } else { &mut above.right }) = joined;
+    root
 }
 
-/// Puts `child` below `parent`, or in place of the root. Gives the root.
+/// The block after the first one of a tree.
 #[inline(always)]
-fn replace_child(
-    blocks: &mut [Block],
-    root: BlockId,
-    parent: BlockId,
-    is_left: bool,
-    child: BlockId,
-) -> BlockId {
-    if parent == BlockId::NONE {
-        return child;
-    }
-    let node = &mut blocks[parent.at()];
-    *(if is_left { &mut node.left } else { &mut node.right }) = child;
-    root
+pub(super) fn second(blocks: &[Block], first: BlockId) -> BlockId {
+    let Block { parent, right, .. } = blocks[first.at()];
+    if right == BlockId::NONE { parent } else { leftmost(blocks, right) }
 }
 
 /// Makes the parts of the tree `at` before and after `rank` the children of `id`.
@@ -70,14 +74,16 @@ fn split(blocks: &mut [Block], mut at: BlockId, id: BlockId, rank: Rank) {
     // The last node of each part, below which the part goes on.
     let (mut before, mut after) = (id, id);
     while at != BlockId::NONE {
-        let node = &blocks[at.at()];
+        let node = &mut blocks[at.at()];
         if node.rank() < rank {
             let next = node.right;
+            node.parent = before;
             let last = &mut blocks[before.at()];
             *(if before == id { &mut last.left } else { &mut last.right }) = at;
             (before, at) = (at, next);
         } else {
             let next = node.left;
+            node.parent = after;
             let last = &mut blocks[after.at()];
             *(if after == id { &mut last.right } else { &mut last.left }) = at;
             (after, at) = (at, next);
@@ -91,7 +97,7 @@ fn split(blocks: &mut [Block], mut at: BlockId, id: BlockId, rank: Rank) {
     }
 }
 
-/// One tree of two, all of `left` before all of `right`.
+/// One tree of two, all of `left` before all of `right`. Whose its root is is left open.
 #[inline(always)]
 fn join(blocks: &mut [Block], mut left: BlockId, mut right: BlockId) -> BlockId {
     let mut from_left = priority(left) > priority(right);
@@ -108,8 +114,10 @@ fn join(blocks: &mut [Block], mut left: BlockId, mut right: BlockId) -> BlockId 
             &mut node.left
         };
         from_left = priority(left) > priority(right);
-        last = if from_left { left } else { right };
-        *open = last;
+        let next = if from_left { left } else { right };
+        *open = next;
+        blocks[next.at()].parent = last;
+        last = next;
     }
     root
 }
@@ -156,10 +164,15 @@ pub(super) fn rightmost(blocks: &[Block], mut at: BlockId) -> BlockId {
     at
 }
 
-/// How many blocks a tree has. Recursion as deep as the tree.
-pub(super) fn count(blocks: &[Block], root: BlockId) -> usize {
-    root.some().map_or(0, |id| {
-        let Block { left, right, .. } = blocks[id.at()];
-        1 + count(blocks, left) + count(blocks, right)
-    })
+/// How many blocks a tree has, with each one's parent looked at: `None` if one is wrong.
+/// Recursion as deep as the tree.
+pub(super) fn count(blocks: &[Block], root: BlockId, parent: BlockId) -> Option<usize> {
+    if root == BlockId::NONE {
+        return Some(0);
+    }
+    let block = &blocks[root.at()];
+    if block.parent != parent {
+        return None;
+    }
+    Some(1 + count(blocks, block.left, root)? + count(blocks, block.right, root)?)
 }
