@@ -157,7 +157,7 @@ impl HeapState {
     #[inline(never)]
     pub(super) fn free_own(&mut self, id: BlockId) -> bool {
         let Block { bytes, requested_bytes, class, marked, .. } = self.ledger[id];
-        if marked || class >= DEDICATED_CLASS {
+        if marked || class == DEDICATED_CLASS {
             return false;
         }
         if self.again_bytes != 0 {
@@ -194,12 +194,12 @@ impl HeapState {
                 None => return false,
             },
         };
-        self.free_id(shared, id, freed.uses);
+        self.free_id(shared, id, &freed.uses);
         true
     }
 
     /// Takes a live block back, with what is noted of it.
-    fn free_id(&mut self, shared: &Shared, id: BlockId, uses: Vec<Stream>) {
+    fn free_id(&mut self, shared: &Shared, id: BlockId, uses: &[Stream]) {
         if !self.ledger[id].marked && uses.is_empty() {
             return self.give_up(shared, id);
         }

@@ -77,6 +77,8 @@ pub(super) struct HeapState {
     /// The private pool it is a part of; none in the default pool.
     pub(super) pool: Option<Arc<PoolInfo>>,
     pub(super) retired: RetireQueue<BlockId>,
+    /// Empty but while blocks come out of `retired`; kept for its room.
+    unused: Vec<BlockId>,
     /// Blocks handed out as bare addresses.
     raw: RawBlocks,
     /// What more there is to know of blocks that are marked, by address.
@@ -170,6 +172,7 @@ impl Heap {
                 stream: Some(stream),
                 pool,
                 retired: RetireQueue::default(),
+                unused: Vec::new(),
                 raw: RawBlocks::default(),
                 notes: ByAddress::default(),
             }),

@@ -18,8 +18,33 @@ pub(super) type ByAddress<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>
 #[derive(Debug, Default)]
 pub(super) struct Note {
     /// Other streams that use the block.
-    uses: Vec<Stream>,
+    uses: Uses,
     label: AllocOptions,
+}
+
+/// Streams, each once. One, as nearly always, takes no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    first: Option<Stream>,
+    others: Vec<Stream>,
+}
+
+impl Uses {
+    fn add(&mut self, stream: &Stream) {
+        if self.first.is_none() {
+            self.first = Some(stream.clone());
+        } else if !self.iter().any(|other| other == stream) {
+            self.others.push(stream.clone());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> + Clone {
+        self.first.iter().chain(&self.others)
+    }
 }
 
 /// Addresses are multiples of 512 and spread by multiplying.
@@ -58,10 +83,7 @@ impl HeapState {
             },
         };
         if StreamKey::of(stream).raw() != self.key {
-            let uses = &mut self.note(id).uses;
-            if !uses.contains(stream) {
-                uses.push(stream.clone());
-            }
+            self.note(id).uses.add(stream);
         }
         true
     }
@@ -89,12 +111,7 @@ impl HeapState {
 
     /// Forgets what was noted of a block that its owner gives up. Gives the other streams that
     /// use it.
-    pub(super) fn take_note(
-        &mut self,
-        shared: &Shared,
-        id: BlockId,
-        others: Vec<Stream>,
-    ) -> Vec<Stream> {
+    pub(super) fn take_note(&mut self, shared: &Shared, id: BlockId, others: &[Stream]) -> Uses {
         self.ledger.set_marked(id, false);
         let (address, bytes) = (self.ledger[id].address, self.ledger[id].bytes);
         let Note { mut uses, label } = self.notes.remove(&address).unwrap_or_default();
@@ -102,8 +119,8 @@ impl HeapState {
             shared.unlabel(lifetime, bytes);
         }
         for stream in others {
-            if StreamKey::of(&stream).raw() != self.key && !uses.contains(&stream) {
-                uses.push(stream);
+            if StreamKey::of(stream).raw() != self.key {
+                uses.add(stream);
             }
         }
         uses
