@@ -44,6 +44,13 @@ impl RoundupDivisions {
         &self.slots
     }
 
+    /// True when sizes are rounded up to multiples of 512 and to nothing else.
+    #[must_use]
+    #[inline]
+    pub fn is_off(&self) -> bool {
+        !self.divides
+    }
+
     /// The size of the block for a request of `size_bytes`: a multiple of 512, at least 512.
     ///
     /// Requests above 512 bytes times the divisions of their size are rounded up to the next
@@ -58,7 +65,7 @@ impl RoundupDivisions {
     /// # Ok::<(), riverbed::Error>(())
     /// ```
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn round(&self, size_bytes: u64) -> u64 {
         if self.divides {
             return self.round_divided(size_bytes);
@@ -66,7 +73,6 @@ impl RoundupDivisions {
         up_to(size_bytes.max(1), GRAIN_BYTES)
     }
 
-    #[inline(never)]
     fn round_divided(&self, size_bytes: u64) -> u64 {
         let Some(log2) = size_bytes.checked_ilog2() else {
             return GRAIN_BYTES;

@@ -105,10 +105,13 @@ impl Block {
     /// Its place in the order of search: the smallest first, then the oldest segment, then the
     /// lowest address.
     #[inline(always)]
-    pub(super) fn rank(&self) -> (u64, u32, u64) {
-        (self.bytes, self.serial, self.address)
+    pub(super) fn rank(&self) -> Rank {
+        (self.bytes, u128::from(self.serial) << 64 | u128::from(self.address))
     }
 }
+
+/// Size; age of the segment and address, as one number because that is compared in one go.
+pub(super) type Rank = (u64, u128);
 
 const _: () = assert!(size_of::<Block>() == 64);
 

@@ -108,7 +108,7 @@ mod tests {
         let mut ranks: Vec<_> =
             free.filter(|block| block.class == class).map(|block| block.rank()).collect();
         ranks.sort_unstable();
-        ranks.into_iter().map(|(_, _, address)| address).collect()
+        ranks.into_iter().map(|(_, order)| order as u64).collect()
     }
 
     fn split_totals(ledger: &Ledger) -> (i64, i64) {

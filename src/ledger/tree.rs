@@ -5,10 +5,7 @@
 //! A tree is named by its root. No block has a lower priority than [`BlockId::NONE`], so the
 //! searches down need not ask for the end.
 
-use super::block::{Block, BlockId};
-
-/// Size, age of the segment, address.
-type Rank = (u64, u32, u64);
+use super::block::{Block, BlockId, Rank};
 
 #[inline(always)]
 fn priority(id: BlockId) -> u32 {

@@ -70,7 +70,11 @@ impl Policy for Caching {
             return None;
         }
         // A multiple of 512, and far from the end of what can be counted.
-        let block_bytes = self.roundup.round(requested_bytes);
+        let block_bytes = if self.roundup.is_off() {
+            (requested_bytes + (MIN_BLOCK_BYTES - 1)) & !(MIN_BLOCK_BYTES - 1)
+        } else {
+            self.roundup.round(requested_bytes)
+        };
         let class = if block_bytes <= SMALL_LIMIT_BYTES { SMALL } else { LARGE };
         Some(Request { requested_bytes, block_bytes, class })
     }
@@ -79,8 +83,11 @@ impl Policy for Caching {
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
         let block = ledger.best_fit(request.class, request.block_bytes)?;
         let bytes = ledger[block].bytes;
-        let fits = if request.block_bytes < self.oversize_bytes {
-            bytes < self.oversize_bytes
+        // Mostly there is no such size, and nothing reaches it.
+        let fits = if bytes < self.oversize_bytes {
+            true
+        } else if request.block_bytes < self.oversize_bytes {
+            false
         } else {
             bytes < request.block_bytes.saturating_add(self.oversize_slack_bytes)
         };

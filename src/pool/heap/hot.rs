@@ -36,7 +36,7 @@ impl HeapState {
         if self.again_bytes != 0 {
             if self.is_like_last(request) {
                 let taken = self.take_again_for(request.requested_bytes);
-                self.note_taken(shared, taken, request, self.last.counted.bytes);
+                self.note_taken(shared, taken, request, self.ledger[taken.id].bytes);
                 return Some(taken);
             }
             self.settle_pending(shared);
@@ -75,11 +75,9 @@ impl HeapState {
         let counted = Counted::new(class, take_bytes, request.requested_bytes);
         self.last.block = id;
         self.last.version = self.ledger.version();
-        self.last.address = address;
         self.last.block_bytes = request.block_bytes;
         self.last.class = u64::from(request.class);
         self.last.split = split;
-        self.last.counted = counted;
         self.count(|tally| tally.taken(counted, split));
         if take_bytes >= self.oversize_from {
             self.count(Tally::oversize_taken);
@@ -115,7 +113,8 @@ impl HeapState {
     /// something else is asked for. True, always.
     #[inline(never)]
     pub(super) fn put_off(&mut self) -> bool {
-        let LastTaken { counted, split: SplitChange { blocks, bytes }, .. } = self.last;
+        let LastTaken { block, split: SplitChange { blocks, bytes }, .. } = self.last;
+        let (_, counted) = self.counted(block);
         self.again_bytes = counted.requested_bytes;
         let split = SplitChange { blocks: -blocks, bytes: -bytes };
         self.count(|tally| tally.given_back(counted, split));
@@ -128,7 +127,8 @@ impl HeapState {
     /// The block freed last, for the same request as before.
     #[inline(never)]
     pub(super) fn take_again(&mut self) -> Taken {
-        let LastTaken { block, address, counted, split, .. } = self.last;
+        let LastTaken { block, split, .. } = self.last;
+        let (address, counted) = self.counted(block);
         self.again_bytes = 0;
         self.count(|tally| tally.taken(counted, split));
         if counted.bytes >= self.oversize_from {
@@ -139,7 +139,6 @@ impl HeapState {
 
     /// As [`take_again`](Self::take_again), for a request of another size that gets the same.
     fn take_again_for(&mut self, requested_bytes: u64) -> Taken {
-        self.last.counted.requested_bytes = requested_bytes;
         self.ledger.set_requested(self.last.block, requested_bytes);
         self.take_again()
     }
@@ -236,7 +235,7 @@ impl HeapState {
         shared.note(|| TraceEvent::FreeCompleted { address, bytes, stream });
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn counted(&self, id: BlockId) -> (u64, Counted) {
         let Block { address, bytes, requested_bytes, class, .. } = self.ledger[id];
         (address, Counted::new(class, bytes, requested_bytes))

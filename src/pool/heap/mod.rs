@@ -18,7 +18,7 @@ use self::raw::RawBlocks;
 use super::mailbox::Mailbox;
 use super::private::PoolInfo;
 use super::shared::Shared;
-use super::tally::{Counted, TallyRef};
+use super::tally::TallyRef;
 use crate::base::{
     Biased, BiasedGuard, Error, Reentered, Result, thread_token, thread_token_if_any,
 };
@@ -92,11 +92,9 @@ struct LastTaken {
     /// [`BlockId::NONE`] is none.
     block: BlockId,
     version: u64,
-    address: u64,
     block_bytes: u64,
     class: u64,
     split: SplitChange,
-    counted: Counted,
 }
 
 /// Whom a heap serves.
@@ -154,11 +152,9 @@ impl Heap {
                 last: LastTaken {
                     block: BlockId::NONE,
                     version: 0,
-                    address: 0,
                     block_bytes: 0,
                     class: 0,
                     split: SplitChange::default(),
-                    counted: Counted::new(0, 0, 0),
                 },
                 tally: TallyRef::default(),
                 tally_of: NOBODY,

@@ -191,17 +191,20 @@ impl Tally {
         self.peak[COUNT] -= std::mem::take(&mut self.count_room);
     }
 
+    /// Asks for directions rather than working both out: they go with where the block came from,
+    /// which the processor has just learnt.
     #[inline(always)]
     fn change_split(&mut self, pool: usize, split: SplitChange) {
-        // Up or down as it comes, so nothing to predict.
-        let added = split.blocks.max(0);
-        self.take_off(pool, SPLIT, added - split.blocks);
-        self.add(pool, SPLIT, added);
-        // Nearly always down where a block is taken, and up where one is given back.
-        if split.bytes > 0 {
-            self.add(pool, SPLIT_BYTES, split.bytes);
+        let SplitChange { blocks, bytes } = split;
+        if blocks > 0 {
+            self.add(pool, SPLIT, blocks);
+        } else if blocks < 0 {
+            self.take_off(pool, SPLIT, -blocks);
+        }
+        if bytes > 0 {
+            self.add(pool, SPLIT_BYTES, bytes);
         } else {
-            self.take_off(pool, SPLIT_BYTES, -split.bytes);
+            self.take_off(pool, SPLIT_BYTES, -bytes);
         }
     }
 
