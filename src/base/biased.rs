@@ -1,6 +1,6 @@
 //! A lock for data that one thread uses nearly always.
 //!
-//! The thread that uses it is its owner and enters with two plain stores and two loads: no
+//! The thread that uses it is its owner and enters with two plain stores and three loads: no
 //! atomic read-modify-write, which alone would cost more than a whole allocation. Anyone else
 //! takes an ordinary mutex, withdraws the ownership, and waits until the owner is out.
 //!

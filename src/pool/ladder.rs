@@ -89,6 +89,11 @@ impl Inner {
         stream: &Stream,
         placement: Placement,
     ) -> Result<(Arc<Heap>, Taken)> {
+        if placement == Placement::Policy
+            && let Some(taken) = heap.take_quickly_for(bytes, StreamKey::of(stream).raw())
+        {
+            return Ok((Arc::clone(heap), taken));
+        }
         let Served { heap, taken, .. } = self.allocate(heap, bytes, stream, placement)?;
         Ok((Arc::clone(heap), taken))
     }

@@ -185,8 +185,19 @@ impl Heap {
         self.find(state.get(), me, bytes).some()
     }
 
-    /// As [`take_quickly`](Self::take_quickly), for frees by address, if the heap is that of the
-    /// stream of `key`.
+    /// As [`take_quickly`](Self::take_quickly), if the heap is that of the stream of `key`.
+    #[inline]
+    pub(super) fn take_quickly_for(&self, bytes: u64, key: u64) -> Option<Taken> {
+        let me = thread_token_if_any();
+        let mut state = self.state.as_owner(me)?;
+        let state = state.get();
+        if state.key != key {
+            return None;
+        }
+        self.find(state, me, bytes).some()
+    }
+
+    /// As [`take_quickly_for`](Self::take_quickly_for), for frees by address.
     #[inline(always)]
     pub(super) fn take_raw_quickly(&self, bytes: u64, key: u64) -> Option<DevicePtr> {
         let me = thread_token_if_any();

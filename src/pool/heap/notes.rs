@@ -19,7 +19,8 @@ pub(super) type ByAddress<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>
 pub(super) struct Note {
     /// Other streams that use the block.
     uses: Uses,
-    label: AllocOptions,
+    /// Boxed, because few blocks have one and notes are moved about.
+    label: Option<Box<AllocOptions>>,
 }
 
 /// Streams, each once. One, as nearly always, takes no memory of its own.
@@ -93,12 +94,12 @@ impl HeapState {
         if let Some(lifetime) = label.lifetime {
             shared.label(lifetime, self.ledger[taken.id].bytes);
         }
-        self.note(taken.id).label = label.clone();
+        self.note(taken.id).label = Some(Box::new(label.clone()));
     }
 
     /// What the owner of the block at `address` said of it.
     pub(in crate::pool) fn label_at(&self, address: u64) -> Option<&AllocOptions> {
-        self.notes.get(&address).map(|note| &note.label)
+        self.notes.get(&address)?.label.as_deref()
     }
 
     fn note(&mut self, id: BlockId) -> &mut Note {
@@ -115,7 +116,7 @@ impl HeapState {
         self.ledger.set_marked(id, false);
         let (address, bytes) = (self.ledger[id].address, self.ledger[id].bytes);
         let Note { mut uses, label } = self.notes.remove(&address).unwrap_or_default();
-        if let Some(lifetime) = label.lifetime {
+        if let Some(lifetime) = label.and_then(|label| label.lifetime) {
             shared.unlabel(lifetime, bytes);
         }
         for stream in others {
