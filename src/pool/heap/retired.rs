@@ -37,7 +37,9 @@ impl HeapState {
 
     fn count_stranded(&self, shared: &Shared, before: usize) {
         let more = self.retired.stranded_count().wrapping_sub(before);
-        shared.stranded_blocks.fetch_add(more as u64, Ordering::Relaxed);
+        if more != 0 {
+            shared.stranded_blocks.fetch_add(more as u64, Ordering::Relaxed);
+        }
     }
 
     /// Counts as free what other streams still use: for when nothing is handed out any more.
