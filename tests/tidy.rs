@@ -34,7 +34,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/pool/allocator.rs", "declares `free_raw`; reads the threads' tallies"),
     ("src/pool/heap/hot.rs", "counts in the tally of the thread inside"),
     ("src/pool/shared.rs", "reads the threads' tallies"),
-    ("src/pool/tally.rs", "one thread writes, readers keep it out"),
+    ("src/pool/tally/mod.rs", "one thread writes, readers keep it out"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),
     ("src/pool/driver_pool.rs", "gives a pool of the driver up"),
     ("src/pool/expandable/driver.rs", "unmaps and gives back physical memory"),

@@ -397,6 +397,7 @@ impl Inner {
     }
 
     #[cold]
+    #[inline(never)]
     fn raw_slowly(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
         let Served { taken, mut state, .. } =
             self.allocate(heap, bytes, stream, Placement::Policy)?;
