@@ -11,6 +11,7 @@ use riverbed::pool::Allocator;
 use support::{MIB, wait_until, wait_until_all_memory_is_back};
 
 const VRAM_BYTES: u64 = 64 * MIB;
+
 /// Confs the program runs under: all with the same limit.
 const CACHING: &str = "limit_mb:48,max_split_size_mb:21";
 const EXPANDABLE: &str = "limit_mb:48,policy:expandable";

@@ -3,29 +3,32 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
 
-/// True where [`heavy`] reaches into every running thread, so that [`light`] need not.
+/// True where [`heavy`] reaches into every running thread.
 static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
 
-/// Settles once how barriers are made. Whoever uses the other two has called this before.
+/// Settles once whether there are such barriers.
 pub(crate) fn prepare() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| ASYMMETRIC.store(register(), Ordering::SeqCst));
 }
 
-/// The frequent side: orders what is before it with what is after it, against [`heavy`].
-#[inline]
+/// True where there are such barriers; false before [`prepare`], and for ever where the system
+/// has none.
+pub(crate) fn is_asymmetric() -> bool {
+    ASYMMETRIC.load(Ordering::Relaxed)
+}
+
+/// The frequent side: orders what is before it with what is after it, against [`heavy`], where
+/// barriers [are asymmetric](is_asymmetric).
+#[inline(always)]
 pub(crate) fn light() {
-    if ASYMMETRIC.load(Ordering::Relaxed) {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
-    }
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// The rare side: costs microseconds.
 pub(crate) fn heavy() {
     fence(Ordering::SeqCst);
-    if ASYMMETRIC.load(Ordering::Relaxed) {
+    if is_asymmetric() {
         reach_all_threads();
     }
 }

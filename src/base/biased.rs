@@ -1,15 +1,15 @@
 //! A lock for data that one thread uses nearly always.
 //!
-//! The thread that uses it is its owner and enters with two plain stores and two loads: no
+//! The thread that uses it is its owner and enters with two plain stores and three loads: no
 //! atomic read-modify-write, which alone would cost more than a whole allocation. Anyone else
 //! takes an ordinary mutex, withdraws the ownership, and waits until the owner is out.
 //!
 //! Why that excludes: the owner stores `busy` and then loads `owner`; the other stores `owner`
 //! and then loads `busy`. With a full barrier between store and load on both sides one of them
 //! sees the other's store (Dekker). The owner's barrier is a compiler fence, because the other
-//! side's barrier runs on the owner's core too (`membarrier(2)`, private expedited); where the
-//! system has no such call, both sides use a full fence. The interleavings are modelled in
-//! `tests/loom_biased.rs`.
+//! side's barrier runs on the owner's core too (`membarrier(2)`, private expedited). Where the
+//! system has no such call, nobody ever becomes the owner: a fence on every entry would cost what
+//! the mutex does. The interleavings are modelled in `tests/loom_biased.rs`.
 //!
 //! A thread that was the owner may come late: it saw its own token, was held up, and sets `busy`
 //! when another one has long been the owner. So every owner has a `busy` of its own for as long
@@ -61,7 +61,7 @@ struct Turns {
 }
 
 /// The place of a thread, which it may have or not.
-#[inline]
+#[inline(always)]
 fn place(me: u64) -> usize {
     me as usize % PLACES
 }
@@ -136,24 +136,18 @@ impl<T> Biased<T> {
         }
     }
 
-    /// Runs `inside` with the data if the thread `me` owns it and is not inside already; else
-    /// does nothing. The quickest way in: no guard is handed about.
+    /// Enters if the thread `me` owns the data and is not inside already. The quickest way in.
+    /// Of a number that is no thread's nothing is ever the owner.
     #[inline(always)]
-    pub(crate) fn as_owner<R>(&self, me: u64, inside: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub(crate) fn as_owner(&self, me: u64) -> Option<Owner<'_, T>> {
         let busy = &self.busy[place(me)];
         if self.owner.load(Ordering::Relaxed) != me || busy.load(Ordering::Relaxed) {
             return None;
         }
         busy.store(true, Ordering::Relaxed);
         barrier::light();
-        let leave = Leave(busy);
-        if self.owner.load(Ordering::Relaxed) != me {
-            return None;
-        }
-        // SAFETY: as for a guard of the owner; `leave` ends it, also when `inside` panics.
-        let outcome = inside(unsafe { &mut *self.value.get() });
-        drop(leave);
-        Some(outcome)
+        let inside = Owner { busy, value: &self.value };
+        (self.owner.load(Ordering::Relaxed) == me).then_some(inside)
     }
 
     #[inline]
@@ -218,13 +212,25 @@ impl<T> Biased<T> {
     }
 }
 
-/// Tells that the owner is out.
-struct Leave<'a>(&'a AtomicBool);
+/// Access of the owner alone.
+pub(crate) struct Owner<'a, T> {
+    busy: &'a AtomicBool,
+    value: &'a UnsafeCell<T>,
+}
 
-impl Drop for Leave<'_> {
-    #[inline]
+impl<T> Owner<'_, T> {
+    /// The data.
+    #[inline(always)]
+    pub(crate) fn get(&mut self) -> &mut T {
+        // SAFETY: as for a guard of the owner, whose `busy` is set for as long as this lives.
+        unsafe { &mut *self.value.get() }
+    }
+}
+
+impl<T> Drop for Owner<'_, T> {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.busy.store(false, Ordering::Release);
     }
 }
 
@@ -236,7 +242,7 @@ impl<T> Drop for BiasedGuard<'_, T> {
             Some(turns) => {
                 self.lock.inside.store(0, Ordering::Relaxed);
                 let me = turns.last;
-                if turns.streak >= turns.needed && turns.has_place(me) {
+                if barrier::is_asymmetric() && turns.streak >= turns.needed && turns.has_place(me) {
                     // From here on this thread may enter without the mutex; it is the one
                     // that was inside last, so nothing is missed.
                     self.lock.owner.store(me, Ordering::Relaxed);
@@ -262,6 +268,12 @@ impl<T> DerefMut for BiasedGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; and a thread that is inside is refused to enter again.
         unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> fmt::Debug for Owner<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner").finish_non_exhaustive()
     }
 }
 

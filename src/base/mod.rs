@@ -11,4 +11,4 @@ pub(crate) use biased::{Biased, BiasedGuard, Reentered};
 pub use error::{DeviceError, Error, FileError, OutOfMemory, Result};
 pub use size::{GIB, KIB, MIB, align_up, format_bytes, parse_bytes, parse_bytes_per_second};
 pub(crate) use sync::{lock, wait};
-pub(crate) use thread::{is_over, thread_token};
+pub(crate) use thread::{is_over, thread_token, thread_token_if_any};

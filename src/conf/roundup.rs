@@ -15,6 +15,8 @@ const GRAIN_BYTES: u64 = 512;
 /// Into how many steps each power of two is divided, by size. Off by default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoundupDivisions {
+    /// Any entries are given.
+    divides: bool,
     given: Given,
     slots: [u64; SLOT_COUNT],
 }
@@ -42,6 +44,13 @@ impl RoundupDivisions {
         &self.slots
     }
 
+    /// True when sizes are rounded up to multiples of 512 and to nothing else.
+    #[must_use]
+    #[inline]
+    pub fn is_off(&self) -> bool {
+        !self.divides
+    }
+
     /// The size of the block for a request of `size_bytes`: a multiple of 512, at least 512.
     ///
     /// Requests above 512 bytes times the divisions of their size are rounded up to the next
@@ -58,10 +67,10 @@ impl RoundupDivisions {
     #[must_use]
     #[inline]
     pub fn round(&self, size_bytes: u64) -> u64 {
-        if matches!(self.given, Given::Nothing) {
-            return up_to(size_bytes.max(1), GRAIN_BYTES);
+        if self.divides {
+            return self.round_divided(size_bytes);
         }
-        self.round_divided(size_bytes)
+        up_to(size_bytes.max(1), GRAIN_BYTES)
     }
 
     fn round_divided(&self, size_bytes: u64) -> u64 {
@@ -83,7 +92,8 @@ impl RoundupDivisions {
         if !divisions.is_power_of_two() {
             return Err(format!("'{divisions}' divisions are not a power of two"));
         }
-        Ok(Self { given: Given::Single(divisions), slots: [divisions; SLOT_COUNT] })
+        let slots = [divisions; SLOT_COUNT];
+        Ok(Self { divides: true, given: Given::Single(divisions), slots })
     }
 
     /// The first boundary also fills every slot below it; each later one sets its own slot
@@ -109,7 +119,7 @@ impl RoundupDivisions {
             boundary_seen = true;
             last_slot = slot;
         }
-        Ok(Self { given: Given::List(entries), slots })
+        Ok(Self { divides: true, given: Given::List(entries), slots })
     }
 }
 

@@ -48,6 +48,7 @@ impl Stream {
 
     /// The driver's handle.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> StreamId {
         self.0.id
     }

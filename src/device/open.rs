@@ -95,15 +95,18 @@ impl Device {
     }
 
     /// Refuses `what` of another device.
+    #[inline]
     pub(crate) fn same_as(&self, other: &Device, what: &str) -> Result<()> {
-        if self == other {
-            return Ok(());
-        }
-        Err(Error::invalid(
+        if self == other { Ok(()) } else { Err(self.differs_from(other, what)) }
+    }
+
+    #[cold]
+    fn differs_from(&self, other: &Device, what: &str) -> Error {
+        Error::invalid(
             what,
             format_args!("one of {}", other.info().name),
             format!("it must belong to {}, opened once", self.info().name),
-        ))
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 //! One queue for each stream: a stream reaches its marks in order, so only its oldest is
 //! looked at, and a slow stream holds up nobody else's things.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -13,36 +13,49 @@ use super::stream_key::StreamKey;
 use crate::base::{Error, Result};
 use crate::device::{Event, Stream};
 
+/// How many events a queue keeps for its next marks; more go back to their pool.
+const KEPT_EVENTS: usize = 64;
+
 /// Retired things of type `T`, each with the events it waits for. Not thread-safe: its owner's
-/// lock guards it.
+/// lock guards it. Takes memory only while more waits than ever before.
 #[derive(Debug)]
 pub struct RetireQueue<T> {
     /// What waits, and for how many events yet.
     waiting: Slab<(T, usize)>,
-    marks: BTreeMap<StreamKey, Marks>,
+    /// One for each stream that has something to reach.
+    marks: Vec<Marks>,
     /// Things whose end of use cannot be known, because the driver failed: asked about again
     /// at every poll.
     stranded: Vec<(T, Vec<Stream>)>,
     /// Things whose streams are not marked yet, because they must not be for now.
     put_off: Vec<(T, Vec<Stream>)>,
+    /// Events nobody waits for any more.
+    idle: Vec<Arc<Event>>,
+    /// Of streams that have reached everything.
+    queues: Vec<Queue>,
 }
+
+/// Arcs, so that the last rung of the ladder can wait without its owner's lock.
+type Queue = VecDeque<(Arc<Event>, usize)>;
 
 /// What a stream has yet to reach, oldest first.
 #[derive(Debug)]
 struct Marks {
+    key: StreamKey,
     /// Kept alive, so that its handle names no other stream while marks are waited for.
     _stream: Stream,
-    /// Arcs, so that the last rung of the ladder can wait without its owner's lock.
-    queue: VecDeque<(Arc<Event>, usize)>,
+    queue: Queue,
 }
 
 impl<T> Default for RetireQueue<T> {
     fn default() -> Self {
         Self {
             waiting: Slab::new(),
-            marks: BTreeMap::new(),
+            marks: Vec::new(),
             stranded: Vec::new(),
             put_off: Vec::new(),
+            idle: Vec::new(),
+            queues: Vec::new(),
         }
     }
 }
@@ -54,13 +67,13 @@ impl<T> RetireQueue<T> {
     pub fn retire<'a>(
         &mut self,
         thing: T,
-        uses: impl IntoIterator<Item = &'a Stream>,
+        uses: impl IntoIterator<Item = &'a Stream, IntoIter: Clone>,
         events: &EventPool,
     ) {
-        let uses = uses.into_iter().cloned().collect();
-        if let Err((thing, uses, error)) = self.mark(thing, uses, events) {
+        let uses = uses.into_iter();
+        if let Err((thing, error)) = self.mark(thing, uses.clone(), events) {
             tracing::warn!(%error, "cannot tell when freed memory is out of use: it is set aside");
-            self.stranded.push((thing, uses));
+            self.stranded.push((thing, uses.cloned().collect()));
         }
     }
 
@@ -71,24 +84,54 @@ impl<T> RetireQueue<T> {
     }
 
     /// Lets `thing` wait for what is now enqueued on `uses`, or gives it back.
-    fn mark(
+    fn mark<'a>(
         &mut self,
         thing: T,
-        uses: Vec<Stream>,
+        uses: impl Iterator<Item = &'a Stream>,
         events: &EventPool,
-    ) -> Result<(), (T, Vec<Stream>, Error)> {
-        let recorded: Result<Vec<_>> = uses.iter().map(|stream| events.record(stream)).collect();
-        let recorded = match recorded {
-            Ok(recorded) => recorded,
-            Err(error) => return Err((thing, uses, error)),
-        };
-        let slot = self.waiting.insert((thing, recorded.len()));
-        for (stream, event) in uses.into_iter().zip(recorded) {
-            let marks = self.marks.entry(StreamKey::of(&stream));
-            let marks = marks.or_insert(Marks { _stream: stream, queue: VecDeque::new() });
-            marks.queue.push_back((Arc::new(event), slot));
+    ) -> Result<(), (T, Error)> {
+        let slot = self.waiting.insert((thing, 0));
+        for stream in uses {
+            if let Err(error) = self.mark_stream(slot, stream, events) {
+                self.unmark(slot);
+                return Err((self.waiting.remove(slot).0, error));
+            }
+            self.waiting[slot].1 += 1;
         }
         Ok(())
+    }
+
+    fn mark_stream(&mut self, slot: usize, stream: &Stream, events: &EventPool) -> Result<()> {
+        let event = match self.idle.pop() {
+            None => Arc::new(events.record(stream)?),
+            Some(event) => {
+                let recorded = event.record(stream);
+                if let Err(error) = recorded {
+                    self.idle.push(event);
+                    return Err(error);
+                }
+                event
+            }
+        };
+        let key = StreamKey::of(stream);
+        match self.marks.iter_mut().find(|marks| marks.key == key) {
+            Some(marks) => marks.queue.push_back((event, slot)),
+            None => {
+                let mut queue = self.queues.pop().unwrap_or_default();
+                queue.push_back((event, slot));
+                self.marks.push(Marks { key, _stream: stream.clone(), queue });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the marks of a thing out that was just being marked.
+    fn unmark(&mut self, slot: usize) {
+        for marks in &mut self.marks {
+            while marks.queue.back().is_some_and(|(_, of)| *of == slot) {
+                self.idle.extend(marks.queue.pop_back().map(|(event, _)| event));
+            }
+        }
     }
 
     /// Gives every thing whose uses are over to `done`. Asks the driver once for each stream
@@ -99,27 +142,31 @@ impl<T> RetireQueue<T> {
         }
         for (thing, uses) in std::mem::take(&mut self.stranded) {
             // A later mark is reached after the one that could not be recorded would have been.
-            if let Err((thing, uses, _)) = self.mark(thing, uses, events) {
+            if let Err((thing, _)) = self.mark(thing, uses.iter(), events) {
                 self.stranded.push((thing, uses));
             }
         }
-        self.marks.retain(|_, marks| {
-            while let Some((event, slot)) = marks.queue.pop_front() {
+        let Self { waiting, marks, idle, queues, .. } = self;
+        marks.retain_mut(|marks| {
+            while let Some((event, slot)) = marks.queue.front() {
                 // A driver that cannot answer any more has not said that the use is over.
                 if !event.query().unwrap_or(false) {
-                    marks.queue.push_front((event, slot));
                     break;
                 }
-                if let Ok(event) = Arc::try_unwrap(event) {
-                    events.give_back(event);
-                }
-                let left = &mut self.waiting[slot].1;
+                let left = &mut waiting[*slot].1;
                 *left -= 1;
                 if *left == 0 {
-                    done(self.waiting.remove(slot).0);
+                    done(waiting.remove(*slot).0);
+                }
+                if let Some((event, _)) = marks.queue.pop_front() {
+                    keep(idle, event, events);
                 }
             }
-            !marks.queue.is_empty()
+            let goes_on = !marks.queue.is_empty();
+            if !goes_on {
+                queues.push(std::mem::take(&mut marks.queue));
+            }
+            goes_on
         });
     }
 
@@ -136,7 +183,7 @@ impl<T> RetireQueue<T> {
     /// everything waiting now.
     #[must_use]
     pub fn pending(&self) -> Vec<Arc<Event>> {
-        let latest = self.marks.values().filter_map(|marks| marks.queue.back());
+        let latest = self.marks.iter().filter_map(|marks| marks.queue.back());
         latest.map(|(event, _)| Arc::clone(event)).collect()
     }
 
@@ -157,6 +204,18 @@ impl<T> RetireQueue<T> {
     #[must_use]
     pub fn stranded_count(&self) -> usize {
         self.stranded.len()
+    }
+}
+
+/// Keeps an event for the next mark, unless somebody else still waits for it.
+fn keep(idle: &mut Vec<Arc<Event>>, mut event: Arc<Event>, events: &EventPool) {
+    if Arc::get_mut(&mut event).is_none() {
+        return;
+    }
+    if idle.len() < KEPT_EVENTS {
+        idle.push(event);
+    } else if let Ok(event) = Arc::try_unwrap(event) {
+        events.give_back(event);
     }
 }
 

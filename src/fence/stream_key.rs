@@ -24,6 +24,7 @@ pub struct StreamKey(u64);
 impl StreamKey {
     /// The key of `stream` as the calling thread means it.
     #[must_use]
+    #[inline]
     pub fn of(stream: &Stream) -> Self {
         match stream.id().raw() {
             PER_THREAD_HANDLE => Self(PER_THREAD_BIT | thread_number()),
@@ -40,6 +41,7 @@ impl StreamKey {
 
     /// The key as a number.
     #[must_use]
+    #[inline]
     pub fn raw(self) -> u64 {
         self.0
     }

@@ -1,123 +1,153 @@
 //! The free blocks of one class, by size: what best fit searches.
 //!
-//! A bin for every multiple of 512 bytes up to 2 MiB, then 32 to each power of two; a bitmap in
+//! A bin for every multiple of 512 bytes up to 2 MiB, then 256 to each power of two; a bitmap in
 //! two levels finds the next bin that holds anything. Within a bin blocks are ordered by size,
-//! age of the segment and address, in a treap whose nodes are the blocks themselves: nearly
-//! always there is one, and a hundred thousand of one size still cost a logarithm.
-//!
-//! The priority of a node is a hash of its id, so a tree's shape depends on nothing but what is
-//! in it.
+//! age of the segment and address, in a [tree](super::tree) whose nodes are the blocks
+//! themselves: nearly always there is one, and a hundred thousand of one size still cost a
+//! logarithm.
 
 use super::block::{Block, BlockId};
+use super::tree;
 
 /// Sizes below this many units of 512 bytes have a bin of their own.
 const EXACT_BINS: usize = 4096;
 const EXACT_BITS: u32 = EXACT_BINS.trailing_zeros();
 const UNIT_BITS: u32 = 9;
-/// Bins to a power of two above that.
-const SUB_BITS: u32 = 5;
-const BINS: usize = EXACT_BINS + ((64 - UNIT_BITS - EXACT_BITS) << SUB_BITS) as usize;
+/// Bins to a power of two above that, as a power of two.
+const SUB_BITS: u32 = 8;
+/// From this power of two on, 16 TiB, all blocks share the last bin.
+const MOST_BITS: u32 = 44;
+const BINS: usize = EXACT_BINS + ((MOST_BITS - UNIT_BITS - EXACT_BITS) << SUB_BITS) as usize;
+const _: () = assert!(BINS <= 1 << u16::BITS);
 const WORDS: usize = BINS.div_ceil(64);
 const SUMMARY_WORDS: usize = WORDS.div_ceil(64);
 
 /// Free blocks of one class, findable by size. Holds ids only: the blocks are passed in.
 #[derive(Debug)]
 pub(super) struct Bins {
-    roots: [BlockId; BINS],
-    /// A bit for each bin that holds anything.
-    filled: [u64; WORDS],
     /// A bit for each word of `filled` that is not 0.
     summary: [u64; SUMMARY_WORDS],
-    count: usize,
+    /// A bit for each bin that holds anything.
+    filled: [u64; WORDS],
+    bins: [Bin; BINS],
 }
+
+/// A tree of blocks, and the first in it.
+#[derive(Debug, Clone, Copy)]
+struct Bin {
+    root: BlockId,
+    first: BlockId,
+}
+
+const EMPTY: Bin = Bin { root: BlockId::NONE, first: BlockId::NONE };
 
 impl Default for Bins {
     fn default() -> Self {
-        Self {
-            roots: [BlockId::NONE; BINS],
-            filled: [0; WORDS],
-            summary: [0; SUMMARY_WORDS],
-            count: 0,
-        }
+        Self { summary: [0; SUMMARY_WORDS], filled: [0; WORDS], bins: [EMPTY; BINS] }
     }
 }
 
 /// The bin of blocks of `bytes`; grows with `bytes`.
-#[inline]
+#[inline(always)]
 fn bin_of(bytes: u64) -> usize {
     let units = bytes >> UNIT_BITS;
-    if units < EXACT_BINS as u64 {
-        return units as usize;
-    }
-    let octave = 63 - units.leading_zeros();
-    let within = (units >> (octave - SUB_BITS)) & ((1 << SUB_BITS) - 1);
-    EXACT_BINS + (((octave - EXACT_BITS) << SUB_BITS) as usize) + within as usize
+    if units < EXACT_BINS as u64 { units as usize } else { shared_bin(units) }
 }
 
-fn priority(id: BlockId) -> u32 {
-    // Multiplying by an odd number is a permutation: no two nodes share a priority.
-    id.0.wrapping_mul(0x9E37_79B1).rotate_right(15).wrapping_mul(0x85EB_CA6B)
+/// The bin of blocks of so many units, from [`EXACT_BINS`] on, in which there are other sizes too.
+#[inline(always)]
+fn shared_bin(units: u64) -> usize {
+    const FIRST: usize = EXACT_BINS - ((EXACT_BITS as usize + 1) << SUB_BITS);
+    // As `ilog2`, in the form that the compiler makes least of.
+    let octave = 63 ^ units.leading_zeros();
+    // The leading bit counts for one more octave.
+    let within = (units >> (octave - SUB_BITS)) as usize;
+    (FIRST + ((octave as usize) << SUB_BITS) + within).min(BINS - 1)
 }
 
 impl Bins {
-    pub(super) fn len(&self) -> usize {
-        self.count
+    /// True when no block is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.summary.iter().all(|&word| word == 0)
+    }
+
+    /// How many blocks are in it, by counting them; `None` if they are not linked as they
+    /// should be.
+    pub(super) fn count(&self, blocks: &[Block]) -> Option<usize> {
+        let bins = std::iter::successors(self.next_filled(0), |bin| self.next_filled(bin + 1));
+        let counts = bins.map(|bin| {
+            let Bin { root, first } = self.bins[bin];
+            let is_first = tree::leftmost(blocks, root) == first;
+            tree::count(blocks, root, BlockId::NONE).filter(|_| is_first)
+        });
+        counts.sum()
     }
 
     #[inline(always)]
     pub(super) fn insert(&mut self, blocks: &mut [Block], id: BlockId) {
-        let bin = bin_of(blocks[id.0 as usize].bytes);
-        let root = self.roots[bin];
-        self.count += 1;
-        let block = &mut blocks[id.0 as usize];
-        (block.left, block.right) = (BlockId::NONE, BlockId::NONE);
-        if root == BlockId::NONE {
-            self.roots[bin] = id;
+        let block = &mut blocks[id.at()];
+        let bin = bin_of(block.bytes);
+        block.bin = bin as u16;
+        let place = &mut self.bins[bin];
+        if place.root == BlockId::NONE {
+            tree::plant(block);
+            *place = Bin { root: id, first: id };
             self.filled[bin / 64] |= 1 << (bin % 64);
             self.summary[bin / 4096] |= 1 << (bin / 64 % 64);
         } else {
-            self.roots[bin] = insert(blocks, root, id);
+            let (root, is_first) = tree::insert(blocks, place.root, id);
+            place.root = root;
+            if is_first {
+                place.first = id;
+            }
         }
     }
 
     #[inline(always)]
     pub(super) fn remove(&mut self, blocks: &mut [Block], id: BlockId) {
-        let block = &blocks[id.0 as usize];
-        let bin = bin_of(block.bytes);
-        self.count -= 1;
-        let root = self.roots[bin];
-        if root == id && block.left == BlockId::NONE && block.right == BlockId::NONE {
-            self.roots[bin] = BlockId::NONE;
-            self.filled[bin / 64] &= !(1 << (bin % 64));
-            if self.filled[bin / 64] == 0 {
+        let block = &blocks[id.at()];
+        let bin = usize::from(block.bin);
+        let place = &mut self.bins[bin];
+        let is_alone = place.root == id && block.left.0 | block.right.0 == BlockId::NONE.0;
+        if is_alone {
+            *place = EMPTY;
+            let word = self.filled[bin / 64] & !(1 << (bin % 64));
+            self.filled[bin / 64] = word;
+            if word == 0 {
                 self.summary[bin / 4096] &= !(1 << (bin / 64 % 64));
             }
         } else {
-            self.roots[bin] = remove(blocks, root, id);
+            if place.first == id {
+                place.first = tree::second(blocks, id);
+            }
+            place.root = tree::remove(blocks, place.root, id);
         }
     }
 
     /// The first block in the order of search that holds `bytes`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn best_fit(&self, blocks: &[Block], bytes: u64) -> Option<BlockId> {
-        let bin = bin_of(bytes);
-        let root = self.roots[bin];
-        if root != BlockId::NONE
-            && let Some(found) = first_from(blocks, root, (bytes, 0, 0))
-        {
-            return Some(found);
+        let mut bin = bin_of(bytes);
+        // Of such a bin not every block holds them.
+        if bin >= EXACT_BINS || !bytes.is_multiple_of(1 << UNIT_BITS) {
+            let Bin { root, first } = self.bins[bin];
+            if blocks[first.at()].bytes >= bytes {
+                return Some(first);
+            }
+            if let Some(found) = tree::first_of(blocks, root, bytes).some() {
+                return Some(found);
+            }
+            bin += 1;
         }
-        let bin = self.next_filled(bin + 1)?;
-        Some(leftmost(blocks, self.roots[bin]))
+        Some(self.bins[self.next_filled(bin)?].first)
     }
 
     /// The next block after `id` in the order of search.
     pub(super) fn after(&self, blocks: &[Block], id: BlockId) -> Option<BlockId> {
-        let (bytes, serial, address) = blocks[id.0 as usize].rank();
+        let (bytes, order) = blocks[id.at()].rank();
         let bin = bin_of(bytes);
-        let from = (bytes, serial, address + 1);
-        let found = self.roots[bin].some().and_then(|root| first_from(blocks, root, from));
-        found.or_else(|| Some(leftmost(blocks, self.roots[self.next_filled(bin + 1)?])))
+        let found = tree::first_from(blocks, self.bins[bin].root, (bytes, order + 1)).some();
+        found.or_else(|| Some(self.bins[self.next_filled(bin + 1)?].first))
     }
 
     /// The largest block.
@@ -125,135 +155,36 @@ impl Bins {
         let summary = self.summary.iter().rposition(|&word| word != 0)?;
         let word = summary * 64 + 63 - self.summary[summary].leading_zeros() as usize;
         let bin = word * 64 + 63 - self.filled[word].leading_zeros() as usize;
-        let mut at = self.roots[bin];
-        while let Some(right) = blocks[at.0 as usize].right.some() {
-            at = right;
-        }
-        Some(at)
+        Some(tree::rightmost(blocks, self.bins[bin].root))
     }
 
     pub(super) fn contains(&self, blocks: &[Block], id: BlockId) -> bool {
-        let rank = blocks[id.0 as usize].rank();
-        let root = self.roots[bin_of(rank.0)].some();
-        root.and_then(|root| first_from(blocks, root, rank)) == Some(id)
+        let rank = blocks[id.at()].rank();
+        tree::first_from(blocks, self.bins[bin_of(rank.0)].root, rank) == id
     }
 
-    #[inline]
+    /// The first bin from this one on that holds anything.
+    #[inline(always)]
     fn next_filled(&self, from: usize) -> Option<usize> {
-        if from >= BINS {
-            return None;
-        }
         let word = from / 64;
-        let here = self.filled[word] & (!0 << (from % 64));
+        let here = self.filled.get(word)? & (!0 << (from % 64));
         if here != 0 {
             return Some(word * 64 + here.trailing_zeros() as usize);
         }
-        let mut summary = (word + 1) / 64;
-        let mut words = *self.summary.get(summary)? & (!0 << ((word + 1) % 64));
+        self.next_filled_word(word + 1)
+    }
+
+    /// The first bin in this word of `filled`, or in a later one.
+    #[inline(always)]
+    fn next_filled_word(&self, from: usize) -> Option<usize> {
+        let mut summary = from / 64;
+        let mut words = *self.summary.get(summary)? & (!0 << (from % 64));
         while words == 0 {
             summary += 1;
             words = *self.summary.get(summary)?;
         }
         let word = summary * 64 + words.trailing_zeros() as usize;
         Some(word * 64 + self.filled[word].trailing_zeros() as usize)
-    }
-}
-
-fn leftmost(blocks: &[Block], mut at: BlockId) -> BlockId {
-    while let Some(left) = blocks[at.0 as usize].left.some() {
-        at = left;
-    }
-    at
-}
-
-/// The first block of the tree whose rank is at least `from`.
-#[inline]
-fn first_from(blocks: &[Block], root: BlockId, from: (u64, u32, u64)) -> Option<BlockId> {
-    let mut found = BlockId::NONE;
-    let mut at = root;
-    while at != BlockId::NONE {
-        let block = &blocks[at.0 as usize];
-        if block.rank() >= from {
-            found = at;
-            at = block.left;
-        } else {
-            at = block.right;
-        }
-    }
-    found.some()
-}
-
-/// The tree with `id` in it, which was not. Expected logarithmic, recursion as deep.
-#[cold]
-fn insert(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
-    if root == BlockId::NONE {
-        return id;
-    }
-    if priority(id) > priority(root) {
-        let (left, right) = split(blocks, root, id);
-        let block = &mut blocks[id.0 as usize];
-        (block.left, block.right) = (left, right);
-        return id;
-    }
-    if blocks[id.0 as usize].rank() < blocks[root.0 as usize].rank() {
-        let left = insert(blocks, blocks[root.0 as usize].left, id);
-        blocks[root.0 as usize].left = left;
-    } else {
-        let right = insert(blocks, blocks[root.0 as usize].right, id);
-        blocks[root.0 as usize].right = right;
-    }
-    root
-}
-
-/// The parts of a tree before and after `id`.
-fn split(blocks: &mut [Block], root: BlockId, id: BlockId) -> (BlockId, BlockId) {
-    if root == BlockId::NONE {
-        return (BlockId::NONE, BlockId::NONE);
-    }
-    if blocks[root.0 as usize].rank() < blocks[id.0 as usize].rank() {
-        let (left, right) = split(blocks, blocks[root.0 as usize].right, id);
-        blocks[root.0 as usize].right = left;
-        (root, right)
-    } else {
-        let (left, right) = split(blocks, blocks[root.0 as usize].left, id);
-        blocks[root.0 as usize].left = right;
-        (left, root)
-    }
-}
-
-/// The tree without `id`, which is in it.
-#[cold]
-fn remove(blocks: &mut [Block], root: BlockId, id: BlockId) -> BlockId {
-    let block = &blocks[root.0 as usize];
-    if root == id {
-        return join(blocks, block.left, block.right);
-    }
-    if blocks[id.0 as usize].rank() < block.rank() {
-        let left = remove(blocks, block.left, id);
-        blocks[root.0 as usize].left = left;
-    } else {
-        let right = remove(blocks, block.right, id);
-        blocks[root.0 as usize].right = right;
-    }
-    root
-}
-
-/// One tree of two, all of `left` before all of `right`.
-fn join(blocks: &mut [Block], left: BlockId, right: BlockId) -> BlockId {
-    if left == BlockId::NONE {
-        return right;
-    }
-    if right == BlockId::NONE {
-        return left;
-    }
-    if priority(left) > priority(right) {
-        let joined = join(blocks, blocks[left.0 as usize].right, right);
-        blocks[left.0 as usize].right = joined;
-        left
-    } else {
-        let joined = join(blocks, left, blocks[right.0 as usize].left);
-        blocks[right.0 as usize].left = joined;
-        right
     }
 }
 
@@ -270,9 +201,15 @@ mod tests {
         let mut sizes: Vec<u64> = sizes.chain([u64::MAX]).collect();
         sizes.sort_unstable();
         assert!(sizes.windows(2).all(|pair| bin_of(pair[0]) <= bin_of(pair[1])));
-        assert!(bin_of(u64::MAX) < BINS);
+        assert_eq!(bin_of(u64::MAX), BINS - 1);
         for units in 0..EXACT_BINS as u64 {
             assert_eq!(bin_of(units * 512), units as usize);
+        }
+        // No bin is left out, up to the last.
+        for (bin, step) in (EXACT_BINS..BINS).zip(0_u64..) {
+            let (octave, part) = (step >> SUB_BITS, step & ((1 << SUB_BITS) - 1));
+            let units = ((1 << SUB_BITS) + part) << (octave + u64::from(EXACT_BITS - SUB_BITS));
+            assert_eq!(bin_of(units << UNIT_BITS), bin, "{units} units");
         }
     }
 }

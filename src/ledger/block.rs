@@ -12,11 +12,19 @@ impl Default for BlockId {
 }
 
 impl BlockId {
-    /// Names no block.
-    pub(super) const NONE: Self = Self(u32::MAX);
+    /// Names no block. What stands in its place is never free and never looked at: links may
+    /// be followed and written without asking first whether they lead anywhere.
+    pub(crate) const NONE: Self = Self(0);
 
+    #[inline]
     pub(super) fn some(self) -> Option<Self> {
         (self != Self::NONE).then_some(self)
+    }
+
+    /// Its place in the list of blocks.
+    #[inline(always)]
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
     }
 }
 
@@ -57,6 +65,7 @@ pub struct Segment {
 /// A part of a segment, in one cache line. All sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(align(64))]
 pub struct Block {
     /// Its first byte.
     pub address: u64,
@@ -64,8 +73,8 @@ pub struct Block {
     pub bytes: u64,
     /// What the caller asked for; 0 while free.
     pub requested_bytes: u64,
-    /// The policy's clock when it became free.
-    pub freed_at: u64,
+    /// The policy's clock when it became free: its last 32 bits.
+    pub freed_at: u32,
     /// Where it lies.
     pub segment: SegmentId,
     /// What it is doing.
@@ -74,12 +83,15 @@ pub struct Block {
     pub class: u8,
     /// There is more to know of it elsewhere. The ledger only keeps this, while it is active.
     pub marked: bool,
+    /// Where it is in the free index; meaningless while it is not free.
+    pub(super) bin: u16,
     /// Its segment's age, for the order of the free index.
     pub(super) serial: u32,
     /// Its neighbours in the segment.
     pub(super) prev: BlockId,
     pub(super) next: BlockId,
-    /// Its children in the free index; meaningless while it is not free.
+    /// Its parent and children in the free index; meaningless while it is not free.
+    pub(super) parent: BlockId,
     pub(super) left: BlockId,
     pub(super) right: BlockId,
 }
@@ -87,15 +99,39 @@ pub struct Block {
 impl Block {
     /// True when the block is its whole segment.
     #[must_use]
+    #[inline]
     pub fn is_whole(&self) -> bool {
-        self.prev == BlockId::NONE && self.next == BlockId::NONE
+        self.prev.0 | self.next.0 == BlockId::NONE.0
     }
 
     /// Its place in the order of search: the smallest first, then the oldest segment, then the
     /// lowest address.
-    pub(super) fn rank(&self) -> (u64, u32, u64) {
-        (self.bytes, self.serial, self.address)
+    #[inline(always)]
+    pub(super) fn rank(&self) -> Rank {
+        (self.bytes, u128::from(self.serial) << 64 | u128::from(self.address))
     }
 }
 
-const _: () = assert!(size_of::<Block>() <= 64);
+/// Size; age of the segment and address, as one number because that is compared in one go.
+pub(super) type Rank = (u64, u128);
+
+const _: () = assert!(size_of::<Block>() == 64);
+
+/// What stands in a place nobody uses.
+pub(super) const NO_BLOCK: Block = Block {
+    address: 0,
+    bytes: 0,
+    requested_bytes: 0,
+    freed_at: 0,
+    segment: SegmentId(u32::MAX),
+    state: State::Active,
+    class: 0,
+    marked: false,
+    bin: 0,
+    serial: 0,
+    prev: BlockId::NONE,
+    next: BlockId::NONE,
+    parent: BlockId::NONE,
+    left: BlockId::NONE,
+    right: BlockId::NONE,
+};

@@ -10,14 +10,15 @@ use std::collections::HashMap;
 use std::ops::Index;
 
 use super::bins::Bins;
-use super::block::{Block, BlockId, Segment, SegmentId, State};
+use super::block::{Block, BlockId, NO_BLOCK, Segment, SegmentId, State};
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
-    /// Places of blocks that are gone have size 0 and are used again.
+    /// Places of blocks that are gone have size 0 and are used again. The first is nobody's.
     pub(super) blocks: Vec<Block>,
-    vacant_blocks: Vec<BlockId>,
+    /// The place that was left last; each leads to the one left before it.
+    vacant: BlockId,
     pub(super) segments: Vec<Option<Segment>>,
     pub(super) vacant_segments: Vec<SegmentId>,
     /// By class.
@@ -74,6 +75,22 @@ pub struct SplitChange {
     pub bytes: i64,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            blocks: vec![NO_BLOCK],
+            vacant: BlockId::NONE,
+            segments: Vec::new(),
+            vacant_segments: Vec::new(),
+            free: Vec::new(),
+            totals: Totals::default(),
+            version: 0,
+            hints: HashMap::new(),
+            ranges_bytes: 0,
+        }
+    }
+}
+
 impl Ledger {
     /// Enters a segment as one free block.
     pub fn add_segment(&mut self, new: NewSegment, freed_at: u64) -> BlockId {
@@ -99,14 +116,16 @@ impl Ledger {
             address,
             bytes,
             requested_bytes: 0,
-            freed_at,
+            freed_at: freed_at as u32,
             segment,
             state,
             class,
             marked: false,
+            bin: 0,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
+            parent: BlockId::NONE,
             left: BlockId::NONE,
             right: BlockId::NONE,
         });
@@ -135,56 +154,49 @@ impl Ledger {
 
     /// Hands a free block out; if it is larger than `bytes`, its front part, and the rest stays
     /// free. Pass the block's own size to take it whole.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
         self.version += 1;
         self.totals.active_bytes += bytes;
-        let place = (bytes < self[id].bytes).then(|| self.vacancy());
         let blocks = self.blocks.as_mut_slice();
-        let block = &mut blocks[id.0 as usize];
-        debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
-        let whole_bytes = block.bytes;
-        let mut change = SplitChange::default();
-        if !block.is_whole() {
-            change = SplitChange { blocks: -1, bytes: -(whole_bytes as i64) };
-        }
-        let bins = bins(&mut self.free, block.class);
+        let bins = bins(&mut self.free, blocks[id.at()].class);
         bins.remove(blocks, id);
-        let block = &mut blocks[id.0 as usize];
+        let block = &mut blocks[id.at()];
+        debug_assert!(block.state == State::Free && bytes > 0 && bytes <= block.bytes);
         block.state = State::Active;
         block.requested_bytes = requested_bytes;
-        let Some(rest) = place else { return change };
-        let next = std::mem::replace(&mut block.next, rest);
-        block.bytes = bytes;
-        // Field by field: a copy of the whole line would wait for the last stores into it.
-        let after = Block {
-            address: block.address + bytes,
-            bytes: whole_bytes - bytes,
-            requested_bytes: 0,
-            freed_at: block.freed_at,
-            segment: block.segment,
-            state: State::Free,
-            class: block.class,
-            marked: false,
-            serial: block.serial,
-            prev: id,
-            next,
-            left: BlockId::NONE,
-            right: BlockId::NONE,
-        };
-        blocks[rest.0 as usize] = after;
-        if next != BlockId::NONE {
-            blocks[next.0 as usize].prev = rest;
+        let was_part = !block.is_whole();
+        let rest_bytes = block.bytes - bytes;
+        if rest_bytes == 0 {
+            return SplitChange {
+                blocks: -i64::from(was_part),
+                bytes: if was_part { -(bytes as i64) } else { 0 },
+            };
         }
+        block.bytes = bytes;
+        let Block { address, freed_at, segment, class, serial, next, .. } = *block;
+        let rest = vacancy(&mut self.vacant, &mut self.blocks);
+        let blocks = self.blocks.as_mut_slice();
+        let after = &mut blocks[rest.at()];
+        after.address = address + bytes;
+        after.bytes = rest_bytes;
+        after.requested_bytes = 0;
+        after.freed_at = freed_at;
+        (after.segment, after.serial) = (segment, serial);
+        (after.state, after.class, after.marked) = (State::Free, class, false);
+        (after.prev, after.next) = (id, next);
+        blocks[next.at()].prev = rest;
+        blocks[id.at()].next = rest;
         bins.insert(blocks, rest);
-        change.blocks += 1;
-        change.bytes += (whole_bytes - bytes) as i64;
-        change
+        SplitChange {
+            blocks: i64::from(!was_part),
+            bytes: if was_part { -(bytes as i64) } else { rest_bytes as i64 },
+        }
     }
 
     /// Marks an active block as freed but in flight.
     pub fn retire(&mut self, id: BlockId) {
-        let block = &mut self.blocks[id.0 as usize];
+        let block = &mut self.blocks[id.at()];
         debug_assert_eq!(block.state, State::Active);
         block.state = State::Retired;
         self.version += 1;
@@ -193,54 +205,64 @@ impl Ledger {
     }
 
     /// Makes an active or retired block free and merges it with free neighbours.
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
-        self.version += 1;
-        let blocks = self.blocks.as_mut_slice();
-        let block = &mut blocks[id.0 as usize];
+        let block = &self.blocks[id.at()];
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
-            State::Retired => self.totals.retired_bytes -= block.bytes,
-            State::Free | State::Absent => {
-                debug_assert!(false, "freed twice");
-                return SplitChange::default();
-            }
+            _ => return self.give_back_retired(id, freed_at),
         }
-        block.state = State::Free;
-        block.requested_bytes = 0;
-        block.freed_at = freed_at;
-        let (prev, next) = (block.prev, block.next);
-        let bins = bins(&mut self.free, block.class);
-        let mut change = SplitChange::default();
-        if is_free(blocks, next) {
-            change.blocks -= 1;
-            change.bytes -= blocks[next.0 as usize].bytes as i64;
+        self.make_free(id, freed_at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_retired(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
+        let block = &self.blocks[id.at()];
+        if block.state != State::Retired {
+            debug_assert!(false, "freed twice");
+            return SplitChange::default();
+        }
+        self.totals.retired_bytes -= block.bytes;
+        self.make_free(id, freed_at)
+    }
+
+    /// Makes a block free that is counted in no total, and merges it with free neighbours.
+    #[inline(always)]
+    fn make_free(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
+        self.version += 1;
+        let blocks = self.blocks.as_mut_slice();
+        let Block { bytes, prev, next, class, .. } = blocks[id.at()];
+        let bins = bins(&mut self.free, class);
+        let with_next = blocks[next.at()].state == State::Free;
+        let with_prev = blocks[prev.at()].state == State::Free;
+        let (mut merged, mut others_bytes) = (id, 0);
+        if with_next {
             bins.remove(blocks, next);
-            absorb_next(blocks, id, next);
-            self.vacant_blocks.push(next);
+            others_bytes += absorb_next(&mut self.vacant, blocks, id, next);
         }
-        let mut merged = id;
-        if is_free(blocks, prev) {
-            change.blocks -= 1;
-            change.bytes -= blocks[prev.0 as usize].bytes as i64;
+        if with_prev {
             bins.remove(blocks, prev);
-            absorb_next(blocks, prev, id);
-            self.vacant_blocks.push(id);
-            blocks[prev.0 as usize].freed_at = freed_at;
+            others_bytes += blocks[prev.at()].bytes;
+            absorb_next(&mut self.vacant, blocks, prev, id);
             merged = prev;
         }
-        let block = &blocks[merged.0 as usize];
-        if !block.is_whole() {
-            change.blocks += 1;
-            change.bytes += block.bytes as i64;
-        }
+        let block = &mut blocks[merged.at()];
+        block.requested_bytes = 0;
+        block.freed_at = freed_at as u32;
+        block.state = State::Free;
+        let is_whole = block.is_whole();
         bins.insert(blocks, merged);
-        change
+        // It counts unless it is a whole segment, and what it was merged with counts no more.
+        SplitChange {
+            blocks: i64::from(!is_whole) - i64::from(with_next) - i64::from(with_prev),
+            bytes: if is_whole { -(others_bytes as i64) } else { bytes as i64 },
+        }
     }
 
     /// The free block of a class to serve `bytes` from: the smallest that holds them, of these
     /// the one in the oldest segment, of these the lowest.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn best_fit(&self, class: u8, bytes: u64) -> Option<BlockId> {
         self.free.get(class as usize)?.as_ref()?.best_fit(&self.blocks, bytes)
@@ -260,7 +282,7 @@ impl Ledger {
 
     /// The classes there are free blocks of, in order.
     pub fn free_classes(&self) -> impl DoubleEndedIterator<Item = u8> + '_ {
-        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| bins.len() > 0);
+        let filled = |bins: &Option<Box<Bins>>| bins.as_ref().is_some_and(|bins| !bins.is_empty());
         (0..self.free.len())
             .filter(move |&class| filled(&self.free[class]))
             .map(|class| class as u8)
@@ -277,7 +299,7 @@ impl Ledger {
     /// A block, if there is one of that name.
     #[must_use]
     pub fn get(&self, id: BlockId) -> Option<&Block> {
-        self.blocks.get(id.0 as usize).filter(|block| block.bytes > 0)
+        self.blocks.get(id.at()).filter(|block| block.bytes > 0)
     }
 
     /// A segment, if there is one of that name.
@@ -289,12 +311,12 @@ impl Ledger {
     /// Changes what a block's owner asked for.
     #[inline]
     pub fn set_requested(&mut self, id: BlockId, requested_bytes: u64) {
-        self.blocks[id.0 as usize].requested_bytes = requested_bytes;
+        self.blocks[id.at()].requested_bytes = requested_bytes;
     }
 
     /// Sets [`Block::marked`] of an active block.
     pub fn set_marked(&mut self, id: BlockId, marked: bool) {
-        self.blocks[id.0 as usize].marked = marked;
+        self.blocks[id.at()].marked = marked;
     }
 
     /// Sums over all segments.
@@ -323,7 +345,7 @@ impl Ledger {
 
     /// Cuts a block in two of its state; gives the rear one, which is in no index.
     pub(super) fn cut(&mut self, id: BlockId, bytes: u64) -> BlockId {
-        let front = &mut self.blocks[id.0 as usize];
+        let front = &mut self.blocks[id.at()];
         let next = front.next;
         let mut rest = front.clone();
         front.bytes = bytes;
@@ -331,41 +353,25 @@ impl Ledger {
         rest.bytes -= bytes;
         rest.prev = id;
         let rest = self.enter(rest);
-        self.blocks[id.0 as usize].next = rest;
-        if next != BlockId::NONE {
-            self.blocks[next.0 as usize].prev = rest;
-        }
+        self.blocks[id.at()].next = rest;
+        self.blocks[next.at()].prev = rest;
         rest
     }
 
     /// Makes the next block, which is in no index, part of `id`.
     pub(super) fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
-        absorb_next(&mut self.blocks, id, next);
-        self.vacant_blocks.push(next);
-    }
-
-    /// A place for a new block.
-    #[inline]
-    fn vacancy(&mut self) -> BlockId {
-        self.vacant_blocks.pop().unwrap_or_else(|| self.new_place())
-    }
-
-    #[cold]
-    fn new_place(&mut self) -> BlockId {
-        self.blocks.push(NO_BLOCK);
-        BlockId(self.blocks.len() as u32 - 1)
+        absorb_next(&mut self.vacant, &mut self.blocks, id, next);
     }
 
     pub(super) fn enter(&mut self, block: Block) -> BlockId {
-        let id = self.vacancy();
-        self.blocks[id.0 as usize] = block;
+        let id = vacancy(&mut self.vacant, &mut self.blocks);
+        self.blocks[id.at()] = block;
         id
     }
 
     pub(super) fn leave(&mut self, id: BlockId) {
-        self.blocks[id.0 as usize].bytes = 0;
-        self.vacant_blocks.push(id);
+        vacate(&mut self.vacant, &mut self.blocks, id);
     }
 
     pub(super) fn index(&mut self, id: BlockId) {
@@ -381,46 +387,59 @@ impl Ledger {
     }
 }
 
-/// What stands in a place nobody uses.
-const NO_BLOCK: Block = Block {
-    address: 0,
-    bytes: 0,
-    requested_bytes: 0,
-    freed_at: 0,
-    segment: SegmentId(u32::MAX),
-    state: State::Free,
-    class: 0,
-    marked: false,
-    serial: 0,
-    prev: BlockId::NONE,
-    next: BlockId::NONE,
-    left: BlockId::NONE,
-    right: BlockId::NONE,
-};
-
 /// The index of a class that has had a segment.
 #[inline(always)]
 fn bins(free: &mut [Option<Box<Bins>>], class: u8) -> &mut Bins {
-    free[class as usize].get_or_insert_default()
-}
-
-#[inline(always)]
-fn is_free(blocks: &[Block], id: BlockId) -> bool {
-    id != BlockId::NONE && blocks[id.0 as usize].state == State::Free
-}
-
-/// Makes `next`, the block after `id`, which is in no index, part of it.
-#[inline(always)]
-fn absorb_next(blocks: &mut [Block], id: BlockId, next: BlockId) {
-    let absorbed = &mut blocks[next.0 as usize];
-    let bytes = std::mem::take(&mut absorbed.bytes);
-    let after = absorbed.next;
-    if after != BlockId::NONE {
-        blocks[after.0 as usize].prev = id;
+    match &mut free[class as usize] {
+        Some(bins) => bins,
+        none => make_bins(none),
     }
-    let block = &mut blocks[id.0 as usize];
+}
+
+/// Apart, because an index is large on the stack while it is made.
+#[cold]
+#[inline(never)]
+fn make_bins(bins: &mut Option<Box<Bins>>) -> &mut Bins {
+    bins.insert(Box::default())
+}
+
+/// A place for a new block.
+#[inline(always)]
+fn vacancy(vacant: &mut BlockId, blocks: &mut Vec<Block>) -> BlockId {
+    let id = *vacant;
+    if id == BlockId::NONE {
+        return new_place(blocks);
+    }
+    *vacant = blocks[id.at()].next;
+    id
+}
+
+#[cold]
+#[inline(never)]
+fn new_place(blocks: &mut Vec<Block>) -> BlockId {
+    blocks.push(NO_BLOCK);
+    BlockId(blocks.len() as u32 - 1)
+}
+
+/// Lets the place of a block that is gone be used again.
+#[inline(always)]
+fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
+    let block = &mut blocks[id.at()];
+    // Whoever looks at it sees nothing that could be taken, or merged with.
+    (block.bytes, block.state) = (0, State::Active);
+    block.next = std::mem::replace(vacant, id);
+}
+
+/// Makes `next`, the block after `id`, which is in no index, part of it. Gives its size.
+#[inline(always)]
+fn absorb_next(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId, next: BlockId) -> u64 {
+    let Block { bytes, next: after, .. } = blocks[next.at()];
+    vacate(vacant, blocks, next);
+    blocks[after.at()].prev = id;
+    let block = &mut blocks[id.at()];
     block.bytes += bytes;
     block.next = after;
+    bytes
 }
 
 impl Index<BlockId> for Ledger {
@@ -428,6 +447,6 @@ impl Index<BlockId> for Ledger {
 
     #[inline]
     fn index(&self, id: BlockId) -> &Block {
-        &self.blocks[id.0 as usize]
+        &self.blocks[id.at()]
     }
 }

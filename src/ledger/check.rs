@@ -57,8 +57,9 @@ impl Ledger {
         if seen_blocks != self.blocks().count() {
             return Err("blocks outside any segment".into());
         }
-        if seen_free != self.free.iter().flatten().map(|bins| bins.len()).sum::<usize>() {
-            return Err("the free index holds what is not free".into());
+        let indexed = self.free.iter().flatten().map(|bins| bins.count(&self.blocks));
+        if Some(seen_free) != indexed.sum() {
+            return Err("the free index is broken, or holds what is not free".into());
         }
         if totals != self.totals {
             return Err(format!("totals are {:?}, the blocks say {totals:?}", self.totals));
@@ -110,7 +111,7 @@ mod tests {
         let mut ranks: Vec<_> =
             free.filter(|block| block.class == class).map(|block| block.rank()).collect();
         ranks.sort_unstable();
-        ranks.into_iter().map(|(_, _, address)| address).collect()
+        ranks.into_iter().map(|(_, order)| order as u64).collect()
     }
 
     fn split_totals(ledger: &Ledger) -> (i64, i64) {

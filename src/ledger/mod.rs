@@ -6,6 +6,7 @@ mod block;
 mod book;
 mod check;
 mod ranges;
+mod tree;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
 pub use book::{Ledger, NewSegment, SplitChange, Totals};

@@ -51,7 +51,7 @@ impl Caching {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&self, block_bytes: u64, request: &Request) -> u64 {
         let rest = block_bytes - request.block_bytes;
         let split = if request.class == SMALL {
@@ -64,23 +64,30 @@ impl Caching {
 }
 
 impl Policy for Caching {
-    #[inline]
+    #[inline(always)]
     fn request(&self, requested_bytes: u64) -> Option<Request> {
         if requested_bytes > SANITY_LIMIT_BYTES {
             return None;
         }
         // A multiple of 512, and far from the end of what can be counted.
-        let block_bytes = self.roundup.round(requested_bytes);
+        let block_bytes = if self.roundup.is_off() {
+            (requested_bytes + (MIN_BLOCK_BYTES - 1)) & !(MIN_BLOCK_BYTES - 1)
+        } else {
+            self.roundup.round(requested_bytes)
+        };
         let class = if block_bytes <= SMALL_LIMIT_BYTES { SMALL } else { LARGE };
         Some(Request { requested_bytes, block_bytes, class })
     }
 
-    #[inline]
+    #[inline(always)]
     fn fit(&mut self, ledger: &Ledger, request: &Request) -> Option<Fit> {
         let block = ledger.best_fit(request.class, request.block_bytes)?;
         let bytes = ledger[block].bytes;
-        let fits = if request.block_bytes < self.oversize_bytes {
-            bytes < self.oversize_bytes
+        // Mostly there is no such size, and nothing reaches it.
+        let fits = if bytes < self.oversize_bytes {
+            true
+        } else if request.block_bytes < self.oversize_bytes {
+            false
         } else {
             bytes < request.block_bytes.saturating_add(self.oversize_slack_bytes)
         };

@@ -342,6 +342,11 @@ impl Allocator {
         self.0.wait_for_retired()?;
         self.trim();
         self.0.shared.wait_released();
+        if self.0.shared.held_bytes() > 0 {
+            // What was on its way when the trimming began, and was refused.
+            self.trim();
+            self.0.shared.wait_released();
+        }
         let pool_bytes = self.0.shared.driver_pool.as_ref().map_or(0, DriverPool::reserved_bytes);
         let kept_bytes = self.0.shared.held_bytes().max(pool_bytes);
         if kept_bytes > 0 {
@@ -392,6 +397,7 @@ impl Inner {
     }
 
     #[cold]
+    #[inline(never)]
     fn raw_slowly(&self, heap: &Arc<Heap>, bytes: u64, stream: &Stream) -> Result<DevicePtr> {
         let Served { taken, mut state, .. } =
             self.allocate(heap, bytes, stream, Placement::Policy)?;

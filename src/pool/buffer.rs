@@ -192,7 +192,11 @@ impl<T: Pod> Drop for Buffer<T> {
         if let Some((heap, taken)) = &self.owned {
             let uses = self.uses.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
             let uses = std::mem::take(&mut uses.others);
-            heap.free(Freed { block: Which::Id(taken.id), uses });
+            if uses.is_empty() {
+                heap.free_block(taken.id);
+            } else {
+                heap.free(Freed { block: Which::Id(taken.id), uses });
+            }
         }
     }
 }

@@ -58,6 +58,7 @@ impl Inner {
             return self.allocate_anew(heap, bytes, stream, placement);
         }
         state.poll(&self.shared);
+        state.rate(&self.shared);
         let request = match (placement, &state.policy) {
             (Placement::Policy, Chosen::Caching(caching)) => caching.request(bytes),
             (Placement::Policy, Chosen::Expandable(expandable)) => expandable.request(bytes),
@@ -91,6 +92,11 @@ impl Inner {
         stream: &Stream,
         placement: Placement,
     ) -> Result<(Arc<Heap>, Taken)> {
+        if placement == Placement::Policy
+            && let Some(taken) = heap.take_quickly_for(bytes, StreamKey::of(stream).raw())
+        {
+            return Ok((Arc::clone(heap), taken));
+        }
         let Served { heap, taken, .. } = self.allocate(heap, bytes, stream, placement)?;
         Ok((Arc::clone(heap), taken))
     }

@@ -102,7 +102,7 @@ impl Inner {
                     bytes: block.bytes,
                     class: block.class,
                     own_stream: asking.is_some_and(|asking| Arc::ptr_eq(asking, heap)),
-                    age: now.saturating_sub(block.freed_at),
+                    age: u64::from((now as u32).wrapping_sub(block.freed_at)),
                 };
                 candidates.push(Candidate { heap, segment, serial, seen });
             }

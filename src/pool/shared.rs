@@ -375,8 +375,13 @@ impl Shared {
         lock(&self.books).stats.reserved_bytes.all.freed
     }
 
-    pub(super) fn is_oversize(&self, bytes: u64) -> bool {
-        self.conf.max_split_size_bytes.is_some_and(|least| bytes >= least)
+    fn is_oversize(&self, bytes: u64) -> bool {
+        bytes >= self.oversize_from()
+    }
+
+    /// The size from which on blocks and segments are counted apart.
+    pub(super) fn oversize_from(&self) -> u64 {
+        self.conf.max_split_size_bytes.unwrap_or(u64::MAX)
     }
 
     /// The most that could ever be reserved.

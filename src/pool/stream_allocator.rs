@@ -36,6 +36,9 @@ pub struct StreamAllocator {
     pub(super) inner: Arc<Inner>,
     pub(super) heap: Arc<Heap>,
     stream: Stream,
+    /// The stream is the same one on every thread, and so the heap is its own for as long as
+    /// this handle lives.
+    is_settled: bool,
     /// Kept alive; none for the default pool.
     pool: Option<PrivatePool>,
 }
@@ -53,6 +56,7 @@ impl Inner {
             inner: Arc::clone(self),
             heap,
             stream: stream.clone(),
+            is_settled: !StreamKey::is_per_thread(stream),
             pool: pool.cloned(),
         })
     }
@@ -84,31 +88,44 @@ impl StreamAllocator {
     ///
     /// # Errors
     /// As [`Allocator::alloc`](super::Allocator::alloc).
-    #[inline]
+    #[inline(always)]
     pub fn block(&self, bytes: u64) -> Result<Block<'_>> {
-        if bytes == 0 {
-            return Ok(Block { heap: &self.heap, taken: Taken::default(), bytes });
-        }
-        let (heap, taken) = self.serve(bytes)?;
+        // Put together in the caller's registers: what comes back through memory, and is moved
+        // in other pieces than it was written in, holds the processor up.
+        let (heap, taken) = match self.take_quickly(bytes) {
+            Some(taken) => (&self.heap, taken),
+            None => self.serve_slowly(bytes)?,
+        };
         Ok(Block { heap, taken, bytes })
+    }
+
+    /// A block, and whose it is: another heap's where the stream is another one on this thread.
+    #[cold]
+    #[inline(never)]
+    fn serve_slowly(&self, bytes: u64) -> Result<(&Arc<Heap>, Taken)> {
+        if bytes == 0 {
+            return Ok((&self.heap, Taken::default()));
+        }
+        let Served { heap, taken, .. } = self.inner.take(&self.heap, bytes, &self.stream)?;
+        Ok((heap, taken))
+    }
+
+    #[inline(always)]
+    fn take_quickly(&self, bytes: u64) -> Option<Taken> {
+        if bytes == 0 || !self.is_settled {
+            return None;
+        }
+        self.heap.take_quickly(bytes)
     }
 
     /// As [`block`](Self::block), for whoever keeps the block without a borrow and gives it to
     /// [`take_back`](Self::take_back) of a handle of the same stream.
     #[inline]
     pub(crate) fn take(&self, bytes: u64) -> Result<Taken> {
-        self.serve(bytes).map(|(_, taken)| taken)
-    }
-
-    /// A block, and whose it is: another heap's where the stream is another one on this thread.
-    #[inline]
-    fn serve(&self, bytes: u64) -> Result<(&Arc<Heap>, Taken)> {
-        let key = StreamKey::of(&self.stream).raw();
-        if let Some(taken) = self.heap.take_quickly(bytes, key) {
-            return Ok((&self.heap, taken));
+        match self.take_quickly(bytes) {
+            Some(taken) => Ok(taken),
+            None => self.serve_slowly(bytes).map(|(_, taken)| taken),
         }
-        let Served { heap, taken, .. } = self.inner.take(&self.heap, bytes, &self.stream)?;
-        Ok((heap, taken))
     }
 
     /// Takes a block of [`take`](Self::take) back, once.

@@ -27,6 +27,9 @@ const CANDIDATES: [&str; 11] = [
     "backend:cudaMallocAsync",
 ];
 
+/// Host times below this many times the least are alike: less may be noise.
+const SLOW: f64 = 3.0;
+
 /// A candidate and how it did.
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
@@ -63,8 +66,8 @@ pub fn candidates(setup: &Setup) -> Vec<Conf> {
 }
 
 /// Replays `trace` under every conf of `confs` and ranks them: what completes first, then the
-/// least peak reserved, the least capacity that is enough, the least device time, the least
-/// host time.
+/// least peak reserved, the least capacity that is enough, the least device time, then what is
+/// not several times slower on the host than the quickest, then the order given.
 ///
 /// # Errors
 /// As [`score`](super::score()).
@@ -82,14 +85,21 @@ pub fn contest(
         let (conf, pytorch_conf) = (conf.to_string(), pytorch_form(conf));
         entries.push(Entry { rank: 0, conf, pytorch_conf, score });
     }
-    entries.sort_by(|a, b| better(&a.score, &b.score));
+    let quickest = entries.iter().map(|entry| host_ns(&entry.score)).fold(f64::INFINITY, f64::min);
+    // Stable: what is equal stays in the order given, so that noise recommends nothing.
+    entries.sort_by(|a, b| better(&a.score, &b.score, quickest));
     for (at, entry) in entries.iter_mut().enumerate() {
         entry.rank = at + 1;
     }
     Ok(entries)
 }
 
-fn better(a: &Score, b: &Score) -> Ordering {
+/// Nanoseconds an operation.
+fn host_ns(score: &Score) -> f64 {
+    score.warm.as_ref().map_or(f64::INFINITY, |warm| warm.ns_per_op)
+}
+
+fn better(a: &Score, b: &Score, quickest: f64) -> Ordering {
     let reserved = |score: &Score| score.fresh.as_ref().map_or(u64::MAX, |f| f.peak_reserved);
     let capacity = |score: &Score| {
         let least = score.capacity.as_ref().map_or(0.0, |c| c.min_capacity_over_live);
@@ -102,17 +112,13 @@ fn better(a: &Score, b: &Score) -> Ordering {
         let times = score.fresh.as_ref().and_then(|f| f.driver_time_us.as_ref());
         times.map_or(0.0, |times| times.values().sum::<f64>())
     };
-    // In steps of a factor of 1.4: less is noise, and must not order what is equal.
-    let host = |score: &Score| {
-        let ns = score.warm.as_ref().map_or(f64::INFINITY, |w| w.ns_per_op);
-        (2.0 * ns.log2()).floor()
-    };
+    let is_slow = |score: &Score| host_ns(score) > SLOW * quickest;
     b.ok.cmp(&a.ok)
         .then(reserved(a).cmp(&reserved(b)))
         .then(capacity(a).total_cmp(&capacity(b)))
         .then(device_us(a).total_cmp(&device_us(b)))
         .then(device_calls(a).cmp(&device_calls(b)))
-        .then(host(a).total_cmp(&host(b)))
+        .then(is_slow(a).cmp(&is_slow(b)))
 }
 
 /// `conf` if PyTorch reads every key of it.

@@ -106,7 +106,7 @@ impl Target {
     }
 
     /// Allocates; `bytes` is above 0 and `stream` one of this target's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc(&self, bytes: u64, stream: usize) -> Result<Handle> {
         let on_stream = &self.streams[stream];
         let taken = match self.route {
@@ -125,7 +125,7 @@ impl Target {
     }
 
     /// Frees on the block's own stream. The default handle is nothing.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free(&self, handle: Handle) -> Result<()> {
         let Some(home) = self.home(handle) else { return Ok(()) };
         let taken = handle.block;

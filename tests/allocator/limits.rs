@@ -11,8 +11,8 @@ use crate::{allocator, check, device};
 #[test]
 fn the_limit_holds_while_four_threads_hammer() {
     hammer_within("caching", 64);
-    // Exact sizes, and memory that is mapped anew, need less.
     hammer_within("expandable", 20);
+    // Exact sizes, and a driver that mends shortages itself, need less.
     hammer_within("mempool", 16);
 }
 

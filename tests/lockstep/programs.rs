@@ -47,11 +47,12 @@ impl Program {
                 self.held = true;
                 self.user.wait_gate(&self.gate, self.round + 1).unwrap();
             }
-            // Trimming waits for streams that use what was freed.
-            98.. if !self.held => {
+            92..98 => self.open(),
+            _ => {
+                // It waits for whoever still uses what was freed.
+                self.open();
                 self.allocator.trim();
             }
-            _ => self.open(),
         }
         self.compare();
     }

@@ -34,6 +34,24 @@ fn the_snapshot_reads_as_an_independent_reader_does() {
 }
 
 #[test]
+fn the_drivers_pool_replays_the_log_by_both_routes() {
+    let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
+    for (device, route) in [("host", Route::Stream), ("host", Route::Raw), ("sim", Route::Stream)] {
+        let conf = "policy:mempool".parse().unwrap();
+        let setup = Setup { conf, route, ..Setup::new(device) };
+        let score = score(&trace, &setup, &Plan::default(), &()).unwrap();
+        assert!(score.ok, "{device}: {:?}", score.failure);
+        assert!(score.notes.iter().any(|note| note.contains("is a model here")));
+        let fresh = score.fresh.unwrap();
+        assert_eq!(
+            (fresh.driver_calls["pool_alloc"], fresh.driver_calls["pool_free"]),
+            (8770, 8770)
+        );
+        assert!(fresh.peak_reserved >= trace.peak_live_bytes(), "{device}: {fresh:?}");
+    }
+}
+
+#[test]
 fn the_log_fits_closely_where_free_memory_is_mapped_anew() {
     let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
     let mut setup = Setup::new(DEVICE);
@@ -52,22 +70,4 @@ fn the_log_fits_closely_where_free_memory_is_mapped_anew() {
     setup.capacity_bytes = Some(trace.peak_live_bytes() / 100 * 102);
     let tight = score(&trace, &setup, &Plan::default(), &()).unwrap();
     assert!(tight.ok, "{:?}", tight.failure);
-}
-
-#[test]
-fn the_drivers_pool_replays_the_log_by_both_routes() {
-    let trace = only(read(&recorded("flux_offload_2streams.csv.gz"), None));
-    for (device, route) in [("host", Route::Stream), ("host", Route::Raw), ("sim", Route::Stream)] {
-        let conf = "policy:mempool".parse().unwrap();
-        let setup = Setup { conf, route, ..Setup::new(device) };
-        let score = score(&trace, &setup, &Plan::default(), &()).unwrap();
-        assert!(score.ok, "{device}: {:?}", score.failure);
-        assert!(score.notes.iter().any(|note| note.contains("is a model here")));
-        let fresh = score.fresh.unwrap();
-        assert_eq!(
-            (fresh.driver_calls["pool_alloc"], fresh.driver_calls["pool_free"]),
-            (8770, 8770)
-        );
-        assert!(fresh.peak_reserved >= trace.peak_live_bytes(), "{device}: {fresh:?}");
-    }
 }

@@ -37,7 +37,8 @@ impl Cost {
     #[must_use]
     pub fn ns(&self, bytes: u64) -> u64 {
         let us = self.base_us + self.us_per_gib * (bytes as f64 / GIB as f64);
-        (us * 1e3).round() as u64
+        // To the nearest: costs are not below 0.
+        (us * 1e3 + 0.5) as u64
     }
 }
 

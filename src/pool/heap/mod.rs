@@ -1,6 +1,6 @@
 //! The memory of one stream: who may enter it, and how. What happens inside is in files of its own:
-//! `hot` (requests and frees), `notes` (what is known of some blocks only), `retired` (blocks that
-//! other streams use).
+//! `hot` (requests and frees), `raw` (blocks handed out as bare addresses), `notes` (what is known of
+//! some blocks only), `retired` (blocks that other streams use).
 //!
 //! One thread enters a heap nearly always, the one that feeds the stream, and enters it by a
 //! [`Biased`] lock at the cost of two stores. Frees from other threads are put in the heap's
@@ -8,29 +8,38 @@
 
 mod hot;
 mod notes;
+mod raw;
 mod retired;
 
 use std::sync::Arc;
 
 use self::notes::{ByAddress, Note};
+use self::raw::RawBlocks;
 use super::expandable::Expandable;
 use super::mailbox::Mailbox;
 use super::private::PoolInfo;
 use super::shared::Shared;
-use super::tally::{Counted, TallyRef};
-use crate::base::{Biased, BiasedGuard, Error, Reentered, Result, thread_token};
+use super::tally::TallyRef;
+use crate::base::{
+    Biased, BiasedGuard, Error, Reentered, Result, thread_token, thread_token_if_any,
+};
 use crate::device::{DevicePtr, Stream};
 use crate::fence::{RetireQueue, StreamKey};
 use crate::ledger::{BlockId, Ledger, SegmentId, SplitChange, State};
-use crate::policy::{Chosen, Policy};
+use crate::policy::Chosen;
 
 /// The class of dedicated segments; no policy uses it.
 pub(super) const DEDICATED_CLASS: u8 = u8::MAX;
 /// The class of segments the driver would not take back; nothing is served from them.
 pub(super) const KEPT_CLASS: u8 = u8::MAX - 1;
 
-/// One stream's segments and everything in them.
+/// Stands for a thread where there is none.
+const NOBODY: u64 = 0;
+
+/// One stream's segments and everything in them. On lines of its own: another thread's heap
+/// beside it would slow both down.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Heap {
     pub(super) shared: Arc<Shared>,
     /// Its place among the allocator's heaps.
@@ -42,46 +51,54 @@ pub(super) struct Heap {
 /// What is behind a heap's lock. Every method leaves it whole; none waits for a stream.
 #[derive(Debug)]
 pub(super) struct HeapState {
+    /// The thread that may take blocks and free them without looking at anything else first,
+    /// [`NOBODY`] where something has to be looked at: see [`rate`](Self::rate).
+    quick_taker: u64,
+    quick_freer: u64,
+    /// What the block of `last` was asked for with, while it is free but still stands in the
+    /// ledger as active; else 0.
+    again_bytes: u64,
+    last: LastTaken,
+    tally: TallyRef,
+    /// The thread whose tally that is.
+    tally_of: u64,
+    /// Blocks of this size and above are counted apart.
+    oversize_from: u64,
+    pub(super) ledger: Ledger,
+    pub(super) policy: Chosen,
+    repeats: bool,
+    /// A block of a class that is not cached is out of use: its segment is to go back.
+    pub(super) finished: bool,
+    /// Segments of this class and above are not cached: dedicated ones, and all of a closed pool.
+    pub(super) uncached_from: u8,
     /// The stream's key; `u64::MAX` in a heap nobody uses.
     pub(super) key: u64,
     /// Kept alive, so that its handle names no other stream while there is memory of it.
     pub(super) stream: Option<Stream>,
     /// The private pool it is a part of; none in the default pool.
     pub(super) pool: Option<Arc<PoolInfo>>,
-    pub(super) ledger: Ledger,
-    pub(super) policy: Chosen,
     pub(super) retired: RetireQueue<BlockId>,
-    /// A block of a class that is not cached is out of use: its segment is to go back.
-    pub(super) finished: bool,
-    /// Segments of this class and above are not cached: dedicated ones, and all of a closed pool.
-    pub(super) uncached_from: u8,
-    repeats: bool,
+    /// Empty but while blocks come out of `retired`; kept for its room.
+    unused: Vec<BlockId>,
     /// With nothing handed out from this version of the ledger on, it may be time to begin anew:
     /// see `pool::expandable`.
     pub(super) anew_from: u64,
     /// Blocks handed out as bare addresses.
-    raw: ByAddress<BlockId>,
+    raw: RawBlocks,
     /// What more there is to know of blocks that are marked, by address.
     notes: ByAddress<Note>,
-    last: LastTaken,
-    /// True while the block of `last` is free, but still stands in the ledger as active.
-    pending: bool,
-    tally: TallyRef,
-    /// The thread whose tally that is.
-    tally_of: u64,
 }
 
 /// The block that was handed out last, by a search. While the ledger has not changed since, it
 /// is known what giving it back and asking for it again would do: nothing.
 #[derive(Debug)]
 struct LastTaken {
-    block: Option<BlockId>,
+    /// [`BlockId::NONE`] is none.
+    block: BlockId,
     version: u64,
-    address: u64,
     block_bytes: u64,
     class: u64,
     split: SplitChange,
-    counted: Counted,
 }
 
 /// Whom a heap serves.
@@ -92,11 +109,21 @@ pub(super) struct Tenant {
     pub(super) policy: Chosen,
 }
 
-/// A block as its owner knows it.
+/// A block as its owner knows it; the default is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Taken {
     pub(crate) id: BlockId,
     pub(crate) ptr: DevicePtr,
+}
+
+impl Taken {
+    /// No block. In place of an `Option`, which would not come back in registers.
+    const NONE: Self = Self { id: BlockId::NONE, ptr: DevicePtr(0) };
+
+    #[inline(always)]
+    pub(super) fn some(self) -> Option<Self> {
+        (self.id != BlockId::NONE).then_some(self)
+    }
 }
 
 /// Which block is meant.
@@ -123,109 +150,118 @@ impl Heap {
             number,
             mail: Mailbox::default(),
             state: Biased::new(HeapState {
-                key: StreamKey::of(&stream).raw(),
-                stream: Some(stream),
-                pool,
-                ledger: Ledger::default(),
-                policy,
-                retired: RetireQueue::default(),
-                finished: false,
-                uncached_from: DEDICATED_CLASS,
-                repeats,
-                anew_from: 0,
-                raw: ByAddress::default(),
-                notes: ByAddress::default(),
+                quick_taker: NOBODY,
+                quick_freer: NOBODY,
+                again_bytes: 0,
                 last: LastTaken {
-                    block: None,
+                    block: BlockId::NONE,
                     version: 0,
-                    address: 0,
                     block_bytes: 0,
                     class: 0,
                     split: SplitChange::default(),
-                    counted: Counted::new(0, 0, 0),
                 },
-                pending: false,
                 tally: TallyRef::default(),
-                tally_of: 0,
+                tally_of: NOBODY,
+                oversize_from: shared.oversize_from(),
+                ledger: Ledger::default(),
+                policy,
+                repeats,
+                finished: false,
+                uncached_from: DEDICATED_CLASS,
+                key: StreamKey::of(&stream).raw(),
+                stream: Some(stream),
+                pool,
+                retired: RetireQueue::default(),
+                unused: Vec::new(),
+                anew_from: 0,
+                raw: RawBlocks::default(),
+                notes: ByAddress::default(),
             }),
         }
     }
 
     /// A block for `bytes`, where that takes nothing but looking at what is free: the calling
-    /// thread owns the heap, it is that of the stream of `key`, nothing waits to be done, and a
-    /// free block fits.
-    #[inline]
-    pub(super) fn take_quickly(&self, bytes: u64, key: u64) -> Option<Taken> {
-        let me = thread_token();
-        self.state.as_owner(me, |state| self.find(state, me, bytes, key)).flatten()
+    /// thread owns the heap, nothing waits to be done, and a free block fits. The heap must be
+    /// that of the stream asked for.
+    #[inline(always)]
+    pub(super) fn take_quickly(&self, bytes: u64) -> Option<Taken> {
+        let me = thread_token_if_any();
+        let mut state = self.state.as_owner(me)?;
+        self.find(state.get(), me, bytes).some()
     }
 
-    /// As [`take_quickly`](Self::take_quickly), for frees by address.
+    /// As [`take_quickly`](Self::take_quickly), if the heap is that of the stream of `key`.
     #[inline]
-    pub(super) fn take_raw_quickly(&self, bytes: u64, key: u64) -> Option<DevicePtr> {
-        let me = thread_token();
-        let ptr = self.state.as_owner(me, |state| {
-            let taken = self.find(state, me, bytes, key)?;
-            state.note_raw(taken);
-            Some(taken.ptr)
-        });
-        ptr.flatten()
-    }
-
-    #[inline]
-    fn find(&self, state: &mut HeapState, me: u64, bytes: u64, key: u64) -> Option<Taken> {
-        if state.key != key || !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
+    pub(super) fn take_quickly_for(&self, bytes: u64, key: u64) -> Option<Taken> {
+        let me = thread_token_if_any();
+        let mut state = self.state.as_owner(me)?;
+        let state = state.get();
+        if state.key != key {
             return None;
         }
-        let request = match &state.policy {
-            Chosen::Caching(caching) => caching.request(bytes)?,
-            Chosen::Expandable(expandable) => expandable.request(bytes)?,
-            Chosen::Registered(_) => return None,
-        };
-        state.reuse(&self.shared, &request)
+        self.find(state, me, bytes).some()
+    }
+
+    /// As [`take_quickly_for`](Self::take_quickly_for), for frees by address.
+    #[inline(always)]
+    pub(super) fn take_raw_quickly(&self, bytes: u64, key: u64) -> Option<DevicePtr> {
+        let me = thread_token_if_any();
+        let mut state = self.state.as_owner(me)?;
+        let state = state.get();
+        if state.key != key {
+            return None;
+        }
+        let taken = self.find(state, me, bytes).some()?;
+        state.note_raw(taken);
+        Some(taken.ptr)
+    }
+
+    #[inline(always)]
+    fn find(&self, state: &mut HeapState, me: u64, bytes: u64) -> Taken {
+        if state.quick_taker != me || self.mail.has_any() {
+            return Taken::NONE;
+        }
+        if state.again_bytes == bytes { state.take_again() } else { state.take_fitting(bytes) }
     }
 
     /// Takes a block back, if the calling thread owns the heap and nothing waits to be done.
     /// False if not: nothing has happened then.
-    #[inline]
-    pub(super) fn free_quickly(&self, id: BlockId) -> bool {
-        let me = thread_token();
-        let freed = self.state.as_owner(me, |state| {
-            let quick = state.is_quiet(me) && state.is_cached(id);
-            if quick {
-                state.free_id(&self.shared, id, Vec::new());
-            }
-            quick
-        });
-        freed == Some(true)
+    #[inline(always)]
+    fn free_quickly(&self, id: BlockId) -> bool {
+        let me = thread_token_if_any();
+        let Some(mut state) = self.state.as_owner(me) else { return false };
+        let state = state.get();
+        if state.quick_freer != me {
+            return false;
+        }
+        if state.is_last(id) { state.put_off() } else { state.free_own(id) }
     }
 
     /// Takes a block back without ever waiting.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free_block(self: &Arc<Self>, id: BlockId) {
         if !self.free_quickly(id) {
-            self.free(Freed { block: Which::Id(id), uses: Vec::new() });
+            self.free_slowly(id);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_slowly(self: &Arc<Self>, id: BlockId) {
+        self.free(Freed { block: Which::Id(id), uses: Vec::new() });
     }
 
     /// As [`free_block`](Self::free_block), by address. False if it is known to be no live block.
     #[inline]
     pub(super) fn free_address(self: &Arc<Self>, address: u64) -> bool {
-        let me = thread_token();
-        let freed = self.state.as_owner(me, |state| {
-            if !state.is_quiet(me) || state.uncached_from == 0 {
-                return None;
-            }
-            let known = state.raw.remove(&address);
-            if let Some(id) = known {
-                state.free_id(&self.shared, id, Vec::new());
-            }
-            Some(known.is_some())
-        });
-        let freed = freed.flatten();
-        freed.unwrap_or_else(|| {
-            self.free(Freed { block: Which::Address(address), uses: Vec::new() })
-        })
+        let me = thread_token_if_any();
+        if let Some(mut state) = self.state.as_owner(me)
+            && state.get().quick_freer == me
+            && state.get().free_own_address(address)
+        {
+            return true;
+        }
+        self.free(Freed { block: Which::Address(address), uses: Vec::new() })
     }
 
     /// Enters, with everything done that others left to be done.
@@ -242,6 +278,8 @@ impl Heap {
 
     #[inline]
     fn arrive(&self, state: &mut HeapState, me: u64) {
+        // Whatever is done now may leave something to be looked at.
+        (state.quick_taker, state.quick_freer) = (NOBODY, NOBODY);
         if state.tally_of != me {
             (state.tally, state.tally_of) = (self.shared.tally(), me);
         }
@@ -276,6 +314,7 @@ impl Heap {
         if state.finished {
             self.reap_finished(&mut state);
         }
+        state.rate(&self.shared);
         known
     }
 
@@ -299,6 +338,19 @@ pub(super) fn reentered() -> Error {
 }
 
 impl HeapState {
+    /// Says whether the thread that is inside may go the quick way from now on.
+    #[inline]
+    pub(super) fn rate(&mut self, shared: &Shared) {
+        let is_plain = self.repeats
+            && matches!(self.policy, Chosen::Caching(_) | Chosen::Expandable(_))
+            && !self.finished
+            && self.uncached_from == DEDICATED_CLASS
+            && shared.recorder.is_none();
+        self.quick_freer = if is_plain { self.tally_of } else { NOBODY };
+        // Blocks that other streams use are looked after before a block is taken.
+        self.quick_taker = if self.retired.is_empty() { self.quick_freer } else { NOBODY };
+    }
+
     /// Lets a heap that was vacated serve somebody.
     pub(super) fn move_in(&mut self, tenant: Tenant) {
         let Tenant { stream, pool, policy } = tenant;
@@ -352,7 +404,7 @@ impl HeapState {
     pub(super) fn check(&mut self, shared: &Shared) -> Result<(), String> {
         self.settle_pending(shared);
         self.ledger.check()?;
-        for (&address, &id) in &self.raw {
+        for (address, id) in self.raw.iter() {
             let live = self
                 .ledger
                 .get(id)

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::super::shared::Shared;
 use super::super::tally::Counted;
 use super::HeapState;
-use crate::device::{Event, Stream};
+use super::notes::Uses;
+use crate::device::Event;
 use crate::event::TraceEvent;
 use crate::ledger::BlockId;
 
@@ -26,16 +27,19 @@ impl HeapState {
             return;
         }
         self.settle_pending(shared);
-        let mut done = Vec::new();
+        let mut done = std::mem::take(&mut self.unused);
         let stranded = self.retired.stranded_count();
         self.retired.poll(&shared.events, |id| done.push(id));
         self.count_stranded(shared, stranded);
-        done.into_iter().for_each(|id| self.unretire(shared, id));
+        done.drain(..).for_each(|id| self.unretire(shared, id));
+        self.unused = done;
     }
 
     fn count_stranded(&self, shared: &Shared, before: usize) {
         let more = self.retired.stranded_count().wrapping_sub(before);
-        shared.stranded_blocks.fetch_add(more as u64, Ordering::Relaxed);
+        if more != 0 {
+            shared.stranded_blocks.fetch_add(more as u64, Ordering::Relaxed);
+        }
     }
 
     /// Counts as free what other streams still use: for when nothing is handed out any more.
@@ -47,22 +51,16 @@ impl HeapState {
         pending
     }
 
-    pub(super) fn retire(
-        &mut self,
-        shared: &Shared,
-        id: BlockId,
-        counted: Counted,
-        uses: &[Stream],
-    ) {
+    pub(super) fn retire(&mut self, shared: &Shared, id: BlockId, counted: Counted, uses: &Uses) {
         self.settle_pending(shared);
         self.ledger.retire(id);
         self.count(|tally| tally.retired(counted));
-        shared.cross_stream_waits.fetch_add(uses.len() as u64, Ordering::Relaxed);
+        shared.cross_stream_waits.fetch_add(uses.iter().count() as u64, Ordering::Relaxed);
         if shared.captures.any() {
-            self.retired.put_off(id, uses);
+            self.retired.put_off(id, uses.iter());
         } else {
             let stranded = self.retired.stranded_count();
-            self.retired.retire(id, uses, &shared.events);
+            self.retired.retire(id, uses.iter(), &shared.events);
             self.count_stranded(shared, stranded);
         }
         // Nobody polls the heaps of a closed pool, so it is seen to at once.

@@ -1,0 +1,74 @@
+//! What does an operation of a real program cost? A trace replayed again and again, blocks from a
+//! stream's handle, by every policy there is. `RIVERBED_BENCH_TRACE` names a trace of one's own
+//! (as `riverbed replay` reads it), `RIVERBED_BENCH_CONF` a conf to replay it with in place of
+//! each policy's default. An element is one operation.
+
+use std::path::PathBuf;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use riverbed::conf::Conf;
+use riverbed::device::{Device, Priority, Stream};
+use riverbed::policy;
+use riverbed::pool::{Allocator, Block, StreamAllocator};
+use riverbed::replay::{DEVICE, OpKind, Trace, read};
+
+fn traces() -> Vec<Trace> {
+    let default =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/replay/flux_offload_2streams.csv.gz");
+    let path =
+        std::env::var_os("RIVERBED_BENCH_TRACE").map_or_else(|| default.into(), PathBuf::from);
+    read(&path, None).unwrap_or_else(|error| panic!("RIVERBED_BENCH_TRACE: {error}"))
+}
+
+fn confs() -> Vec<String> {
+    match std::env::var("RIVERBED_BENCH_CONF") {
+        Ok(conf) => vec![conf],
+        Err(_) => policy::names().into_iter().map(|name| format!("policy:{name}")).collect(),
+    }
+}
+
+/// Every operation of the trace, in its order. Frees what it leaves live.
+fn replay<'a>(trace: &Trace, streams: &'a [StreamAllocator], live: &mut [Option<Block<'a>>]) {
+    for op in trace.ops() {
+        let place = &mut live[op.slot as usize];
+        let stream = &streams[usize::from(op.stream)];
+        match op.kind {
+            OpKind::Alloc => *place = Some(stream.block(op.bytes).expect("room")),
+            OpKind::Free => *place = None,
+            OpKind::FreeElsewhere => {
+                if let Some(block) = place.take() {
+                    block.record_use(stream.stream()).expect("a stream of the device");
+                }
+            }
+        }
+    }
+    live.fill_with(|| None);
+}
+
+fn replays(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("allocator/replay");
+    group.sample_size(20);
+    for (trace, conf) in
+        traces().iter().flat_map(|trace| confs().into_iter().map(move |c| (trace, c)))
+    {
+        let parsed: Conf =
+            conf.parse().unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF: {error}"));
+        let device = Device::open(DEVICE).expect("a simulated device");
+        let allocator = Allocator::builder(&device).conf(parsed).build().expect("an allocator");
+        let handle = |_| {
+            let stream = Stream::new(&device, Priority::Normal).expect("a stream");
+            allocator.on(&stream).expect("a handle")
+        };
+        let streams: Vec<StreamAllocator> = (0..trace.streams()).map(handle).collect();
+        let mut live: Vec<Option<Block<'_>>> = (0..trace.slots()).map(|_| None).collect();
+        replay(trace, &streams, &mut live);
+        group.throughput(Throughput::Elements(trace.ops().len() as u64));
+        group.bench_function(BenchmarkId::new(conf, trace.name()), |bencher| {
+            bencher.iter(|| replay(trace, &streams, &mut live));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, replays);
+criterion_main!(benches);
