@@ -4,6 +4,7 @@
 
 mod caching;
 mod contract;
+pub(crate) mod planned;
 mod registry;
 mod whole;
 
