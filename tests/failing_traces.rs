@@ -39,13 +39,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(trace: &Trace) -> Self {
+    fn new(trace: &Trace, conf: &str) -> Self {
         let spec = format!("sim:vram={CAPACITY_BYTES}").parse().unwrap();
         let driver = SimDriver::new("failing", spec).unwrap();
         let device = Device::from_driver(driver.clone());
-        let conf = "max_split_size_mb:64,garbage_collection_threshold:0.9,\
-                    per_process_memory_fraction:0.99";
         let builder = Allocator::builder(&device).conf_str(conf).unwrap();
+        let builder = builder.conf_str("per_process_memory_fraction:0.99").unwrap();
         Self {
             allocator: builder.build().unwrap(),
             streams: [stream(&device), stream(&device)],
@@ -133,15 +132,23 @@ impl Run {
     }
 }
 
+/// The policies, with the call that takes memory.
+const CONFS: [(&str, Call); 2] = [
+    ("max_split_size_mb:64,garbage_collection_threshold:0.9", Call::Alloc),
+    ("expandable_segments:True", Call::CreatePage),
+];
+
 const STATUSES: [u32; 2] = [DeviceError::OUT_OF_MEMORY, DeviceError::UNKNOWN];
 
 #[test]
 fn any_call_of_a_trace_may_fail() {
     let trace = trace();
-    for status in STATUSES {
-        for nth in 1.. {
-            let what = format!("call {nth} failing with {status}");
-            let mut run = Run::new(&trace);
+    for (status, (conf, _)) in STATUSES.into_iter().flat_map(|one| CONFS.map(|conf| (one, conf))) {
+        // Mapping takes many calls that are alike.
+        let step = if conf.contains("expandable") { 61 } else { 1 };
+        for nth in (1..).step_by(step) {
+            let what = format!("'{conf}': call {nth} failing with {status}");
+            let mut run = Run::new(&trace, conf);
             run.driver.faults().fail_nth(None, nth, status);
             run.walk(&trace, &what);
             run.assert_explained(&[status], &what);
@@ -157,14 +164,15 @@ fn any_call_of_a_trace_may_fail() {
 fn any_two_calls_of_a_trace_may_fail() {
     let trace = trace();
     let mut random = Random::new(1);
-    for _ in 0..100 {
-        let mut run = Run::new(&trace);
+    for round in 0..100 {
+        let (conf, _) = CONFS[round % 2];
+        let mut run = Run::new(&trace, conf);
         let failures =
             [(); 2].map(|()| (1 + random.below(500), STATUSES[random.below(2) as usize]));
         for (nth, status) in failures {
             run.driver.faults().fail_nth(None, nth, status);
         }
-        let what = format!("failures {failures:?}");
+        let what = format!("'{conf}': failures {failures:?}");
         run.walk(&trace, &what);
         run.assert_explained(&STATUSES, &what);
         run.finish(&what);
@@ -174,14 +182,18 @@ fn any_two_calls_of_a_trace_may_fail() {
 /// The device has no more memory to give, however much goes back to it.
 #[test]
 fn memory_may_be_out_from_any_point_on() {
+    CONFS.into_iter().for_each(|(conf, call)| memory_may_be_out_under(conf, call));
+}
+
+fn memory_may_be_out_under(conf: &str, call: Call) {
     const FAILURES: u64 = 1000;
     let trace = trace();
     let mut first = 1;
     loop {
-        let what = format!("no memory from request {first} on");
-        let mut run = Run::new(&trace);
+        let what = format!("'{conf}': no memory from request {first} on");
+        let mut run = Run::new(&trace, conf);
         for nth in first..first + FAILURES {
-            run.driver.faults().fail_nth(Some(Call::Alloc), nth, DeviceError::OUT_OF_MEMORY);
+            run.driver.faults().fail_nth(Some(call), nth, DeviceError::OUT_OF_MEMORY);
         }
         run.walk(&trace, &what);
         run.assert_explained(&[DeviceError::OUT_OF_MEMORY], &what);
@@ -191,6 +203,6 @@ fn memory_may_be_out_from_any_point_on() {
             assert!(first > 10, "only {first} segments were taken");
             break;
         }
-        first += 1;
+        first += if call == Call::Alloc { 1 } else { 97 };
     }
 }

@@ -11,6 +11,7 @@ use riverbed::pool::Allocator;
 use support::{MIB, wait_until, wait_until_all_memory_is_back};
 
 const VRAM_BYTES: u64 = 64 * MIB;
+const POLICIES: [&str; 2] = ["caching", "expandable"];
 
 /// What a run was told.
 #[derive(Debug, Default)]
@@ -25,9 +26,9 @@ impl Run {
     }
 
     /// A program over everything the allocator does. Gives the allocator, with nothing alive.
-    fn program(&mut self, device: &Device) -> Option<(Allocator, Stream)> {
-        let allocator = Allocator::builder(device).conf_str("limit_mb:48,max_split_size_mb:21");
-        let allocator = allocator.unwrap().build().unwrap();
+    fn program(&mut self, device: &Device, policy: &str) -> Option<(Allocator, Stream)> {
+        let conf = format!("policy:{policy},limit_mb:48,max_split_size_mb:21");
+        let allocator = Allocator::builder(device).conf_str(&conf).unwrap().build().unwrap();
         let mut stream = || self.step(Stream::new(device, Priority::Normal));
         let (home, other, third) = (stream()?, stream()?, stream()?);
 
@@ -116,11 +117,15 @@ fn assert_explained(errors: &[Error], status: u32, what: &str) {
 
 /// Runs the program under each n until a run is not struck; `end` gives the allocator up.
 fn fail_each_call(status: u32, end: fn(Allocator, &HostDriver)) {
+    POLICIES.iter().for_each(|policy| fail_each_call_of(policy, status, end));
+}
+
+fn fail_each_call_of(policy: &str, status: u32, end: fn(Allocator, &HostDriver)) {
     for nth in 1.. {
-        let what = format!("call {nth} failing with {status}");
+        let what = format!("{policy}: call {nth} failing with {status}");
         let (driver, device) = failing(nth, status);
         let mut run = Run::default();
-        let ended = run.program(&device);
+        let ended = run.program(&device, policy);
         assert_explained(&run.errors, status, &what);
         let mut struck = false;
         if let Some((allocator, stream)) = ended {
@@ -162,9 +167,13 @@ fn any_call_may_fail_before_the_allocator_is_dropped() {
 
 #[test]
 fn any_call_of_close_may_fail() {
+    POLICIES.iter().for_each(|policy| any_call_of_close_may_fail_under(policy));
+}
+
+fn any_call_of_close_may_fail_under(policy: &str) {
     for nth in 1.. {
         let (driver, device) = failing(u64::MAX, DeviceError::UNKNOWN);
-        let ended = Run::default().program(&device);
+        let ended = Run::default().program(&device, policy);
         let (allocator, stream) = ended.expect("nothing fails yet");
         // Something cached, something in flight, something dedicated.
         let other = Stream::new(&device, Priority::Normal).unwrap();
@@ -192,6 +201,10 @@ fn any_call_of_close_may_fail() {
 /// comes back so does all the memory.
 #[test]
 fn every_call_may_fail_from_some_point_on() {
+    POLICIES.iter().for_each(|policy| every_call_may_fail_from_some_point_on_under(policy));
+}
+
+fn every_call_may_fail_from_some_point_on_under(policy: &str) {
     const FAILURES: u64 = 600;
     for first in (1..).step_by(3) {
         let (driver, device) = failing(first, DeviceError::UNKNOWN);
@@ -199,8 +212,8 @@ fn every_call_may_fail_from_some_point_on() {
             driver.faults().fail_nth(None, nth, DeviceError::UNKNOWN);
         }
         let mut run = Run::default();
-        let ended = run.program(&device);
-        let what = format!("all calls from {first} on failing");
+        let ended = run.program(&device, policy);
+        let what = format!("{policy}: all calls from {first} on failing");
         assert_explained(&run.errors, DeviceError::UNKNOWN, &what);
         let left = driver.faults().clear() as u64;
         assert!(left > 0, "{what}: the device came back too early");

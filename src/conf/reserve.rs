@@ -21,6 +21,16 @@ impl Reserve {
     /// What PyTorch reserves: the device's memory and an eighth more.
     pub const DEFAULT: Self = Self::Fraction(1.125);
 
+    /// The address space in bytes on a device of `total_bytes`, cut to 9/8 of that.
+    #[must_use]
+    pub fn bytes_of(self, total_bytes: u64) -> u64 {
+        let most = total_bytes.saturating_add(total_bytes / 8);
+        match self {
+            Self::Fraction(fraction) => ((total_bytes as f64 * fraction) as u64).min(most),
+            Self::Bytes(bytes) => bytes.min(most),
+        }
+    }
+
     fn read(word: &str) -> Result<Self, String> {
         let gib_text = word.strip_suffix(['G', 'g']);
         let number = decimal(gib_text.unwrap_or(word)).map_err(|_| {
@@ -123,6 +133,15 @@ mod tests {
         for word in ["-1", "0", "0G", "32GB", "nan", "infG", "G", "1e-12G", "1e20G", "1e999"] {
             assert!(Reserve::read(word).unwrap_err().contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn a_reserve_is_at_most_nine_eighths_of_the_device() {
+        let total = 80 * GIB;
+        assert_eq!(Reserve::DEFAULT.bytes_of(total), 90 * GIB);
+        assert_eq!(Reserve::Fraction(0.5).bytes_of(total), 40 * GIB);
+        assert_eq!(Reserve::Fraction(9.0).bytes_of(total), 90 * GIB);
+        assert_eq!(Reserve::Bytes(32 * GIB).bytes_of(total), 32 * GIB);
     }
 
     #[test]

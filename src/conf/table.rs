@@ -106,8 +106,7 @@ options! {
 
     /// Address space reserved for each expandable segment, at most 9/8 of device memory.
     "expandable_segments_reserve" [] expandable_segments_reserve: Reserve = Reserve::DEFAULT;
-    form: ReserveForm; by: [Native];
-    status: NotYet("the policy sizes its own reserve");
+    form: ReserveForm; by: [Native]; status: Effective;
 
     /// Address space reserved for each expandable segment, by class of stream.
     "expandable_segments_reserve_by_class" [] expandable_segments_reserve_by_class:

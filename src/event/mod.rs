@@ -55,6 +55,24 @@ pub enum TraceEvent {
         /// The stream it was made for.
         stream: u64,
     },
+    /// Memory that is held shows at another address too.
+    SegmentMap {
+        /// Its first byte there.
+        address: u64,
+        /// Its size.
+        bytes: u64,
+        /// The stream whose addresses these are.
+        stream: u64,
+    },
+    /// It shows there no more.
+    SegmentUnmap {
+        /// Its first byte there.
+        address: u64,
+        /// Its size.
+        bytes: u64,
+        /// The stream whose addresses these were.
+        stream: u64,
+    },
     /// A request failed.
     OutOfMemory {
         /// What was asked for.

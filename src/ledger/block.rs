@@ -33,6 +33,8 @@ pub enum State {
     Active,
     /// Freed, but some stream may still use it.
     Retired,
+    /// Address space with no memory of this ledger behind it.
+    Absent,
 }
 
 /// Memory from the device. All sizes in bytes.

@@ -4,8 +4,9 @@
 //! 1. The blocks of a segment tile it: in address order, without gap or overlap.
 //! 2. No two neighbours are both free.
 //! 3. The bins of a class hold exactly its free blocks.
-//! 4. The totals are the sums over all blocks.
+//! 4. The totals are the sums over all blocks that are not absent.
 
+use std::collections::HashMap;
 use std::ops::Index;
 
 use super::bins::Bins;
@@ -18,11 +19,15 @@ pub struct Ledger {
     pub(super) blocks: Vec<Block>,
     vacant_blocks: Vec<BlockId>,
     pub(super) segments: Vec<Option<Segment>>,
-    vacant_segments: Vec<SegmentId>,
+    pub(super) vacant_segments: Vec<SegmentId>,
     /// By class.
     pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
     version: u64,
+    /// Where to look first for an address, by segment and page of it; see `ranges`.
+    pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
+    /// In ranges.
+    pub(super) ranges_bytes: u64,
 }
 
 /// A segment to be entered. Sizes in bytes.
@@ -43,7 +48,7 @@ pub struct NewSegment {
 /// Sums over a ledger, in bytes. `reserved = active + retired + cached`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// In segments.
+    /// In segments, less what is absent.
     pub reserved_bytes: u64,
     /// Handed out.
     pub active_bytes: u64,
@@ -72,6 +77,19 @@ pub struct SplitChange {
 impl Ledger {
     /// Enters a segment as one free block.
     pub fn add_segment(&mut self, new: NewSegment, freed_at: u64) -> BlockId {
+        self.totals.reserved_bytes += new.bytes;
+        let block = self.enter_segment(new, freed_at, State::Free);
+        self.index(block);
+        block
+    }
+
+    /// Makes a segment of one block, which is in no index.
+    pub(super) fn enter_segment(
+        &mut self,
+        new: NewSegment,
+        freed_at: u64,
+        state: State,
+    ) -> BlockId {
         let NewSegment { address, bytes, class, stream, serial } = new;
         let segment = self.vacant_segments.pop().unwrap_or_else(|| {
             self.segments.push(None);
@@ -83,7 +101,7 @@ impl Ledger {
             requested_bytes: 0,
             freed_at,
             segment,
-            state: State::Free,
+            state,
             class,
             marked: false,
             serial,
@@ -92,10 +110,11 @@ impl Ledger {
             left: BlockId::NONE,
             right: BlockId::NONE,
         });
+        if class as usize >= self.free.len() {
+            self.free.resize_with(class as usize + 1, || None);
+        }
         self.segments[segment.0 as usize] =
             Some(Segment { address, bytes, class, stream, serial, first: block });
-        self.totals.reserved_bytes += bytes;
-        self.index(block);
         block
     }
 
@@ -182,7 +201,7 @@ impl Ledger {
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             State::Retired => self.totals.retired_bytes -= block.bytes,
-            State::Free => {
+            State::Free | State::Absent => {
                 debug_assert!(false, "freed twice");
                 return SplitChange::default();
             }
@@ -302,6 +321,30 @@ impl Ledger {
         entries.filter_map(|(at, segment)| Some((SegmentId(at as u32), segment.as_ref()?)))
     }
 
+    /// Cuts a block in two of its state; gives the rear one, which is in no index.
+    pub(super) fn cut(&mut self, id: BlockId, bytes: u64) -> BlockId {
+        let front = &mut self.blocks[id.0 as usize];
+        let next = front.next;
+        let mut rest = front.clone();
+        front.bytes = bytes;
+        rest.address += bytes;
+        rest.bytes -= bytes;
+        rest.prev = id;
+        let rest = self.enter(rest);
+        self.blocks[id.0 as usize].next = rest;
+        if next != BlockId::NONE {
+            self.blocks[next.0 as usize].prev = rest;
+        }
+        rest
+    }
+
+    /// Makes the next block, which is in no index, part of `id`.
+    pub(super) fn absorb_next(&mut self, id: BlockId) {
+        let next = self[id].next;
+        absorb_next(&mut self.blocks, id, next);
+        self.vacant_blocks.push(next);
+    }
+
     /// A place for a new block.
     #[inline]
     fn vacancy(&mut self) -> BlockId {
@@ -314,27 +357,24 @@ impl Ledger {
         BlockId(self.blocks.len() as u32 - 1)
     }
 
-    fn enter(&mut self, block: Block) -> BlockId {
+    pub(super) fn enter(&mut self, block: Block) -> BlockId {
         let id = self.vacancy();
         self.blocks[id.0 as usize] = block;
         id
     }
 
-    fn leave(&mut self, id: BlockId) {
+    pub(super) fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
         self.vacant_blocks.push(id);
     }
 
-    fn index(&mut self, id: BlockId) {
+    pub(super) fn index(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
-        if class as usize >= self.free.len() {
-            self.free.resize_with(class as usize + 1, || None);
-        }
         bins(&mut self.free, class).insert(&mut self.blocks, id);
     }
 
-    fn unindex(&mut self, id: BlockId) {
+    pub(super) fn unindex(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
         bins(&mut self.free, class).remove(&mut self.blocks, id);

@@ -16,7 +16,7 @@ impl Ledger {
         for (id, segment) in self.segments() {
             let mut address = segment.address;
             let mut previous = BlockId::NONE;
-            let mut was_free = false;
+            let mut before = None;
             let mut cursor = segment.first;
             while cursor != BlockId::NONE {
                 let block = self.get(cursor).ok_or("a block chain leads nowhere")?;
@@ -31,8 +31,9 @@ impl Ledger {
                     return Err(format!("block at {address:#x} is not of its segment's kind"));
                 }
                 let free = block.state == State::Free;
-                if free && was_free {
-                    return Err(format!("free neighbours at {address:#x}"));
+                let alike = matches!(block.state, State::Free | State::Absent);
+                if alike && before == Some(block.state) {
+                    return Err(format!("{:?} neighbours at {address:#x}", block.state));
                 }
                 if free && !self.bins(block.class)?.contains(&self.blocks, cursor) {
                     return Err(format!("the free index lacks {address:#x}"));
@@ -41,15 +42,17 @@ impl Ledger {
                 match block.state {
                     State::Active => totals.active_bytes += block.bytes,
                     State::Retired => totals.retired_bytes += block.bytes,
-                    State::Free => {}
+                    State::Free | State::Absent => {}
+                }
+                if block.state != State::Absent {
+                    totals.reserved_bytes += block.bytes;
                 }
                 address += block.bytes;
-                (previous, was_free, cursor) = (cursor, free, block.next);
+                (previous, before, cursor) = (cursor, Some(block.state), block.next);
             }
             if address != segment.address + segment.bytes {
                 return Err(format!("segment at {:#x} is not tiled", segment.address));
             }
-            totals.reserved_bytes += segment.bytes;
         }
         if seen_blocks != self.blocks().count() {
             return Err("blocks outside any segment".into());

@@ -5,6 +5,7 @@ mod bins;
 mod block;
 mod book;
 mod check;
+mod ranges;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
 pub use book::{Ledger, NewSegment, SplitChange, Totals};

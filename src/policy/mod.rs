@@ -4,11 +4,13 @@
 
 mod caching;
 mod contract;
+pub(crate) mod expandable;
 pub(crate) mod planned;
 mod registry;
 mod whole;
 
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};
+pub use expandable::Expandable;
 pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::caching::Caching;
 use super::contract::Policy;
+use super::expandable::Expandable;
 use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
 use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
@@ -14,13 +15,17 @@ use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
 pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
 
 /// Policies that conf strings may name and a later version brings.
-const PLANNED_NAMES: [&str; 3] = [EXPANDABLE, MEMPOOL, "planned"];
+const PLANNED_NAMES: [&str; 2] = [MEMPOOL, "planned"];
 
 fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
     REGISTRY.get_or_init(|| {
         let caching: Factory = Arc::new(|conf| Ok(Box::new(Caching::new(conf))));
-        Mutex::new(BTreeMap::from([(CACHING.to_string(), caching)]))
+        let expandable: Factory = Arc::new(|conf| Ok(Box::new(Expandable::new(conf))));
+        Mutex::new(BTreeMap::from([
+            (CACHING.to_string(), caching),
+            (EXPANDABLE.to_string(), expandable),
+        ]))
     })
 }
 
@@ -52,6 +57,8 @@ pub fn names() -> Vec<String> {
 pub(crate) enum Chosen {
     /// The default.
     Caching(Caching),
+    /// The one that maps free memory anew.
+    Expandable(Expandable),
     /// Registered under a name.
     Registered(Box<dyn Policy>),
 }
@@ -62,6 +69,7 @@ impl Deref for Chosen {
     fn deref(&self) -> &(dyn Policy + 'static) {
         match self {
             Self::Caching(caching) => caching,
+            Self::Expandable(expandable) => expandable,
             Self::Registered(policy) => &**policy,
         }
     }
@@ -71,21 +79,29 @@ impl DerefMut for Chosen {
     fn deref_mut(&mut self) -> &mut (dyn Policy + 'static) {
         match self {
             Self::Caching(caching) => caching,
+            Self::Expandable(expandable) => expandable,
             Self::Registered(policy) => &mut **policy,
         }
     }
 }
 
-/// Makes the policy `conf` chooses, for one stream.
+/// Makes the policy `conf` chooses, for one stream. Where memory cannot be mapped, caching
+/// stands in for the expandable policy.
 ///
 /// # Errors
 /// A name nobody registered; what its factory says.
-pub(crate) fn choose(conf: &Conf, whole_segments: bool) -> Result<Chosen> {
+pub(crate) fn choose(conf: &Conf, maps: bool, whole_segments: bool) -> Result<Chosen> {
     if whole_segments {
-        return Ok(Chosen::Registered(Box::new(WholeSegments(create(conf)?))));
+        let placing: Box<dyn Policy> = match conf.policy() {
+            // Segments that are mapped handle by handle are never handed out whole.
+            EXPANDABLE => Box::new(Caching::new(conf)),
+            _ => create(conf)?,
+        };
+        return Ok(Chosen::Registered(Box::new(WholeSegments(placing))));
     }
     match conf.policy() {
-        CACHING => Ok(Chosen::Caching(Caching::new(conf))),
+        EXPANDABLE if maps => Ok(Chosen::Expandable(Expandable::new(conf))),
+        CACHING | EXPANDABLE => Ok(Chosen::Caching(Caching::new(conf))),
         _ => create(conf).map(Chosen::Registered),
     }
 }

@@ -111,7 +111,7 @@ impl AllocatorBuilder {
             self.conf = self.conf.with_limit_bytes(least)?;
         }
         // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf, false)?;
+        policy::choose(&self.conf, false, false)?;
         let fraction = self.conf.per_process_memory_fraction;
         let by_fraction =
             (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
@@ -249,8 +249,9 @@ impl Allocator {
     pub fn trim(&self) -> u64 {
         let before = self.0.shared.given_back_bytes();
         self.0.poll();
-        self.0.release_cached(may_go);
+        self.0.release_cached(may_go, None);
         self.0.heaps.vacate();
+        self.0.books(may_go).iter().for_each(|book| book.let_streams_go());
         self.0.shared.given_back_bytes().saturating_sub(before)
     }
 
@@ -434,9 +435,19 @@ impl Inner {
     }
 
     fn check(&self) -> Result<(), String> {
+        // Nothing physical comes, goes or changes its owner meanwhile.
+        let books = self.books(|_| true);
+        let books: Result<Vec<_>> = books.iter().map(|book| book.book()).collect();
+        let books = books.map_err(|error| error.to_string())?;
         let checked = self.quiet(|shared, held| {
             let mut totals = Totals::default();
             let mut private_bytes = 0;
+            for book in &books {
+                let states = held.iter_mut().map(|(heap, state)| (heap.number, &mut **state));
+                let unowned_bytes = book.check(states)?;
+                totals.reserved_bytes += unowned_bytes;
+                private_bytes += if book.pool() > 0 { unowned_bytes } else { 0 };
+            }
             for (_, state) in held {
                 state.check(shared)?;
                 let Totals { reserved_bytes, active_bytes, retired_bytes } = state.ledger.totals();

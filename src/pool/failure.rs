@@ -105,7 +105,11 @@ impl Inner {
             let keeps = !may_go(state.pool.as_deref());
             if keeps { state.ledger.totals().cached_bytes() } else { 0 }
         };
-        self.heaps.all().filter_map(|heap| heap.enter().ok()).map(free).sum()
+        let in_heaps: u64 = self.heaps.all().filter_map(|heap| heap.enter().ok()).map(free).sum();
+        let books = self.books(|pool| !may_go(pool));
+        let unowned =
+            books.iter().filter_map(|book| book.book().ok()).map(|book| book.unowned_bytes());
+        in_heaps + unowned.sum::<u64>()
     }
 
     /// A conf string that helps against what `short` shows to be the trouble.

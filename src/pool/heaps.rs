@@ -166,7 +166,7 @@ impl Heaps {
     /// # Errors
     /// The thread is inside one of them already.
     pub(super) fn at_once<R>(&self, look: impl FnOnce(&mut [Held<'_>]) -> R) -> Result<R> {
-        // Whoever else is in several heaps, or makes one, holds the index too.
+        // Whoever else is in several heaps holds the index too, or entered them in this order.
         let index = lock(&self.index);
         let heaps = (0..index.count).filter_map(|number| self.get(number));
         let mut held =
@@ -202,7 +202,7 @@ impl Heaps {
         stream: &Stream,
     ) -> Result<u32> {
         let whole_segments = pool.is_some_and(|pool| pool.options.no_split);
-        let policy = policy::choose(&shared.conf, whole_segments)?;
+        let policy = policy::choose(&shared.conf, shared.expandable.is_some(), whole_segments)?;
         let tenant = Tenant { stream: stream.clone(), pool: pool.map(Arc::clone), policy };
         let vacant = if pool.is_none() { &mut index.vacant } else { &mut index.vacant_private };
         if let Some(number) = vacant.pop()

@@ -38,6 +38,8 @@ pub(super) struct Growth {
     pub(super) request: Request,
     pub(super) segment_bytes: u64,
     placement: Placement,
+    /// Served by handles that are mapped, not by a segment.
+    maps: bool,
 }
 
 impl Inner {
@@ -58,6 +60,7 @@ impl Inner {
         state.poll(&self.shared);
         let request = match (placement, &state.policy) {
             (Placement::Policy, Chosen::Caching(caching)) => caching.request(bytes),
+            (Placement::Policy, Chosen::Expandable(expandable)) => expandable.request(bytes),
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
@@ -139,19 +142,28 @@ impl Inner {
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
         let too_large = growth.segment_bytes > shared.most_bytes();
+        if growth.maps {
+            // Takes nothing from anybody, so it comes before whatever gives memory back.
+            if !too_large && let Some(served) = self.grow(heap, stream, &growth)? {
+                return Ok(served);
+            }
+            tried.push("free memory mapped together".into());
+        }
         if shared.conf.throw_on_cudamalloc_oom && self.is_over_limit(growth.segment_bytes) {
             shared.count(|stats| stats.num_oom_rejections += 1);
             tried.push("nothing more, as throw_on_cudamalloc_oom asks".into());
             return Err(self.out_of_memory(heap, &growth, tried));
         }
         if !too_large {
-            if let Some(limit_bytes) = shared.limit_bytes.filter(|_| !shared.captures.any()) {
-                self.collect_garbage(heap, limit_bytes)?;
+            if !growth.maps {
+                if let Some(limit_bytes) = shared.limit_bytes.filter(|_| !shared.captures.any()) {
+                    self.collect_garbage(heap, limit_bytes)?;
+                }
+                if let Some(served) = self.grow(heap, stream, &growth)? {
+                    return Ok(served);
+                }
+                tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
             }
-            if let Some(served) = self.grow(heap, stream, &growth)? {
-                return Ok(served);
-            }
-            tried.push(format!("a segment of {}", format_bytes(growth.segment_bytes)));
             if let Some(served) = self.borrow(heap, stream, &growth, &mut tried)? {
                 return Ok(served);
             }
@@ -200,7 +212,9 @@ impl Inner {
         if let Some(served) = self.search_again(heap, growth)? {
             return Ok(served);
         }
-        let released = self.release_cached(may_go);
+        // To make its own handles anew would serve no request that mapping them does not.
+        let own = if growth.maps { heap.enter()?.expandable(shared) } else { None };
+        let released = self.release_cached(may_go, own.as_ref());
         shared.wait_released();
         tried.push(format!("releasing all {released} cached segment(s)"));
         if let Some(served) = self.search_again(heap, growth)? {
@@ -281,13 +295,27 @@ impl Inner {
                     .unwrap_or(u64::MAX)
             }
         };
-        Ok(Growth { request, segment_bytes, placement })
+        let maps =
+            placement == Placement::Policy && matches!(heap.enter()?.policy, Chosen::Expandable(_));
+        Ok(Growth { request, segment_bytes, placement, maps })
     }
 
     fn is_over_limit(&self, segment_bytes: u64) -> bool {
         self.shared
             .limit_bytes
             .is_some_and(|limit| self.shared.held_bytes().saturating_add(segment_bytes) > limit)
+    }
+
+    /// As [`grow`](Self::grow), by mapping free memory together and taking handles.
+    fn map<'a>(
+        &'a self,
+        heap: &'a Arc<Heap>,
+        stream: &Stream,
+        request: &Request,
+    ) -> Result<Option<Served<'a>>> {
+        let Some(expandable) = heap.enter()?.expandable(&self.shared) else { return Ok(None) };
+        let taken = expandable.serve(&self.shared, heap, stream, request)?;
+        taken.map(|taken| Ok(Served { heap, taken, state: heap.enter()? })).transpose()
     }
 
     /// Takes a segment from the device within the limit and serves the request from it; `None`
@@ -299,7 +327,10 @@ impl Inner {
         growth: &Growth,
     ) -> Result<Option<Served<'a>>> {
         let shared = &self.shared;
-        let Growth { request, segment_bytes, placement } = growth;
+        let Growth { request, segment_bytes, placement, maps } = growth;
+        if *maps {
+            return self.map(heap, stream, request);
+        }
         if !shared.promise(*segment_bytes) {
             return Ok(None);
         }

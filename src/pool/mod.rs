@@ -5,6 +5,7 @@
 mod allocator;
 mod buffer;
 mod capture;
+mod expandable;
 mod failure;
 mod heap;
 mod heaps;

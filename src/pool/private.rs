@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::allocator::{Allocator, Inner};
+use super::expandable::Expandable;
 use super::scope::{self, PoolScope};
 use super::stats::Stat;
 use super::stream_allocator::StreamAllocator;
@@ -89,6 +90,8 @@ pub(super) struct PoolInfo {
     /// Above 0, which is the default pool.
     pub(super) id: u64,
     pub(super) options: PrivatePoolOptions,
+    /// Its physical memory, where the policy maps it.
+    pub(super) expandable: Option<Arc<Expandable>>,
     closed: AtomicBool,
 }
 
@@ -108,8 +111,12 @@ impl Allocator {
     /// A new private pool, empty.
     #[must_use = "the pool goes with its last handle"]
     pub fn private_pool(&self, options: PrivatePoolOptions) -> PrivatePool {
-        let id = self.inner().shared.open_pool();
-        let pool = Arc::new(PoolInfo { id, options, closed: AtomicBool::new(false) });
+        let shared = &self.inner().shared;
+        let id = shared.open_pool();
+        let maps = shared.expandable.is_some() && !options.no_split;
+        let expandable = maps.then(|| Expandable::of_pool(&shared.device, id));
+        let closed = AtomicBool::new(false);
+        let pool = Arc::new(PoolInfo { id, options, expandable, closed });
         PrivatePool(Arc::new(Handle { inner: Arc::clone(self.inner()), pool }))
     }
 
@@ -157,7 +164,7 @@ impl PrivatePool {
     pub fn trim(&self) -> u64 {
         let before = self.reserved_bytes().freed;
         self.0.inner.poll();
-        self.0.inner.release_cached(|pool| pool.is_some_and(|pool| pool.id == self.id()));
+        self.0.inner.release_cached(|pool| pool.is_some_and(|pool| pool.id == self.id()), None);
         self.reserved_bytes().freed.saturating_sub(before)
     }
 

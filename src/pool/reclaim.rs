@@ -2,10 +2,12 @@
 //! the driver, all of them or those that the policy chooses.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::allocator::Inner;
+use super::expandable::{Expandable, Release};
 use super::heap::Heap;
 use super::private::PoolInfo;
 use crate::base::Result;
@@ -41,16 +43,43 @@ impl Inner {
         Ok(waited)
     }
 
-    /// Gives everything cached in `pools` back to the driver, waiting for its streams. Gives how
-    /// many segments that were.
-    pub(super) fn release_cached(&self, pools: impl Fn(Option<&PoolInfo>) -> bool) -> usize {
+    /// Gives everything cached in `pools` back to the driver, waiting for its streams; of the
+    /// handles of `but` only what the driver refused before. Gives how many segments and handles
+    /// that were.
+    pub(super) fn release_cached(
+        &self,
+        pools: impl Fn(Option<&PoolInfo>) -> bool,
+        but: Option<&Arc<Expandable>>,
+    ) -> usize {
         if self.shared.captures.any() {
             return 0;
         }
-        let candidates = self.candidates(None, pools);
-        let released = candidates.len();
+        let candidates = self.candidates(None, &pools);
+        let mut released = candidates.len();
         self.release(candidates);
+        for book in self.books(&pools) {
+            let spared = but.is_some_and(|but| Arc::ptr_eq(but, &book));
+            let what = if spared { Release::Refused } else { Release::Free };
+            released += book.release(&self.shared, what);
+        }
         released
+    }
+
+    /// The physical memory of `pools`, by pool.
+    pub(super) fn books(&self, pools: impl Fn(Option<&PoolInfo>) -> bool) -> Vec<Arc<Expandable>> {
+        if self.shared.expandable.is_none() {
+            return Vec::new();
+        }
+        let mut books = BTreeMap::new();
+        for heap in self.heaps.all() {
+            let Ok(state) = heap.enter() else { continue };
+            if pools(state.pool.as_deref())
+                && let Some(book) = state.expandable(&self.shared)
+            {
+                books.insert(state.pool_id(), book);
+            }
+        }
+        books.into_values().collect()
     }
 
     /// Every wholly free segment of `pools`, by class, the largest class first, then by stream.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::expandable::Release;
 use super::heap::{Heap, HeapState, KEPT_CLASS};
 use super::live::report_leaks;
 use super::shared::Shared;
@@ -75,6 +76,7 @@ impl Heap {
             .collect();
         if state.uncached_from == 0 {
             self.reap_retired(state);
+            self.reap_handles(state);
         }
         if detached.is_empty() {
             return;
@@ -88,6 +90,16 @@ impl Heap {
             Ok(()) => heap.free_detached(marked, Vec::new()),
             Err(_) => heap.free_detached(Vec::new(), marked),
         });
+    }
+
+    /// Has the reaper give back the handles of a closed pool that are out of use.
+    fn reap_handles(self: &Arc<Self>, state: &HeapState) {
+        if let Some(expandable) = state.expandable(&self.shared) {
+            let shared = Arc::clone(&self.shared);
+            reap(Vec::new(), move |_| {
+                expandable.release(&shared, Release::Free);
+            });
+        }
     }
 
     /// Has the reaper come again when what other streams still use is out of use.
@@ -209,6 +221,9 @@ impl Drop for Heap {
         let Ok(mut state) = self.enter() else { return };
         state.poll(&self.shared);
         let pending = state.settle_retired(&self.shared);
+        if let Some(expandable) = state.expandable(&self.shared) {
+            expandable.bereave(&state, &pending);
+        }
         report_leaks(&self.shared.device.info().name, state.live_blocks());
         let releasable = state.releasable();
         let detached: Vec<_> = releasable

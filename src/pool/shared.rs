@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::capture::Captures;
+use super::expandable::Expandable;
 use super::hooks::Hooks;
 use super::options::{Lifetime, LifetimeStats};
 use super::page_table::PageTable;
@@ -18,6 +19,7 @@ use crate::conf::Conf;
 use crate::device::Device;
 use crate::event::{Recorder, TraceEvent};
 use crate::fence::EventPool;
+use crate::policy::expandable::CLASS;
 
 /// Shared by the heaps of one allocator.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     pub(super) recorder: Option<Arc<dyn Recorder>>,
     /// Searches that let cached segments age.
     pub(super) searches: AtomicU64,
+    /// Physical memory of the default pool, where the policy maps it.
+    pub(super) expandable: Option<Arc<Expandable>>,
     pub(super) cross_stream_waits: AtomicU64,
     /// Over all heaps; wraps while one counts down before another counts up.
     pub(super) stranded_blocks: AtomicU64,
@@ -71,6 +75,7 @@ impl Shared {
         recorder: Option<Arc<dyn Recorder>>,
     ) -> Self {
         Self {
+            expandable: Expandable::of(&device, &conf),
             events: EventPool::new(&device),
             captures: Captures::default(),
             hooks: Hooks::default(),
@@ -120,6 +125,24 @@ impl Shared {
         }
     }
 
+    /// The driver gave what was promised, as handles for the pool of this id.
+    pub(super) fn handles_came(&self, pool: u64, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.in_transit_bytes -= bytes;
+        books.stats.reserved_bytes.add(CLASS, bytes);
+        if let Some(pool) = books.pools.get_mut(&pool) {
+            pool.reserved_bytes.add(bytes);
+        }
+    }
+
+    /// A handle of the pool is with the driver again.
+    pub(super) fn handle_left(&self, pool: u64, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.stats.reserved_bytes.take_off(CLASS, bytes);
+        books.stats.num_device_free += 1;
+        books.pool_gave_back(pool, bytes);
+    }
+
     /// The driver did not give what was promised.
     pub(super) fn promise_broken(&self, bytes: u64) {
         lock(&self.books).in_transit_bytes -= bytes;
@@ -137,12 +160,7 @@ impl Shared {
         books.stats.segment.take_off(class, 1);
         books.stats.reserved_bytes.take_off(class, bytes);
         books.stats.num_device_free += 1;
-        if let Some(held) = books.pools.get_mut(&pool) {
-            held.reserved_bytes.take_off(bytes);
-            if held.is_done() {
-                books.pools.remove(&pool);
-            }
-        }
+        books.pool_gave_back(pool, bytes);
         if self.is_oversize(bytes) {
             books.stats.oversize_segments.take_off(1);
         }
@@ -345,6 +363,15 @@ impl PoolBook {
 }
 
 impl Books {
+    fn pool_gave_back(&mut self, pool: u64, bytes: u64) {
+        if let Some(held) = self.pools.get_mut(&pool) {
+            held.reserved_bytes.take_off(bytes);
+            if held.is_done() {
+                self.pools.remove(&pool);
+            }
+        }
+    }
+
     fn held_bytes(&self) -> u64 {
         self.stats.reserved_bytes.all.current + self.in_transit_bytes
     }

@@ -120,6 +120,10 @@ pub struct Stats {
     /// Times a stream was made to wait for another, or was asked how far it is, so that memory
     /// could cross from one to the other.
     pub cross_stream_waits: u64,
+    /// Bytes of free memory that were mapped at a second address to serve a request.
+    pub remapped_bytes: u64,
+    /// Mappings of physical memory held now, each handle's first one included.
+    pub mappings: u64,
     /// Blocks freed and still in flight, now.
     pub retired_bytes: u64,
     /// Blocks set aside now, because the driver would not mark the end of their use.
@@ -151,6 +155,7 @@ impl Stats {
             &mut self.num_device_alloc,
             &mut self.num_device_free,
             &mut self.cross_stream_waits,
+            &mut self.remapped_bytes,
         ] {
             *counter = 0;
         }

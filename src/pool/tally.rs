@@ -176,6 +176,16 @@ impl Tally {
         pool.retired[BYTES] -= block.bytes as i64;
     }
 
+    /// Free blocks changed without a block taken or given back.
+    pub(super) fn moved(&mut self, class: u8, split: SplitChange) {
+        let SplitChange { blocks, bytes } = split;
+        let lanes = [0, 0, 0, blocks, bytes, 0];
+        let pool = &mut self.pools[usize::from(class != 0)];
+        pool.level.add(&lanes);
+        self.all.add(&lanes);
+        pool.count_split(split);
+    }
+
     /// An oversize block was handed out.
     pub(super) fn oversize_taken(&mut self) {
         let Stat { current, peak, allocated, .. } = &mut self.oversize;

@@ -246,7 +246,7 @@ fn fresh(trace: &Trace, ns_per_op: f64, before: &Counters, after: &Counters) -> 
         reserved_over_live: rounded(peak as f64 / trace.peak_live_bytes() as f64, 4),
         device_allocs: sum(&calls, &TAKING),
         device_frees: sum(&calls, &RETURNING),
-        remapped_bytes: 0,
+        remapped_bytes: after.remapped_bytes - before.remapped_bytes,
         cross_stream_waits: after.cross_stream_waits - before.cross_stream_waits,
         driver_calls: calls,
         driver_time_us: after.call_us_since(before),

@@ -171,6 +171,7 @@ impl Target {
             calls,
             simulated: device.info().simulated,
             cross_stream_waits: stats.cross_stream_waits,
+            remapped_bytes: stats.remapped_bytes,
         }
     }
 
@@ -186,6 +187,7 @@ pub(super) struct Counters {
     pub(super) reserved_bytes: u64,
     pub(super) reserved_peak_bytes: u64,
     pub(super) cross_stream_waits: u64,
+    pub(super) remapped_bytes: u64,
     /// How often and how long, in the order of [`Call::ALL`].
     calls: Arc<[(u64, u64)]>,
     /// The device tells what its calls cost.

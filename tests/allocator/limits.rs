@@ -10,9 +10,18 @@ use crate::{allocator, check, device};
 
 #[test]
 fn the_limit_holds_while_four_threads_hammer() {
-    const LIMIT_BYTES: u64 = 64 * MIB;
+    the_limit_holds_under_hammering("limit_mb:64", 64);
+}
+
+#[test]
+fn the_limit_holds_while_four_threads_hammer_and_memory_is_mapped_anew() {
+    the_limit_holds_under_hammering("limit_mb:20,expandable_segments:True", 20);
+}
+
+fn the_limit_holds_under_hammering(conf: &str, limit_mib: u64) {
+    let limit_bytes = limit_mib * MIB;
     let device = device(256);
-    let allocator = allocator(&device, "limit_mb:64");
+    let allocator = allocator(&device, conf);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4u64)
@@ -25,7 +34,7 @@ fn the_limit_holds_while_four_threads_hammer() {
             while !done.load(Ordering::Relaxed) {
                 let memory = device.memory().unwrap();
                 let held = memory.total_bytes - memory.free_bytes;
-                assert!(held <= LIMIT_BYTES, "{held} bytes held of the device");
+                assert!(held <= limit_bytes, "{held} bytes held of the device");
                 // Not the counters: they add up only while nobody counts.
                 allocator.check().unwrap();
             }
@@ -38,7 +47,7 @@ fn the_limit_holds_while_four_threads_hammer() {
     });
     check(&allocator);
     let stats = allocator.stats();
-    assert!(stats.reserved_bytes.all.peak <= LIMIT_BYTES, "{stats:?}");
+    assert!(stats.reserved_bytes.all.peak <= limit_bytes, "{stats:?}");
     assert!(stats.num_alloc_retries > 0, "the limit was never felt: {stats:?}");
     assert_eq!(stats.allocation.all.current, 0);
     allocator.close().unwrap();

@@ -5,6 +5,8 @@ mod support;
 
 mod capture;
 mod dedicated;
+mod expandable;
+mod expandable_pools;
 mod figures;
 mod hooks;
 mod labels;

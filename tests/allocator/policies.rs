@@ -71,7 +71,12 @@ macro_rules! suite {
     )+};
 }
 
-suite!(caching: "caching", own: super::OWN, next_fit: "next-fit");
+suite!(
+    caching: "caching",
+    expandable: "expandable",
+    own: super::OWN,
+    next_fit: "next-fit"
+);
 
 fn what_is_freed_is_used_again(policy: &str) {
     let device = device(64);
@@ -186,14 +191,13 @@ fn names_are_taken_once() {
 fn a_policy_that_is_not_there_is_named_with_those_that_are() {
     let device = device(64);
     for (conf, name, why) in [
-        ("policy:expandable", "expandable", "does not have it yet"),
-        ("expandable_segments:True", "expandable", "does not have it yet"),
+        ("policy:mempool", "mempool", "does not have it yet"),
         ("backend:cudaMallocAsync", "mempool", "does not have it yet"),
         ("policy:nobody", "nobody", "nobody registered it"),
     ] {
         let builder = Allocator::builder(&device).conf_str(conf).unwrap();
         let error = builder.build().unwrap_err().to_string();
-        for words in [name, why, "available: caching"] {
+        for words in [name, why, "available: caching, expandable"] {
             assert!(error.contains(words), "{conf}: {error}");
         }
     }

@@ -27,19 +27,21 @@ use model::Model;
 fn watched(device: &Device, conf: &str) -> (Allocator, Arc<Model>) {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| example::register().unwrap());
-    let model = Arc::new(Model::default());
+    let model = Arc::new(Model::new(conf.contains("expandable")));
     let builder = Allocator::builder(device).conf_str(conf).unwrap();
     (builder.recorder(model.clone()).build().unwrap(), model)
 }
 
 /// Confs under which policies behave differently.
-const CONFS: [&str; 6] = [
+const CONFS: [&str; 8] = [
     "",
     "max_split_size_mb:24",
     "roundup_power2_divisions:8",
     "garbage_collection_threshold:0.5,limit_mb:400",
     "large_segment_size_mb:32,max_split_size_mb:40,max_non_split_rounding_mb:32",
     "policy:next-fit",
+    "expandable_segments:True",
+    "expandable_segments:True,roundup_power2_divisions:4,limit_mb:400",
 ];
 
 /// Names the program when it fails.

@@ -9,7 +9,11 @@ use riverbed::event::{Recorder, TraceEvent};
 /// Shared by all threads of a program; learns of segments as the allocator's recorder.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
+    /// Blocks may lie over several segments, which the allocator does not count.
+    is_mapped: bool,
     segments: Mutex<BTreeMap<u64, Segment>>,
+    /// Where memory of segments shows at other addresses.
+    views: Mutex<BTreeMap<u64, Segment>>,
     books: Mutex<Books>,
 }
 
@@ -45,10 +49,17 @@ impl Model {
         let (start, end) = (ptr.0, ptr.0 + bytes);
         assert_eq!(start % 512, 0, "{ptr:?} is not aligned");
         {
-            let segments = self.segments.lock().unwrap();
-            let (at, segment) = segments.range(..=start).next_back().expect("a segment holds it");
-            assert!(end <= at + segment.bytes, "{ptr:?} ends behind its segment");
-            assert_eq!(segment.stream, stream.id().raw(), "{ptr:?} is another stream's memory");
+            let (segments, views) = (self.segments.lock().unwrap(), self.views.lock().unwrap());
+            let mut reached = start;
+            while reached < end {
+                let below = [&*segments, &*views].map(|map| map.range(..=reached).next_back());
+                let found = below.into_iter().flatten().max_by_key(|&(at, _)| at);
+                let (at, segment) = found.expect("a segment holds it");
+                assert!(reached < at + segment.bytes, "{ptr:?} ends behind its segment");
+                assert_eq!(segment.stream, stream.id().raw(), "{ptr:?} is another stream's memory");
+                assert!(reached == start || self.is_mapped, "{ptr:?} lies in two segments");
+                reached = at + segment.bytes;
+            }
         }
         let books = &mut *self.books.lock().unwrap();
         let before = books.taken.range(..end).next_back();
@@ -85,14 +96,20 @@ impl Model {
         books.sums.in_flight_bytes = 0;
     }
 
+    /// The model of an allocator that maps its memory, or of one that does not.
+    pub(crate) fn new(is_mapped: bool) -> Self {
+        Self { is_mapped, ..Self::default() }
+    }
+
     pub(crate) fn sums(&self) -> Sums {
         self.books.lock().unwrap().sums
     }
 
-    /// How many segments there are, and their bytes.
-    pub(crate) fn reserved(&self) -> (u64, u64) {
+    /// How many segments there are, and their bytes. Where memory is mapped, as many as `counted`.
+    pub(crate) fn reserved(&self, counted: u64) -> (u64, u64) {
         let segments = self.segments.lock().unwrap();
-        (segments.len() as u64, segments.values().map(|segment| segment.bytes).sum())
+        let count = if self.is_mapped { counted } else { segments.len() as u64 };
+        (count, segments.values().map(|segment| segment.bytes).sum())
     }
 }
 
@@ -109,6 +126,13 @@ impl Recorder for Model {
             TraceEvent::SegmentFree { address, bytes, .. } => {
                 let gone = self.segments.lock().unwrap().remove(&address);
                 assert_eq!(gone.map(|segment| segment.bytes), Some(bytes));
+            }
+            TraceEvent::SegmentMap { address, bytes, stream } => {
+                self.views.lock().unwrap().insert(address, Segment { bytes, stream });
+            }
+            TraceEvent::SegmentUnmap { address, bytes, .. } => {
+                let gone = self.views.lock().unwrap().remove(&address);
+                assert_eq!(gone.map(|view| view.bytes), Some(bytes));
             }
             _ => {}
         }

@@ -126,7 +126,10 @@ impl Program {
             (stats.segment.all.current, stats.reserved_bytes.all.current)
         };
         // Dedicated segments go back in the background, and count until they are there.
-        wait_until("dedicated segments are back", || reserved() == self.model.reserved());
+        wait_until("dedicated segments are back", || {
+            let (segments, bytes) = reserved();
+            self.model.reserved(segments) == (segments, bytes)
+        });
         let (stats, sums) = (self.allocator.stats(), self.model.sums());
         for (name, found, expected) in [
             ("live blocks", stats.allocation.all.current, sums.live),
@@ -152,7 +155,7 @@ impl Program {
         let device = self.allocator.device().clone();
         self.user.synchronize().unwrap();
         self.allocator.close().unwrap();
-        assert_eq!(self.model.reserved(), (0, 0));
+        assert_eq!(self.model.reserved(0), (0, 0));
         let memory = device.memory().unwrap();
         assert_eq!(memory.free_bytes, memory.total_bytes);
     }

@@ -131,7 +131,7 @@ fn compare(allocator: &Allocator, model: &Model, streams: &[Stream]) {
     streams.iter().for_each(|stream| stream.synchronize().unwrap());
     allocator.check().unwrap();
     let (stats, sums) = (allocator.stats(), model.sums());
-    let (segments, reserved_bytes) = model.reserved();
+    let (segments, reserved_bytes) = model.reserved(stats.segment.all.current);
     for (name, found, expected) in [
         ("live blocks", stats.allocation.all.current, sums.live),
         ("served", stats.allocation.all.allocated, sums.served),
@@ -182,7 +182,7 @@ fn run(device: &str, conf: &str, ops: u64, rounds: u64, seed: u64) {
     assert_eq!(model.sums().live, 0);
     assert!(model.sums().served > ops / 4, "{:?}", model.sums());
     allocator.close().unwrap();
-    assert_eq!(model.reserved(), (0, 0));
+    assert_eq!(model.reserved(0), (0, 0));
 }
 
 #[test]

@@ -18,8 +18,14 @@ fn calls(device: &Device) -> u64 {
     device.calls().sum(Call::ALL)
 }
 
-fn allocator(device: &Device) -> Allocator {
-    Allocator::builder(device).build().unwrap()
+fn allocator(device: &Device, policy: &str) -> Allocator {
+    let builder = Allocator::builder(device).conf_str(&format!("policy:{policy}")).unwrap();
+    builder.build().unwrap()
+}
+
+/// Runs `promise` under every policy that keeps it.
+fn under_each(promise: impl Fn(&str)) {
+    ["caching", "expandable"].into_iter().for_each(promise);
 }
 
 /// Sizes of both pools, whole and split.
@@ -40,73 +46,83 @@ fn takes_nothing(device: &Device, mut round: impl FnMut()) {
 
 #[test]
 fn blocks_of_a_handle_take_nothing() {
-    let device = Device::open("sim:8GiB").unwrap();
-    let stream = stream(&device);
-    let allocator = allocator(&device);
-    let on_stream = allocator.on(&stream).unwrap();
-    takes_nothing(&device, || {
-        let blocks = SIZES.map(|bytes| on_stream.block(bytes).unwrap());
-        let [first, second, ..] = &blocks;
-        assert_ne!(first.ptr(), second.ptr());
+    under_each(|policy| {
+        let device = Device::open("sim:8GiB").unwrap();
+        let stream = stream(&device);
+        let allocator = allocator(&device, policy);
+        let on_stream = allocator.on(&stream).unwrap();
+        takes_nothing(&device, || {
+            let blocks = SIZES.map(|bytes| on_stream.block(bytes).unwrap());
+            let [first, second, ..] = &blocks;
+            assert_ne!(first.ptr(), second.ptr());
+        });
     });
 }
 
 #[test]
 fn blocks_freed_in_another_order_take_nothing() {
-    let device = Device::open("sim:8GiB").unwrap();
-    let stream = stream(&device);
-    let allocator = allocator(&device);
-    let on_stream = allocator.on(&stream).unwrap();
-    let mut live: [Option<Block<'_>>; 16] = std::array::from_fn(|_| None);
-    let mut step = 0usize;
-    takes_nothing(&device, || {
-        step += 1;
-        live[step * 7 % 16] = None;
-        live[step * 7 % 16] = Some(on_stream.block(SIZES[step % 6]).unwrap());
+    under_each(|policy| {
+        let device = Device::open("sim:8GiB").unwrap();
+        let stream = stream(&device);
+        let allocator = allocator(&device, policy);
+        let on_stream = allocator.on(&stream).unwrap();
+        let mut live: [Option<Block<'_>>; 16] = std::array::from_fn(|_| None);
+        let mut step = 0usize;
+        takes_nothing(&device, || {
+            step += 1;
+            live[step * 7 % 16] = None;
+            live[step * 7 % 16] = Some(on_stream.block(SIZES[step % 6]).unwrap());
+        });
     });
 }
 
 #[test]
 #[expect(unsafe_code, reason = "frees by address")]
 fn bare_addresses_take_nothing() {
-    let device = Device::open("sim:8GiB").unwrap();
-    let stream = stream(&device);
-    let allocator = allocator(&device);
-    takes_nothing(&device, || {
-        for ptr in SIZES.map(|bytes| allocator.alloc_raw(bytes, &stream).unwrap()) {
-            // SAFETY: nothing was enqueued on the block.
-            unsafe { allocator.free_raw(ptr).unwrap() };
-        }
+    under_each(|policy| {
+        let device = Device::open("sim:8GiB").unwrap();
+        let stream = stream(&device);
+        let allocator = allocator(&device, policy);
+        takes_nothing(&device, || {
+            for ptr in SIZES.map(|bytes| allocator.alloc_raw(bytes, &stream).unwrap()) {
+                // SAFETY: nothing was enqueued on the block.
+                unsafe { allocator.free_raw(ptr).unwrap() };
+            }
+        });
     });
 }
 
 #[test]
 fn buffers_take_nothing() {
-    let device = Device::open("sim:8GiB").unwrap();
-    let stream = stream(&device);
-    let allocator = allocator(&device);
-    takes_nothing(&device, || {
-        drop(SIZES.map(|bytes| allocator.alloc::<u8>(bytes as usize, &stream).unwrap()));
+    under_each(|policy| {
+        let device = Device::open("sim:8GiB").unwrap();
+        let stream = stream(&device);
+        let allocator = allocator(&device, policy);
+        takes_nothing(&device, || {
+            drop(SIZES.map(|bytes| allocator.alloc::<u8>(bytes as usize, &stream).unwrap()));
+        });
     });
 }
 
 #[test]
 fn a_block_that_crosses_streams_costs_one_event_and_one_look() {
-    const BLOCKS: u64 = 1000;
-    let device = Device::open("sim:8GiB").unwrap();
-    let (home, other) = (stream(&device), stream(&device));
-    let allocator = allocator(&device);
-    let on_home = allocator.on(&home).unwrap();
-    drop(on_home.block(4096).unwrap());
-    let count = |call| device.calls().get(call);
-    let before = (count(Call::RecordEvent), count(Call::QueryEvent));
-    for _ in 0..BLOCKS {
-        let block = on_home.block(4096).unwrap();
-        block.record_use(&other).unwrap();
-    }
-    drop(on_home.block(4096).unwrap());
-    assert_eq!(count(Call::RecordEvent) - before.0, BLOCKS);
-    assert_eq!(count(Call::QueryEvent) - before.1, BLOCKS);
-    assert_eq!(count(Call::WaitEvent) + count(Call::SynchronizeEvent), 0);
-    assert_eq!(allocator.stats().cross_stream_waits, BLOCKS);
+    under_each(|policy| {
+        const BLOCKS: u64 = 1000;
+        let device = Device::open("sim:8GiB").unwrap();
+        let (home, other) = (stream(&device), stream(&device));
+        let allocator = allocator(&device, policy);
+        let on_home = allocator.on(&home).unwrap();
+        drop(on_home.block(4096).unwrap());
+        let count = |call| device.calls().get(call);
+        let before = (count(Call::RecordEvent), count(Call::QueryEvent));
+        for _ in 0..BLOCKS {
+            let block = on_home.block(4096).unwrap();
+            block.record_use(&other).unwrap();
+        }
+        drop(on_home.block(4096).unwrap());
+        assert_eq!(count(Call::RecordEvent) - before.0, BLOCKS);
+        assert_eq!(count(Call::QueryEvent) - before.1, BLOCKS);
+        assert_eq!(count(Call::WaitEvent) + count(Call::SynchronizeEvent), 0);
+        assert_eq!(allocator.stats().cross_stream_waits, BLOCKS);
+    });
 }

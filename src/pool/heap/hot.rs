@@ -30,6 +30,13 @@ impl HeapState {
                 }
                 caching.fit(&self.ledger, request)?
             }
+            Chosen::Expandable(expandable) => {
+                if self.ledger.totals().active_bytes == 0 && self.ledger.version() >= self.anew_from
+                {
+                    return None;
+                }
+                expandable.fit(&self.ledger, request)?
+            }
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?
             }
@@ -61,6 +68,11 @@ impl HeapState {
         };
         self.count_taken(shared, counted, split, address);
         Taken { id, ptr: DevicePtr(address) }
+    }
+
+    /// Counts a change of free blocks without a block taken or given back.
+    pub(in crate::pool) fn note_moved(&self, class: u8, split: SplitChange) {
+        self.count(|tally| tally.moved(class, split));
     }
 
     /// Lets the next free of the block handed out last be written into the ledger at once.

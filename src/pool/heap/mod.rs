@@ -13,6 +13,7 @@ mod retired;
 use std::sync::Arc;
 
 use self::notes::{ByAddress, Note};
+use super::expandable::Expandable;
 use super::mailbox::Mailbox;
 use super::private::PoolInfo;
 use super::shared::Shared;
@@ -55,6 +56,9 @@ pub(super) struct HeapState {
     /// Segments of this class and above are not cached: dedicated ones, and all of a closed pool.
     pub(super) uncached_from: u8,
     repeats: bool,
+    /// With nothing handed out from this version of the ledger on, it may be time to begin anew:
+    /// see `pool::expandable`.
+    pub(super) anew_from: u64,
     /// Blocks handed out as bare addresses.
     raw: ByAddress<BlockId>,
     /// What more there is to know of blocks that are marked, by address.
@@ -128,6 +132,7 @@ impl Heap {
                 finished: false,
                 uncached_from: DEDICATED_CLASS,
                 repeats,
+                anew_from: 0,
                 raw: ByAddress::default(),
                 notes: ByAddress::default(),
                 last: LastTaken {
@@ -172,8 +177,11 @@ impl Heap {
         if state.key != key || !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
             return None;
         }
-        let Chosen::Caching(caching) = &state.policy else { return None };
-        let request = caching.request(bytes)?;
+        let request = match &state.policy {
+            Chosen::Caching(caching) => caching.request(bytes)?,
+            Chosen::Expandable(expandable) => expandable.request(bytes)?,
+            Chosen::Registered(_) => return None,
+        };
         state.reuse(&self.shared, &request)
     }
 
@@ -282,7 +290,7 @@ impl Heap {
 }
 
 #[cold]
-fn reentered() -> Error {
+pub(super) fn reentered() -> Error {
     Error::invalid(
         "allocator",
         "a call from within itself",
@@ -324,9 +332,20 @@ impl HeapState {
             .collect()
     }
 
-    /// True when nothing is held, so that the heap may serve another stream.
+    /// The physical memory its policy maps, if it is one that does.
+    pub(super) fn expandable(&self, shared: &Shared) -> Option<Arc<Expandable>> {
+        match (&self.policy, &self.pool) {
+            (Chosen::Expandable(_), Some(pool)) => pool.expandable.clone(),
+            (Chosen::Expandable(_), None) => shared.expandable.clone(),
+            _ => None,
+        }
+    }
+
+    /// True when nothing is held, so that the heap may serve another stream of its pool, or any
+    /// if that is closed.
     pub(super) fn is_vacant(&self) -> bool {
-        self.ledger.totals().reserved_bytes == 0 && self.retired.is_empty()
+        let is_bare = self.pool.is_none() || self.ledger.segments().next().is_none();
+        is_bare && self.ledger.totals().reserved_bytes == 0 && self.retired.is_empty()
     }
 
     /// Proves the ledger, and that the other indexes agree with it.

@@ -1,0 +1,87 @@
+//! Taking free bytes, whoever owns them.
+
+use super::Book;
+use super::members::All;
+use crate::base::Result;
+use crate::policy::Request;
+use crate::policy::expandable::{Ledgers, Placed};
+use crate::pool::heap::Taken;
+use crate::pool::shared::Shared;
+
+impl Book {
+    /// Gives `bytes` from `address`, which lie in a range of the arena, to that arena, if all of
+    /// them are mapped and free, whoever owns them; false and nothing changed if not. Streams
+    /// that used them are waited for first, on the device: one record and one wait for each.
+    /// During a capture nothing may be recorded, so only bytes that take no wait are given.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(super) fn claim(
+        &mut self,
+        shared: &Shared,
+        all: &mut All<'_>,
+        arena: u32,
+        (address, bytes): (u64, u64),
+    ) -> Result<bool> {
+        if !self.pages.is_usable(all, address, bytes) {
+            return Ok(false);
+        }
+        let taker = self.pages.arenas[arena as usize].stream;
+        let users = self.pages.users(address, bytes, taker);
+        if !users.is_empty() && shared.captures.any() {
+            return Ok(false);
+        }
+        self.order(shared, &users, taker)?;
+        self.pages.claim(all, address, bytes);
+        Ok(true)
+    }
+
+    /// Claims a place and hands the request out there; `None` if not all of it is free.
+    pub(super) fn take(
+        &mut self,
+        shared: &Shared,
+        all: &mut All<'_>,
+        arena: u32,
+        request: &Request,
+        placed: &Placed,
+    ) -> Result<Option<Taken>> {
+        for &(address, bytes) in &placed.claims {
+            if !self.pages.is_usable(all, address, bytes) {
+                return Ok(None);
+            }
+        }
+        for &claim in &placed.claims {
+            if !self.claim(shared, all, arena, claim)? {
+                return Ok(None);
+            }
+        }
+        let Some((_, view)) = self.pages.views.range(..=placed.address).next_back() else {
+            return Ok(None);
+        };
+        let segment = self.pages.ranges[view.range].segment;
+        let free = all.of(arena).free_at(segment, placed.address);
+        let end = placed.address + request.block_bytes;
+        if free.is_none_or(|(at, bytes)| at + bytes < end) {
+            return Ok(None);
+        }
+        let (block, split) = all.of(arena).part_at(segment, placed.address);
+        all.changed(arena, split);
+        Ok(Some(all.state(arena).hand_out(shared, block, request.block_bytes, request)))
+    }
+
+    /// Makes `taker` wait, on the device, for everything the streams of these numbers were given.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(super) fn order(&mut self, shared: &Shared, users: &[u32], taker: u32) -> Result<()> {
+        for &user in users {
+            let stream = |number: u32| self.streams.get(number as usize).and_then(Option::as_ref);
+            if let (Some(before), Some(after)) = (stream(user), stream(taker)) {
+                shared.events.order(before, after)?;
+                shared.cross_stream_waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            self.pages.note_order(user, taker);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! The mechanism of the expandable policy: physical memory of all streams of a pool in one book,
+//! whose handles are mapped where they are needed. `policy::expandable` decides.
+//!
+//! The default pool has a book, and each private pool one of its own, so that no byte crosses
+//! from one to the other but by way of the driver.
+//!
+//! The book's lock is taken before any heap is entered and held while the driver is called; the
+//! hot path never takes it, so a stream that finds a free block of its own goes on meanwhile.
+//! Heaps are not entered while the driver makes or maps memory. They are while bytes change their
+//! owner: the mark in the giving stream has to stand before anybody there takes the bytes again.
+
+mod address;
+mod chain;
+mod claim;
+mod climb;
+mod driver;
+mod grow;
+mod members;
+mod release;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use self::address::Area;
+use self::driver::Fresh;
+use self::members::{All, Member};
+pub(in crate::pool) use self::release::Release;
+use super::heap::{HeapState, reentered};
+use crate::base::{Result, lock, thread_token};
+use crate::conf::{Conf, EXPANDABLE};
+use crate::device::{Device, Event, PageId, Stream};
+use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages};
+
+/// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
+const MOST_VIEWS: usize = 1 << 14;
+
+/// Physical memory of one pool of an allocator.
+#[derive(Debug)]
+pub(in crate::pool) struct Expandable {
+    book: Mutex<Book>,
+    /// The thread that has the book; 0 is nobody.
+    reader: AtomicU64,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+pub(in crate::pool) struct Book {
+    device: Device,
+    /// The private pool it is of, or 0.
+    pool: u64,
+    pages: Pages,
+    memo: Memo,
+    /// The heaps of the pool, by arena.
+    members: Vec<Member>,
+    /// The driver's names of the handles.
+    physical: HashMap<HandleId, PageId>,
+    areas: Vec<Area>,
+    /// Streams by their number in `pages`, kept alive while memory may be in use by them.
+    streams: Vec<Option<Stream>>,
+    pace: Pace,
+    /// How many views are kept.
+    most_views: usize,
+    /// Views of free handles mapped anew, the oldest first.
+    by_age: VecDeque<u64>,
+    /// Views to unmap once their stream is done with them.
+    doomed: Vec<Doomed>,
+    /// Handles under raw blocks that were never freed.
+    leaked: HashSet<HandleId>,
+    /// Physical memory that was never mapped and that the driver would not take back.
+    strays: Vec<Fresh>,
+    /// What to wait for at the end, beside the streams.
+    pending: Vec<Arc<Event>>,
+}
+
+/// What happened since nothing was in use last.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The most bytes handed out, as seen at misses.
+    peak_bytes: u64,
+    /// A miss found a good part of what is held free: the program does not only load.
+    gave_back: bool,
+    /// Misses that growing at home did not serve.
+    misses: u64,
+    /// Growths at home.
+    extends: u64,
+    /// Each ledger's version by then.
+    versions: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Doomed {
+    address: u64,
+    bytes: u64,
+    after: Arc<Event>,
+}
+
+/// The book, while nobody else has it.
+pub(in crate::pool) struct BookGuard<'a> {
+    book: MutexGuard<'a, Book>,
+    reader: &'a AtomicU64,
+}
+
+impl Expandable {
+    /// The book of an allocator's default pool under this conf; `None` where another policy
+    /// places blocks, or stands in because the device cannot map memory.
+    pub(in crate::pool) fn of(device: &Device, conf: &Conf) -> Option<Arc<Self>> {
+        if conf.policy() != EXPANDABLE {
+            return None;
+        }
+        let info = device.info();
+        if !info.virtual_memory || !PAGE_BYTES.is_multiple_of(info.granularity_bytes) {
+            tracing::warn!(
+                device = %info.name,
+                "the device cannot map memory in pages of 2 MiB: the caching policy stands in for \
+                 the expandable one"
+            );
+            return None;
+        }
+        Some(Self::new(device, 0, MOST_VIEWS))
+    }
+
+    /// The book of a private pool. A graph may use every address the pool ever gave out, so all
+    /// its views stay.
+    pub(in crate::pool) fn of_pool(device: &Device, pool: u64) -> Arc<Self> {
+        Self::new(device, pool, usize::MAX)
+    }
+
+    fn new(device: &Device, pool: u64, most_views: usize) -> Arc<Self> {
+        let book = Book {
+            device: device.clone(),
+            pool,
+            pages: Pages::default(),
+            memo: Memo::default(),
+            members: Vec::new(),
+            physical: HashMap::new(),
+            areas: Vec::new(),
+            streams: Vec::new(),
+            pace: Pace::default(),
+            most_views,
+            by_age: VecDeque::new(),
+            doomed: Vec::new(),
+            leaked: HashSet::new(),
+            strays: Vec::new(),
+            pending: Vec::new(),
+        };
+        Arc::new(Self { book: Mutex::new(book), reader: AtomicU64::new(0) })
+    }
+
+    /// Must not be called with a heap entered.
+    ///
+    /// # Errors
+    /// The thread has the book already: a recorder called the allocator.
+    pub(in crate::pool) fn book(&self) -> Result<BookGuard<'_>> {
+        let me = thread_token();
+        if self.reader.load(Ordering::Relaxed) == me {
+            return Err(reentered());
+        }
+        let book = lock(&self.book);
+        self.reader.store(me, Ordering::Relaxed);
+        Ok(BookGuard { book, reader: &self.reader })
+    }
+}
+
+impl Drop for BookGuard<'_> {
+    fn drop(&mut self) {
+        self.reader.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Deref for BookGuard<'_> {
+    type Target = Book;
+
+    fn deref(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl DerefMut for BookGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+}
+
+impl Book {
+    /// Proves the book against the insides of all heaps, by their numbers; gives the bytes that
+    /// are in none.
+    pub(in crate::pool) fn check<'a>(
+        &self,
+        states: impl Iterator<Item = (u32, &'a mut HeapState)>,
+    ) -> Result<u64, String> {
+        let mut all = All::of(&self.members, states).ok_or("a heap of the book is gone")?;
+        self.pages.check(&mut all)?;
+        if self.physical.len() != self.pages.handles.len() {
+            return Err("a handle has no physical memory".into());
+        }
+        Ok(self.unowned_bytes())
+    }
+
+    /// The private pool it is of, or 0.
+    pub(in crate::pool) fn pool(&self) -> u64 {
+        self.pool
+    }
+
+    /// Bytes that are held and in no ledger.
+    pub(in crate::pool) fn unowned_bytes(&self) -> u64 {
+        let stray_bytes: u64 = self.strays.iter().map(|fresh| fresh.bytes).sum();
+        self.pages.idle_bytes() + stray_bytes
+    }
+}
