@@ -15,6 +15,12 @@ impl BlockId {
     /// Names no block.
     pub(super) const NONE: Self = Self(u32::MAX);
 
+    /// A number of its own, small, which another block may have once it is gone.
+    #[must_use]
+    pub fn place(self) -> usize {
+        self.0 as usize
+    }
+
     pub(super) fn some(self) -> Option<Self> {
         (self != Self::NONE).then_some(self)
     }
@@ -85,6 +91,25 @@ pub struct Block {
 }
 
 impl Block {
+    /// What stands where there is none.
+    pub(super) const fn none() -> Self {
+        Self {
+            address: 0,
+            bytes: 0,
+            requested_bytes: 0,
+            freed_at: 0,
+            segment: SegmentId(u32::MAX),
+            state: State::Free,
+            class: 0,
+            marked: false,
+            serial: 0,
+            prev: BlockId::NONE,
+            next: BlockId::NONE,
+            left: BlockId::NONE,
+            right: BlockId::NONE,
+        }
+    }
+
     /// True when the block is its whole segment.
     #[must_use]
     pub fn is_whole(&self) -> bool {

@@ -7,23 +7,26 @@
 //! 4. The totals are the sums over all blocks that are not absent.
 
 use std::collections::HashMap;
-use std::ops::Index;
+use std::ops::{Index, Range};
 
 use super::bins::Bins;
 use super::block::{Block, BlockId, Segment, SegmentId, State};
+use super::places::PLACES;
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Places of blocks that are gone have size 0 and are used again.
     pub(super) blocks: Vec<Block>,
-    vacant_blocks: Vec<BlockId>,
+    pub(super) vacant_blocks: Vec<BlockId>,
+    /// Names only [`places`](super::places) give.
+    pub(super) kept: Range<u32>,
     pub(super) segments: Vec<Option<Segment>>,
     pub(super) vacant_segments: Vec<SegmentId>,
     /// By class.
     pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
-    version: u64,
+    pub(super) version: u64,
     /// Where to look first for an address, by segment and page of it; see `ranges`.
     pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
     /// In ranges.
@@ -137,6 +140,9 @@ impl Ledger {
     /// free. Pass the block's own size to take it whole.
     #[inline]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
+        if self[id].class == PLACES {
+            return self.take_front(id, bytes, requested_bytes);
+        }
         self.version += 1;
         self.totals.active_bytes += bytes;
         let place = (bytes < self[id].bytes).then(|| self.vacancy());
@@ -196,6 +202,9 @@ impl Ledger {
     #[inline]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
         self.version += 1;
+        if self[id].class == PLACES {
+            return self.give_back_place(id);
+        }
         let blocks = self.blocks.as_mut_slice();
         let block = &mut blocks[id.0 as usize];
         match block.state {
@@ -342,18 +351,18 @@ impl Ledger {
     pub(super) fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
         absorb_next(&mut self.blocks, id, next);
-        self.vacant_blocks.push(next);
+        self.forget_name(next);
     }
 
     /// A place for a new block.
     #[inline]
-    fn vacancy(&mut self) -> BlockId {
+    pub(super) fn vacancy(&mut self) -> BlockId {
         self.vacant_blocks.pop().unwrap_or_else(|| self.new_place())
     }
 
     #[cold]
     fn new_place(&mut self) -> BlockId {
-        self.blocks.push(NO_BLOCK);
+        self.blocks.push(Block::none());
         BlockId(self.blocks.len() as u32 - 1)
     }
 
@@ -365,38 +374,27 @@ impl Ledger {
 
     pub(super) fn leave(&mut self, id: BlockId) {
         self.blocks[id.0 as usize].bytes = 0;
-        self.vacant_blocks.push(id);
+        self.forget_name(id);
     }
 
     pub(super) fn index(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
+        if class == PLACES {
+            return;
+        }
         bins(&mut self.free, class).insert(&mut self.blocks, id);
     }
 
     pub(super) fn unindex(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
+        if class == PLACES {
+            return;
+        }
         bins(&mut self.free, class).remove(&mut self.blocks, id);
     }
 }
-
-/// What stands in a place nobody uses.
-const NO_BLOCK: Block = Block {
-    address: 0,
-    bytes: 0,
-    requested_bytes: 0,
-    freed_at: 0,
-    segment: SegmentId(u32::MAX),
-    state: State::Free,
-    class: 0,
-    marked: false,
-    serial: 0,
-    prev: BlockId::NONE,
-    next: BlockId::NONE,
-    left: BlockId::NONE,
-    right: BlockId::NONE,
-};
 
 /// The index of a class that has had a segment.
 #[inline(always)]

@@ -5,7 +5,9 @@ mod bins;
 mod block;
 mod book;
 mod check;
+mod places;
 mod ranges;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
 pub use book::{Ledger, NewSegment, SplitChange, Totals};
+pub use places::{PLACES, Place};

@@ -12,5 +12,6 @@ mod whole;
 pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};
 pub use expandable::Expandable;
+pub use planned::Planned;
 pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

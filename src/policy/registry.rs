@@ -7,24 +7,27 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::caching::Caching;
 use super::contract::Policy;
 use super::expandable::Expandable;
+use super::planned::Planned;
 use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
-use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
+use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL, PLANNED};
 
 /// Makes a policy from a conf.
 pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
 
 /// Policies that conf strings may name and a later version brings.
-const PLANNED_NAMES: [&str; 2] = [MEMPOOL, "planned"];
+const PLANNED_NAMES: [&str; 1] = [MEMPOOL];
 
 fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
     REGISTRY.get_or_init(|| {
         let caching: Factory = Arc::new(|conf| Ok(Box::new(Caching::new(conf))));
         let expandable: Factory = Arc::new(|conf| Ok(Box::new(Expandable::new(conf))));
+        let planned: Factory = Arc::new(|conf| Ok(Box::new(Planned::new(conf))));
         Mutex::new(BTreeMap::from([
             (CACHING.to_string(), caching),
             (EXPANDABLE.to_string(), expandable),
+            (PLANNED.to_string(), planned),
         ]))
     })
 }
@@ -59,8 +62,17 @@ pub(crate) enum Chosen {
     Caching(Caching),
     /// The one that maps free memory anew.
     Expandable(Expandable),
+    /// The one that serves what it recorded.
+    Planned(Box<Planned>),
     /// Registered under a name.
     Registered(Box<dyn Policy>),
+}
+
+impl Chosen {
+    /// True for the policies whose memory is mapped handle by handle.
+    pub(crate) fn maps(&self) -> bool {
+        matches!(self, Self::Expandable(_) | Self::Planned(_))
+    }
 }
 
 impl Deref for Chosen {
@@ -70,6 +82,7 @@ impl Deref for Chosen {
         match self {
             Self::Caching(caching) => caching,
             Self::Expandable(expandable) => expandable,
+            Self::Planned(planned) => &**planned,
             Self::Registered(policy) => &**policy,
         }
     }
@@ -80,6 +93,7 @@ impl DerefMut for Chosen {
         match self {
             Self::Caching(caching) => caching,
             Self::Expandable(expandable) => expandable,
+            Self::Planned(planned) => &mut **planned,
             Self::Registered(policy) => &mut **policy,
         }
     }
@@ -94,14 +108,15 @@ pub(crate) fn choose(conf: &Conf, maps: bool, whole_segments: bool) -> Result<Ch
     if whole_segments {
         let placing: Box<dyn Policy> = match conf.policy() {
             // Segments that are mapped handle by handle are never handed out whole.
-            EXPANDABLE => Box::new(Caching::new(conf)),
+            EXPANDABLE | PLANNED => Box::new(Caching::new(conf)),
             _ => create(conf)?,
         };
         return Ok(Chosen::Registered(Box::new(WholeSegments(placing))));
     }
     match conf.policy() {
         EXPANDABLE if maps => Ok(Chosen::Expandable(Expandable::new(conf))),
-        CACHING | EXPANDABLE => Ok(Chosen::Caching(Caching::new(conf))),
+        PLANNED if maps => Ok(Chosen::Planned(Box::new(Planned::new(conf)))),
+        CACHING | EXPANDABLE | PLANNED => Ok(Chosen::Caching(Caching::new(conf))),
         _ => create(conf).map(Chosen::Registered),
     }
 }

@@ -145,6 +145,7 @@ impl Run<'_> {
                 *best = (*best).min(u32::try_from(took).unwrap_or(u32::MAX));
             }
             clear(target, &mut self.live);
+            target.settle()?;
             if !self.watch.went_on(ops.len() as u64) {
                 return Err(Stop::Interrupted);
             }

@@ -175,6 +175,11 @@ impl Target {
         }
     }
 
+    /// Lets the allocator do between two replays what a program's next iteration would find done.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.allocator.settle_plan()
+    }
+
     /// Proves the allocator's books.
     pub(super) fn check(&self) -> Result<(), String> {
         self.allocator.check()

@@ -13,6 +13,7 @@ mod labels;
 mod ladder;
 mod lifetime;
 mod limits;
+mod planned;
 mod policies;
 mod private_pools;
 mod raw;

@@ -74,6 +74,7 @@ macro_rules! suite {
 suite!(
     caching: "caching",
     expandable: "expandable",
+    planned: "planned",
     own: super::OWN,
     next_fit: "next-fit"
 );

@@ -39,7 +39,7 @@ pub(crate) struct Handle {
     /// What tiles it, in order.
     pieces: Vec<Piece>,
     /// The streams whose work may still use what is idle of it.
-    idle_of: Vec<u32>,
+    pub(crate) idle_of: Vec<u32>,
     /// When that became idle.
     idle_at: u64,
     /// The driver would not take it back: nothing is served from it.
@@ -356,6 +356,38 @@ impl Pages {
         (handle.idle_of, handle.idle_at) = (streams, at);
     }
 
+    /// Takes from a view what is free of what it owns: that becomes idle.
+    pub(crate) fn let_go(&mut self, ledgers: &mut dyn Ledgers, address: u64) {
+        let Some(&View { handle: id, range }) = self.views.get(&address) else { return };
+        let Range { arena, segment, .. } = self.ranges[range];
+        let mut free: Vec<(u64, u64)> = Vec::new();
+        for piece in self.handles[id].pieces.iter().filter(|piece| piece.owner == Some(address)) {
+            let (from, to) = (address + piece.start, address + piece.end);
+            ledgers.of(arena).free_parts(segment, from, to, |from, to| {
+                free.push((from - address, to - address));
+            });
+        }
+        if free.is_empty() {
+            return;
+        }
+        let stream = self.arenas[arena as usize].stream;
+        for &(from, to) in &free {
+            let change = ledgers.of(arena).carve(segment, address + from, to - from);
+            ledgers.changed(arena, change);
+        }
+        let at = self.clock + 1;
+        let handle = &mut self.handles[id];
+        let idle = free.into_iter().map(|(start, end)| Piece { start, end, owner: None });
+        handle.pieces = overlaid(&handle.pieces, idle.collect());
+        handle.idle_at = at;
+        if !handle.idle_of.contains(&stream) {
+            handle.idle_of.push(stream);
+        }
+        if handle.is_idle() {
+            self.used_bytes -= handle.bytes;
+        }
+    }
+
     /// With nothing in use: every byte becomes idle and every home range begins anew. What is
     /// mapped stays, so a program that begins again finds handles where it made them.
     pub(crate) fn reset(&mut self, ledgers: &mut dyn Ledgers) {
@@ -510,6 +542,25 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// What tiles a handle once `over`, in order, is laid over what did.
+fn overlaid(under: &[Piece], over: Vec<Piece>) -> Vec<Piece> {
+    let mut cuts: Vec<u64> = under.iter().chain(&over).flat_map(|p| [p.start, p.end]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut tiles: Vec<Piece> = Vec::new();
+    for pair in cuts.windows(2) {
+        let covers = |piece: &&Piece| piece.start <= pair[0] && pair[1] <= piece.end;
+        let Some(top) = over.iter().find(covers).or_else(|| under.iter().find(covers)) else {
+            continue;
+        };
+        match tiles.last_mut() {
+            Some(last) if last.owner == top.owner => last.end = pair[1],
+            _ => tiles.push(Piece { start: pair[0], end: pair[1], owner: top.owner }),
+        }
+    }
+    tiles
 }
 
 fn in_range(range: &Range, handle: &Handle) -> bool {

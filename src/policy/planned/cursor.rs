@@ -52,16 +52,18 @@ impl Cursor {
 
     /// The row of a request for `units`, if it is the next one as planned.
     #[inline(always)]
-    pub(crate) fn next(&mut self, units: u32) -> Option<&Row> {
+    pub(crate) fn peek(&self, units: u32) -> Option<&Row> {
         let row = self.rows.get(self.at).filter(|row| row.units == units)?;
-        if self.in_step < SETTLED {
-            return None;
-        }
-        self.at += 1;
-        Some(row)
+        (self.in_step >= SETTLED).then_some(row)
     }
 
-    /// What a request for `units` is, where [`next`](Self::next) does not tell.
+    /// The row of [`peek`](Self::peek) had its request.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {
+        self.at += 1;
+    }
+
+    /// What a request for `units` is, where [`peek`](Self::peek) does not tell.
     #[cold]
     pub(crate) fn find(&mut self, units: u32) -> Step {
         if self.in_step >= SETTLED {
@@ -158,7 +160,8 @@ mod tests {
     fn walk(cursor: &mut Cursor, requests: &[u32]) -> Vec<Option<usize>> {
         let step = |&units: &u32| {
             let at = cursor.at;
-            if cursor.next(units).is_some() {
+            if cursor.peek(units).is_some() {
+                cursor.step();
                 return Some(at);
             }
             match cursor.find(units) {

@@ -8,12 +8,17 @@
 mod cursor;
 mod period;
 mod recording;
+mod stream;
 mod table;
 
-pub(crate) use cursor::{Cursor, Step};
+pub(crate) use cursor::Cursor;
 pub(crate) use period::period;
-pub(crate) use recording::{MOST_REQUESTS, Recording, Seen, units};
-pub(crate) use table::{Part, Row, Table, lay_out};
+#[cfg(test)]
+pub(crate) use recording::Recording;
+pub(crate) use recording::Seen;
+pub(crate) use stream::Following;
+pub use stream::Planned;
+pub(crate) use table::{Table, lay_out};
 
 /// Sizes and places are counted in these, which every block is a multiple of.
 pub(crate) const UNIT_BYTES: u64 = 512;

@@ -3,7 +3,7 @@
 use super::UNIT_BYTES;
 
 /// The most requests of one recording; then it begins anew.
-pub(crate) const MOST_REQUESTS: usize = 1 << 21;
+const MOST_REQUESTS: usize = 1 << 21;
 
 /// No request: of a block that is not in the recording.
 const NONE: u32 = u32::MAX;
@@ -20,6 +20,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// As it was seen at a time.
+    pub(crate) fn until(self, time: u64) -> Self {
+        Self { freed: if self.freed > time { NEVER } else { self.freed }, ..self }
+    }
+
     /// When it was freed, if it was.
     pub(crate) fn freed(&self) -> Option<u64> {
         (self.freed != NEVER).then_some(self.freed)
@@ -32,20 +37,26 @@ pub(crate) struct Recording {
     seen: Vec<Seen>,
     /// The request of a block, by the block's place in the ledger.
     of_block: Vec<u32>,
-    live: usize,
     digest: u64,
+    is_cut: bool,
 }
 
 /// `bytes` in units, 0 where they are too many.
+#[inline]
 pub(crate) fn units(bytes: u64) -> u32 {
     u32::try_from(bytes / UNIT_BYTES).unwrap_or(0)
 }
 
 impl Recording {
+    /// A recording that begins in the midst of an iteration.
+    pub(crate) fn cut() -> Self {
+        Self { is_cut: true, ..Self::default() }
+    }
+
     /// The next request, for `bytes`, was served at `time` by the block of this place.
     pub(crate) fn took(&mut self, bytes: u64, time: u64, block: usize) {
         if self.seen.len() >= MOST_REQUESTS {
-            self.begin_anew();
+            *self = Self::cut();
         }
         let units = units(bytes);
         self.digest = (self.digest.rotate_left(5) ^ u64::from(units)).wrapping_mul(MIX);
@@ -54,7 +65,6 @@ impl Recording {
         }
         self.of_block[block] = self.seen.len() as u32;
         self.seen.push(Seen { units, taken: time, freed: NEVER });
-        self.live += 1;
     }
 
     /// The block of this place was given up at `time`.
@@ -63,13 +73,12 @@ impl Recording {
         let at = std::mem::replace(at, NONE);
         if let Some(seen) = self.seen.get_mut(at as usize) {
             seen.freed = time;
-            self.live -= 1;
         }
     }
 
-    /// Forgets everything; blocks that are live stay unknown.
-    pub(crate) fn begin_anew(&mut self) {
-        *self = Self::default();
+    /// True if it is not of a whole iteration.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The requests so far.
@@ -77,9 +86,9 @@ impl Recording {
         &self.seen
     }
 
-    /// How many of the recorded blocks are live.
-    pub(crate) fn live(&self) -> usize {
-        self.live
+    /// The requests so far, for good.
+    pub(crate) fn into_seen(self) -> Vec<Seen> {
+        self.seen
     }
 
     /// A number for the sizes in their order.
@@ -107,10 +116,6 @@ mod tests {
         recording.gave_up(6, 4);
         let seen: Vec<_> = recording.seen().iter().map(|seen| (seen.units, seen.freed())).collect();
         assert_eq!(seen, [(2, Some(3)), (1, None), (4, None)]);
-        assert_eq!(recording.live(), 2);
-        recording.begin_anew();
-        recording.gave_up(7, 3);
-        assert_eq!((recording.live(), recording.seen().len()), (0, 0));
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use super::UNIT_BYTES;
 use super::recording::Seen;
 use crate::base::Result;
-use crate::pack::{Buffer, Options, Watch, pack};
+use crate::pack::{Buffer, Options, Packing, Watch, pack};
+use crate::policy::expandable::PAGE_BYTES;
 
-/// Work a packing may do: a second of one core, about.
-const BUDGET_STEPS: u64 = 300_000_000;
+/// Work a packing may do, twice at most: some seconds of one core each.
+const BUDGET_STEPS: u64 = 1_000_000_000;
+/// A packing is good enough if it is above the bound by no more than one part in so many.
+const SLACK_PART: u64 = 256;
 
 /// A request of the plan. Sizes and offsets are in units of 512 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl Row {
     pub(crate) const UNPLACED: u32 = u32::MAX;
     /// Behind the last row: of no request, for none asks for 0 units.
     pub(crate) const END: Self =
-        Self { units: 0, offset: Self::UNPLACED, within: 0, name: 0, rear: 0 };
+        Self { units: 0, offset: u32::MAX, within: u32::MAX, name: u32::MAX, rear: u32::MAX };
 
     /// True if the plan has a place for it.
     #[inline]
@@ -58,8 +61,6 @@ pub(crate) struct Table {
     pub(crate) parts: Vec<Part>,
     /// What the places take.
     pub(crate) height_bytes: u64,
-    /// What they take at least.
-    pub(crate) bound_bytes: u64,
 }
 
 /// Plans one iteration: of each stream, what was recorded of it.
@@ -78,17 +79,56 @@ pub(crate) fn lay_out(streams: &[Vec<Seen>], watch: &Arc<Watch>) -> Result<Table
             }
         }
     }
+    let (packing, most_bytes) = packed(&buffers, watch)?;
+    let mut offsets: Vec<Vec<u32>> =
+        streams.iter().map(|seen| vec![Row::UNPLACED; seen.len()]).collect();
+    let mut height_bytes = 0;
+    for ((&(stream, at), &offset), buffer) in rows.iter().zip(&packing.offsets).zip(&buffers) {
+        let end = offset + buffer.bytes;
+        if end <= most_bytes {
+            offsets[stream][at] = u32::try_from(offset / UNIT_BYTES).unwrap_or(Row::UNPLACED);
+            height_bytes = height_bytes.max(end);
+        }
+    }
+    let parts = streams.iter().zip(&offsets).map(|(seen, offsets)| part(seen, offsets)).collect();
+    Ok(Table { parts, height_bytes })
+}
+
+/// Packs within the pages the bound takes or, where that is not found, within a little more; what
+/// then ends above that, which is given too, is to be served online.
+fn packed(buffers: &[Buffer], watch: &Arc<Watch>) -> Result<(Packing, u64)> {
+    let bound = peak_bytes(buffers);
     let mut options = Options::default();
     (options.align_bytes, options.threads) = (UNIT_BYTES, 1);
     (options.budget_steps, options.watch) = (BUDGET_STEPS, Some(Arc::clone(watch)));
-    let packing = pack(&buffers, &options)?;
-    let mut offsets: Vec<Vec<u32>> =
-        streams.iter().map(|seen| vec![Row::UNPLACED; seen.len()]).collect();
-    for (&(stream, at), &offset) in rows.iter().zip(&packing.offsets) {
-        offsets[stream][at] = u32::try_from(offset / UNIT_BYTES).unwrap_or(Row::UNPLACED);
+    let capacity = bound.next_multiple_of(PAGE_BYTES);
+    options.capacity_bytes = Some(capacity);
+    let tight = pack(buffers, &options)?;
+    let slack = capacity.max(bound + bound / SLACK_PART);
+    if tight.height_bytes <= slack || watch.is_cancelled() {
+        return Ok((tight, slack));
     }
-    let parts = streams.iter().zip(&offsets).map(|(seen, offsets)| part(seen, offsets)).collect();
-    Ok(Table { parts, height_bytes: packing.height_bytes, bound_bytes: packing.bound_bytes })
+    options.capacity_bytes = Some(slack);
+    let loose = pack(buffers, &options)?;
+    let lower = if loose.height_bytes < tight.height_bytes { loose } else { tight };
+    Ok((lower, slack))
+}
+
+/// The most bytes live at once.
+fn peak_bytes(buffers: &[Buffer]) -> u64 {
+    let mut changes: Vec<(u64, bool, u64)> = Vec::with_capacity(2 * buffers.len());
+    for buffer in buffers {
+        changes.push((buffer.lower, true, buffer.bytes));
+        changes.push((buffer.upper, false, buffer.bytes));
+    }
+    // Ends before beginnings of the same moment.
+    changes.sort_unstable();
+    let (mut live, mut peak) = (0, 0);
+    for (_, begins, bytes) in changes {
+        live = if begins { live + bytes } else { live - bytes };
+        peak = peak.max(live);
+    }
+    peak
 }
 
 fn part(seen: &[Seen], offsets: &[u32]) -> Part {
@@ -216,7 +256,6 @@ mod tests {
         let second = recorded_from(3, &[(4, 0), (0, 0)]);
         let table = laid_out(&[first, second]);
         assert_eq!(table.height_bytes, 4 * UNIT_BYTES);
-        assert_eq!(table.bound_bytes, 4 * UNIT_BYTES);
         let rows = &table.parts[0].rows;
         assert!(rows[0].is_placed() && !rows[1].is_placed(), "what is never freed has no place");
         assert_eq!(rows[2], Row::END);

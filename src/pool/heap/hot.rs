@@ -37,6 +37,7 @@ impl HeapState {
                 }
                 expandable.fit(&self.ledger, request)?
             }
+            Chosen::Planned(planned) => planned.fit(&self.ledger, request)?,
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?
             }
@@ -101,7 +102,13 @@ impl HeapState {
     }
 
     #[inline(always)]
-    fn count_taken(&self, shared: &Shared, counted: Counted, split: SplitChange, address: u64) {
+    pub(super) fn count_taken(
+        &self,
+        shared: &Shared,
+        counted: Counted,
+        split: SplitChange,
+        address: u64,
+    ) {
         let Counted { bytes, requested_bytes, .. } = counted;
         self.count(|tally| tally.taken(counted, split));
         if shared.is_oversize(bytes) {
@@ -132,6 +139,7 @@ impl HeapState {
         if !self.ledger[id].marked && uses.is_empty() {
             return self.give_up(shared, id);
         }
+        self.record_freed(id);
         let uses = self.take_note(shared, id, uses);
         if uses.is_empty() {
             return self.give_up(shared, id);

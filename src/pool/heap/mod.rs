@@ -8,6 +8,7 @@
 
 mod hot;
 mod notes;
+mod planned;
 mod retired;
 
 use std::sync::Arc;
@@ -177,10 +178,13 @@ impl Heap {
         if state.key != key || !state.is_quiet(me) || self.mail.has_any() || !state.repeats {
             return None;
         }
+        if matches!(state.policy, Chosen::Planned(_)) {
+            return state.follow(&self.shared, bytes);
+        }
         let request = match &state.policy {
             Chosen::Caching(caching) => caching.request(bytes)?,
             Chosen::Expandable(expandable) => expandable.request(bytes)?,
-            Chosen::Registered(_) => return None,
+            Chosen::Planned(_) | Chosen::Registered(_) => return None,
         };
         state.reuse(&self.shared, &request)
     }
@@ -334,10 +338,10 @@ impl HeapState {
 
     /// The physical memory its policy maps, if it is one that does.
     pub(super) fn expandable(&self, shared: &Shared) -> Option<Arc<Expandable>> {
-        match (&self.policy, &self.pool) {
-            (Chosen::Expandable(_), Some(pool)) => pool.expandable.clone(),
-            (Chosen::Expandable(_), None) => shared.expandable.clone(),
-            _ => None,
+        match &self.pool {
+            _ if !self.policy.maps() => None,
+            Some(pool) => pool.expandable.clone(),
+            None => shared.expandable.clone(),
         }
     }
 
