@@ -9,7 +9,8 @@ use crate::{allocator, check};
 /// Requests of an iteration, and which of the live blocks goes before each; `None` for none.
 type Step = (u64, Option<usize>);
 
-/// An iteration of `count` requests, of sizes that hardly fit into each other's places.
+/// An iteration of `count` requests. Sizes are powers of two, less a little, so that a good packing
+/// is found soon.
 fn iteration(seed: u64, count: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
     let (mut steps, mut live) = (Vec::new(), 0);
@@ -17,7 +18,7 @@ fn iteration(seed: u64, count: usize) -> Vec<Step> {
         let frees = live > 12 || live > 0 && random.below(2) == 0;
         let gone = frees.then(|| random.below(live as u64) as usize);
         live += usize::from(!frees);
-        steps.push((512 * (1 + random.below(8 * MIB / 512)), gone));
+        steps.push(((MIB / 2 << random.below(5)) - random.below(512), gone));
     }
     steps
 }

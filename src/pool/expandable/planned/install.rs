@@ -56,14 +56,6 @@ impl Book {
         self.gather(shared, heaps)?;
         self.follow(heaps, table)?;
         self.release_beside(shared, heaps)?;
-            eprintln!(
-                "height {} bytes {bytes} created {create_bytes} reserved before {reserved} now {} leaving {} handles {}",
-                table.height_bytes,
-                self.pages.reserved_bytes,
-                self.planner.leaving.len(),
-                self.pages.handles.len()
-            );
-        }
         tracing::debug!(bytes, created = create_bytes, "a plan is in force");
         Ok(true)
     }
