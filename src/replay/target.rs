@@ -180,6 +180,11 @@ impl Target {
         self.allocator.settle_plan()
     }
 
+    /// Lets the peaks of the counters begin again.
+    pub(super) fn reset_peaks(&self) {
+        self.allocator.reset_peak_stats();
+    }
+
     /// Proves the allocator's books.
     pub(super) fn check(&self) -> Result<(), String> {
         self.allocator.check()
