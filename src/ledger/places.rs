@@ -195,6 +195,24 @@ impl Ledger {
         change
     }
 
+    /// Lets a range of places be one like any others of `class`, with what is in it: best fit
+    /// finds what is free there from now on. No names are kept any more.
+    pub fn dissolve_places(&mut self, range: SegmentId, class: u8) {
+        self.keep_names(0);
+        let Some(segment) = &mut self.segments[range.0 as usize] else { return };
+        segment.class = class;
+        let mut at = segment.first;
+        while at != BlockId::NONE {
+            let block = &mut self.blocks[at.0 as usize];
+            block.class = class;
+            let (next, is_free) = (block.next, block.state == State::Free);
+            if is_free {
+                self.index(at);
+            }
+            at = next;
+        }
+    }
+
     /// [`take`](Self::take) of a free block in a range of places, or of its front part.
     #[cold]
     pub(super) fn take_front(
@@ -297,11 +315,18 @@ mod tests {
     }
 
     #[test]
-    fn no_best_fit_finds_a_place() {
-        let (mut ledger, _) = ledger();
-        assert_eq!(ledger.best_fit(PLACES, 512), None);
-        ledger.keep_names(1);
+    fn best_fit_finds_places_once_they_are_dissolved() {
+        let (mut ledger, range) = ledger();
+        ledger.keep_names(3);
+        let taken = ledger.take_place(range, &place(8, 8, [0, 1, 2]), 1).unwrap().0;
+        assert_eq!((ledger.best_fit(PLACES, 512), ledger.best_fit(1, 512)), (None, None));
+        ledger.dissolve_places(range, 1);
         assert_eq!(ledger.check(), Ok(()));
+        let front = ledger.best_fit(1, 8 * 512).unwrap();
+        assert_eq!(ledger[front].address, START);
+        ledger.give_back(taken, 0);
+        assert_eq!(ledger.check(), Ok(()));
+        assert_eq!(ledger.best_fit(1, UNITS * 512), Some(front));
     }
 
     proptest! {

@@ -14,6 +14,10 @@ const WINDOW: usize = 64;
 const SETTLED: u32 = 4;
 /// Requests off the plan, less those on it, after which the cursor is lost.
 const LOST: u32 = 64;
+/// So many requests that were not as planned, and one part in so many of those that came, are too
+/// many.
+const MANY: u32 = 32;
+const MANY_PART: usize = 64;
 /// A smaller request takes the place of a planned one if it fills so much of it: one part in.
 const FILLS_PART: u32 = 2;
 
@@ -123,9 +127,9 @@ impl Cursor {
         self.at == 0
     }
 
-    /// True when so little is as planned that the plan is of no use.
+    /// True when so much is not as planned that the plan is of no use.
     pub(crate) fn is_lost(&self) -> bool {
-        self.astray > LOST
+        self.astray > LOST || self.misses as usize > MANY as usize + self.at / MANY_PART
     }
 
     /// A planned place was not free.

@@ -100,21 +100,28 @@ impl Planned {
         }
         let following = self.following.as_mut()?;
         let step = following.cursor.find(units(block_bytes));
-        if following.cursor.is_lost() {
-            self.is_lost = true;
-            self.is_quick = false;
-            self.recording.get_or_insert_with(Recording::cut);
-            return None;
-        }
-        let Step::Row(at) = step else { return None };
-        let row = following.cursor.row(at);
-        row.is_placed().then(|| (following.range, following.place(&row, block_bytes)))
+        let found = match step {
+            Step::Row(at) => Some(following.cursor.row(at)).filter(Row::is_placed),
+            Step::Off | Step::Over => None,
+        };
+        let found = found.map(|row| (following.range, following.place(&row, block_bytes)));
+        self.see_if_lost();
+        found.filter(|_| !self.is_lost)
     }
 
     /// A planned place was not free.
     pub(crate) fn note_miss(&mut self) {
         if let Some(following) = &mut self.following {
             following.cursor.note_miss();
+        }
+        self.see_if_lost();
+    }
+
+    fn see_if_lost(&mut self) {
+        let following = self.following.as_ref();
+        if following.is_some_and(|following| following.cursor.is_lost()) {
+            (self.is_lost, self.is_quick) = (true, false);
+            self.recording.get_or_insert_with(Recording::cut);
         }
     }
 
@@ -134,7 +141,7 @@ impl Planned {
             }
             None => self.is_begun() && active_bytes <= self.base_bytes,
         };
-        is_over || self.recorded() >= self.look_at || self.is_in_phase()
+        is_over || self.is_adrift() || self.recorded() >= self.look_at || self.is_in_phase()
     }
 
     /// True where an iteration may end: all that came in it is gone, or the plan has no more.
@@ -147,6 +154,11 @@ impl Planned {
             }
             None => is_at_base,
         }
+    }
+
+    /// True when the plan was given up, and its memory is still set apart for it.
+    pub(crate) fn is_adrift(&self) -> bool {
+        self.is_lost && self.following.is_some()
     }
 
     fn is_begun(&self) -> bool {
@@ -187,6 +199,14 @@ impl Planned {
     pub(crate) fn follow(&mut self, following: Option<Following>) {
         self.following = following;
         self.is_quick = false;
+    }
+
+    /// Goes on without a plan in the midst of an iteration.
+    pub(crate) fn give_up(&mut self) {
+        if self.following.take().is_some() {
+            (self.is_lost, self.is_quick) = (true, false);
+            self.recording.get_or_insert_with(Recording::cut);
+        }
     }
 
     /// True if it has a plan to follow.

@@ -8,7 +8,8 @@ use super::InForce;
 use crate::base::Result;
 use crate::device::{DevicePtr, PageId};
 use crate::ledger::{NewSegment, PLACES};
-use crate::policy::expandable::{HandleId, PAGE_BYTES, Range, RangeId, cover};
+use crate::policy::Planned;
+use crate::policy::expandable::{CLASS, HandleId, PAGE_BYTES, Range, RangeId, cover};
 use crate::policy::planned::{Cursor, Following, Table};
 use crate::pool::expandable::address::Area;
 use crate::pool::expandable::driver::{Fresh, map};
@@ -173,6 +174,20 @@ impl Book {
             self.doom(shared, arena, view);
         }
         Ok(())
+    }
+
+    /// Takes the plan out of force in the midst of an iteration: its memory is memory like any
+    /// other from now on, where it is.
+    pub(super) fn give_up(&mut self, heaps: &[Arc<Heap>]) -> Result<()> {
+        let Some(force) = self.planner.force.take() else { return Ok(()) };
+        let pages = &self.pages;
+        at_once(heaps, |all| {
+            for &(arena, range, _) in &force.ranges {
+                let range = pages.ranges[range].segment;
+                all.state(arena).ledger.dissolve_places(range, CLASS);
+            }
+            all.states().filter_map(|state| state.planned()).for_each(Planned::give_up);
+        })
     }
 
     /// Takes the plan out of force until the next iteration begins.

@@ -29,6 +29,8 @@ struct Due {
     records: bool,
     /// Bytes of the plan may have been lent.
     gathers: bool,
+    /// The plan is of no use.
+    gives_up: bool,
 }
 
 impl Expandable {
@@ -74,14 +76,17 @@ impl Book {
             all.bring_up_to_date(shared);
             planner.due(all, arena, turn)
         })?;
+        if due.gives_up {
+            self.give_up(&heaps)?;
+        }
         if let Some(streams) = due.pack {
-            planner.packing = Packing::begin(streams);
+            self.planner.packing = Packing::begin(streams);
         }
         if !due.begins {
             return Ok(());
         }
         let mut records = due.records;
-        if let Some(table) = planner.ready.take() {
+        if let Some(table) = self.planner.ready.take() {
             records = !self.install(shared, &heaps, &table)?;
         } else if due.gathers {
             self.gather(shared, &heaps)?;
@@ -141,7 +146,10 @@ impl Planner {
             });
             return Due::default();
         }
-        let mut due = Due { begins: true, gathers: misses > 0 || lost, ..Due::default() };
+        let mut due = Due { begins: true, gathers: misses > 0, gives_up: lost, ..Due::default() };
+        if lost {
+            self.planned = None;
+        }
         due.records = !self.is_in_force() || misses > 0 || lost;
         if recorded > 0 && !cut && !is_short {
             let repeats = self.last.replace(digest) == Some(digest);
@@ -175,6 +183,11 @@ impl Planner {
         let mut due = Due::default();
         let Some(arena) = arena else { return due };
         let Some(planned) = all.state(arena).planned() else { return due };
+        if planned.is_adrift() {
+            self.planned = None;
+            due.gives_up = true;
+            return due;
+        }
         planned.wrap();
         if !planned.is_long() || self.is_marked || self.packing.is_some() || self.ready.is_some() {
             return due;
