@@ -37,7 +37,13 @@ impl HeapState {
                 }
                 expandable.fit(&self.ledger, request)?
             }
-            Chosen::Planned(planned) => planned.fit(&self.ledger, request)?,
+            Chosen::Planned(planned) => {
+                if self.ledger.totals().active_bytes == 0 && self.ledger.version() >= self.anew_from
+                {
+                    return None;
+                }
+                planned.fit(&self.ledger, request)?
+            }
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?
             }

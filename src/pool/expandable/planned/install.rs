@@ -180,13 +180,18 @@ impl Book {
     /// other from now on, where it is.
     pub(super) fn give_up(&mut self, heaps: &[Arc<Heap>]) -> Result<()> {
         let Some(force) = self.planner.force.take() else { return Ok(()) };
+        // Not all that is free lies together at home.
+        self.pace.misses += 1;
         let pages = &self.pages;
         at_once(heaps, |all| {
             for &(arena, range, _) in &force.ranges {
                 let range = pages.ranges[range].segment;
                 all.state(arena).ledger.dissolve_places(range, CLASS);
             }
-            all.states().filter_map(|state| state.planned()).for_each(Planned::give_up);
+            for state in all.states() {
+                state.anew_from = state.ledger.version();
+                state.planned().into_iter().for_each(Planned::give_up);
+            }
         })
     }
 
