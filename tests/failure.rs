@@ -11,7 +11,7 @@ use riverbed::pool::Allocator;
 use support::{MIB, wait_until, wait_until_all_memory_is_back};
 
 const VRAM_BYTES: u64 = 64 * MIB;
-const POLICIES: [&str; 2] = ["caching", "expandable"];
+const POLICIES: [&str; 3] = ["caching", "expandable", "planned"];
 
 /// What a run was told.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ fn iteration(seed: u64, count: usize) -> Vec<Step> {
         let frees = live > 12 || live > 0 && random.below(2) == 0;
         let gone = frees.then(|| random.below(live as u64) as usize);
         live += usize::from(!frees);
-        steps.push(((MIB / 2 << random.below(5)) - random.below(512), gone));
+        steps.push((((MIB / 2) << random.below(5)) - random.below(512), gone));
     }
     steps
 }

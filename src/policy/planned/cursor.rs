@@ -144,8 +144,8 @@ impl Cursor {
 
     /// To the first row again.
     pub(crate) fn begin_anew(&mut self) {
-        let rows = Arc::clone(&self.rows);
-        *self = Self::new(rows);
+        (self.at, self.open_from, self.in_step) = (0, 0, SETTLED);
+        (self.astray, self.misses) = (0, 0);
     }
 }
 

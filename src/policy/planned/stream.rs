@@ -98,6 +98,9 @@ impl Planned {
         if self.is_lost || self.is_paused {
             return None;
         }
+        if self.is_as_planned() {
+            self.wrap();
+        }
         let following = self.following.as_mut()?;
         let step = following.cursor.find(units(block_bytes));
         let found = match step {
@@ -132,12 +135,11 @@ impl Planned {
             return false;
         }
         let is_over = match &self.following {
-            Some(following) => {
-                following.cursor.is_at_end()
-                    || self.is_begun() && {
-                        let is_off = self.is_lost || following.cursor.misses() > 0;
-                        is_off && active_bytes <= self.base_bytes
-                    }
+            // What goes as planned goes on by itself.
+            Some(_) if self.is_as_planned() => false,
+            Some(Following { cursor, .. }) => {
+                let is_off = self.is_lost || cursor.misses() > 0;
+                cursor.is_at_end() || self.is_begun() && is_off && active_bytes <= self.base_bytes
             }
             None => self.is_begun() && active_bytes <= self.base_bytes,
         };
@@ -154,6 +156,11 @@ impl Planned {
             }
             None => is_at_base,
         }
+    }
+
+    /// True when all of the iteration went as planned so far, and nobody records it.
+    fn is_as_planned(&self) -> bool {
+        !self.is_lost && self.recording.is_none() && self.misses() == 0
     }
 
     /// True when the plan was given up, and its memory is still set apart for it.
@@ -186,7 +193,7 @@ impl Planned {
         (self.is_paused, self.is_quick, self.recording) = (true, false, None);
     }
 
-    /// Goes through its rows again, in an iteration that others are not done with.
+    /// Goes through its rows again, whatever the other streams are at.
     pub(crate) fn wrap(&mut self) {
         if let Some(following) = &mut self.following
             && following.cursor.is_at_end()
