@@ -215,8 +215,17 @@ mod tests {
 
     #[test]
     fn another_program_is_lost_soon() {
-        let mut cursor = cursor(&(1000..3000).collect::<Vec<_>>());
-        walk(&mut cursor, &(1..=LOST).collect::<Vec<_>>());
+        let sizes: Vec<u32> = (1000..20_000).collect();
+        let others = |count: u32| (1..=count).collect::<Vec<_>>();
+        let mut cursor = cursor(&sizes);
+        walk(&mut cursor, &others(MANY));
+        assert!(!cursor.is_lost());
+        walk(&mut cursor, &[1]);
+        assert!(cursor.is_lost());
+        // After many that were as planned too.
+        cursor.begin_anew();
+        walk(&mut cursor, &sizes[..10_000]);
+        walk(&mut cursor, &others(LOST));
         assert!(!cursor.is_lost());
         walk(&mut cursor, &[1]);
         assert!(cursor.is_lost());
