@@ -133,9 +133,10 @@ impl Run {
 }
 
 /// The policies, with the call that takes memory.
-const CONFS: [(&str, Call); 2] = [
+const CONFS: [(&str, Call); 3] = [
     ("max_split_size_mb:64,garbage_collection_threshold:0.9", Call::Alloc),
     ("expandable_segments:True", Call::CreatePage),
+    ("policy:planned", Call::CreatePage),
 ];
 
 const STATUSES: [u32; 2] = [DeviceError::OUT_OF_MEMORY, DeviceError::UNKNOWN];
@@ -145,7 +146,7 @@ fn any_call_of_a_trace_may_fail() {
     let trace = trace();
     for (status, (conf, _)) in STATUSES.into_iter().flat_map(|one| CONFS.map(|conf| (one, conf))) {
         // Mapping takes many calls that are alike.
-        let step = if conf.contains("expandable") { 61 } else { 1 };
+        let step = if conf.contains("max_split") { 1 } else { 61 };
         for nth in (1..).step_by(step) {
             let what = format!("'{conf}': call {nth} failing with {status}");
             let mut run = Run::new(&trace, conf);

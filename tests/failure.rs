@@ -15,6 +15,7 @@ const VRAM_BYTES: u64 = 64 * MIB;
 /// Confs the program runs under: all with the same limit.
 const CACHING: &str = "limit_mb:48,max_split_size_mb:21";
 const EXPANDABLE: &str = "limit_mb:48,policy:expandable";
+const PLANNED: &str = "limit_mb:48,policy:planned";
 const MEMPOOL: &str = "limit_mb:48,policy:mempool";
 
 /// A run of the program, and what it was told.
@@ -157,28 +158,28 @@ fn fail_each_call(conf: &'static str, status: u32, end: fn(Allocator)) {
 
 #[test]
 fn any_call_may_fail_as_out_of_memory() {
-    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+    for conf in [CACHING, EXPANDABLE, PLANNED, MEMPOOL] {
         fail_each_call(conf, DeviceError::OUT_OF_MEMORY, |allocator| allocator.close().unwrap());
     }
 }
 
 #[test]
 fn any_call_may_fail_for_no_known_reason() {
-    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+    for conf in [CACHING, EXPANDABLE, PLANNED, MEMPOOL] {
         fail_each_call(conf, DeviceError::UNKNOWN, |allocator| allocator.close().unwrap());
     }
 }
 
 #[test]
 fn any_call_may_fail_before_the_allocator_is_dropped() {
-    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+    for conf in [CACHING, EXPANDABLE, PLANNED, MEMPOOL] {
         fail_each_call(conf, DeviceError::UNKNOWN, drop);
     }
 }
 
 #[test]
 fn any_call_of_close_may_fail() {
-    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+    for conf in [CACHING, EXPANDABLE, PLANNED, MEMPOOL] {
         fail_each_call_of_close(conf);
     }
 }
@@ -214,7 +215,7 @@ fn fail_each_call_of_close(conf: &'static str) {
 /// comes back so does all the memory.
 #[test]
 fn every_call_may_fail_from_some_point_on() {
-    for conf in [CACHING, EXPANDABLE, MEMPOOL] {
+    for conf in [CACHING, EXPANDABLE, PLANNED, MEMPOOL] {
         fail_from_each_call_on(conf);
     }
 }

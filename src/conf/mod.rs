@@ -42,7 +42,7 @@ mod tokens;
 pub use docs::reference_markdown;
 pub use env::{Pytorch, RIVERBED_ALLOC_CONF};
 pub use explain::{OptionReport, Source};
-pub use policy::{Backend, CACHING, EXPANDABLE, MEMPOOL};
+pub use policy::{Backend, CACHING, EXPANDABLE, MEMPOOL, PLANNED};
 pub use reserve::Reserve;
 pub use roundup::RoundupDivisions;
 pub use settings::Conf;

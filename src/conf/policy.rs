@@ -9,6 +9,8 @@ use super::tokens::Raw;
 pub const CACHING: &str = "caching";
 /// The policy of segments that grow in place in reserved address space.
 pub const EXPANDABLE: &str = "expandable";
+/// The policy that records an iteration and serves the next ones from a packing of it.
+pub const PLANNED: &str = "planned";
 /// The policy that leaves placement to the driver's stream-ordered pool.
 pub const MEMPOOL: &str = "mempool";
 
@@ -96,7 +98,7 @@ impl Form for PolicyName {
 
     fn allowed(&self) -> String {
         format!(
-            "{CACHING}, {EXPANDABLE}, {MEMPOOL}, or the name of a registered policy (a letter or \
+            "{CACHING}, {EXPANDABLE}, {PLANNED}, {MEMPOOL}, or the name of a registered policy (a letter or \
              underscore, then letters, digits, underscores or hyphens)"
         )
     }

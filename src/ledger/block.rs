@@ -16,6 +16,12 @@ impl BlockId {
     /// be followed and written without asking first whether they lead anywhere.
     pub(crate) const NONE: Self = Self(0);
 
+    /// A number of its own, small, which another block may have once it is gone.
+    #[must_use]
+    pub fn place(self) -> usize {
+        self.0 as usize
+    }
+
     #[inline]
     pub(super) fn some(self) -> Option<Self> {
         (self != Self::NONE).then_some(self)

@@ -7,10 +7,11 @@
 //! 4. The totals are the sums over all blocks that are not absent.
 
 use std::collections::HashMap;
-use std::ops::Index;
+use std::ops::{Index, Range};
 
 use super::bins::Bins;
 use super::block::{Block, BlockId, NO_BLOCK, Segment, SegmentId, State};
+use super::places::PLACES;
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
 #[derive(Debug)]
@@ -18,13 +19,15 @@ pub struct Ledger {
     /// Places of blocks that are gone have size 0 and are used again. The first is nobody's.
     pub(super) blocks: Vec<Block>,
     /// The place that was left last; each leads to the one left before it.
-    vacant: BlockId,
+    pub(super) vacant: BlockId,
+    /// Names only [`places`](super::places) give.
+    pub(super) kept: Range<u32>,
     pub(super) segments: Vec<Option<Segment>>,
     pub(super) vacant_segments: Vec<SegmentId>,
     /// By class.
     pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
-    version: u64,
+    pub(super) version: u64,
     /// Where to look first for an address, by segment and page of it; see `ranges`.
     pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
     /// In ranges.
@@ -80,6 +83,7 @@ impl Default for Ledger {
         Self {
             blocks: vec![NO_BLOCK],
             vacant: BlockId::NONE,
+            kept: 0..0,
             segments: Vec::new(),
             vacant_segments: Vec::new(),
             free: Vec::new(),
@@ -156,6 +160,9 @@ impl Ledger {
     /// free. Pass the block's own size to take it whole.
     #[inline(always)]
     pub fn take(&mut self, id: BlockId, bytes: u64, requested_bytes: u64) -> SplitChange {
+        if self[id].class == PLACES {
+            return self.take_front(id, bytes, requested_bytes);
+        }
         self.version += 1;
         self.totals.active_bytes += bytes;
         let blocks = self.blocks.as_mut_slice();
@@ -208,6 +215,9 @@ impl Ledger {
     #[inline(always)]
     pub fn give_back(&mut self, id: BlockId, freed_at: u64) -> SplitChange {
         let block = &self.blocks[id.at()];
+        if block.class == PLACES {
+            return self.give_back_place(id);
+        }
         match block.state {
             State::Active => self.totals.active_bytes -= block.bytes,
             _ => return self.give_back_retired(id, freed_at),
@@ -361,7 +371,17 @@ impl Ledger {
     /// Makes the next block, which is in no index, part of `id`.
     pub(super) fn absorb_next(&mut self, id: BlockId) {
         let next = self[id].next;
-        absorb_next(&mut self.vacant, &mut self.blocks, id, next);
+        let Block { bytes, next: after, .. } = self.blocks[next.at()];
+        self.blocks[after.at()].prev = id;
+        let block = &mut self.blocks[id.at()];
+        block.bytes += bytes;
+        block.next = after;
+        self.leave(next);
+    }
+
+    /// A name no block has.
+    pub(super) fn vacancy(&mut self) -> BlockId {
+        vacancy(&mut self.vacant, &mut self.blocks)
     }
 
     pub(super) fn enter(&mut self, block: Block) -> BlockId {
@@ -371,18 +391,25 @@ impl Ledger {
     }
 
     pub(super) fn leave(&mut self, id: BlockId) {
-        vacate(&mut self.vacant, &mut self.blocks, id);
+        (self.blocks[id.at()].bytes, self.blocks[id.at()].state) = (0, State::Active);
+        self.forget_name(id);
     }
 
     pub(super) fn index(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
+        if class == PLACES {
+            return;
+        }
         bins(&mut self.free, class).insert(&mut self.blocks, id);
     }
 
     pub(super) fn unindex(&mut self, id: BlockId) {
         self.version += 1;
         let class = self[id].class;
+        if class == PLACES {
+            return;
+        }
         bins(&mut self.free, class).remove(&mut self.blocks, id);
     }
 }
@@ -423,7 +450,7 @@ fn new_place(blocks: &mut Vec<Block>) -> BlockId {
 
 /// Lets the place of a block that is gone be used again.
 #[inline(always)]
-fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
+pub(super) fn vacate(vacant: &mut BlockId, blocks: &mut [Block], id: BlockId) {
     let block = &mut blocks[id.at()];
     // Whoever looks at it sees nothing that could be taken, or merged with.
     (block.bytes, block.state) = (0, State::Active);

@@ -5,8 +5,10 @@ mod bins;
 mod block;
 mod book;
 mod check;
+mod places;
 mod ranges;
 mod tree;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
 pub use book::{Ledger, NewSegment, SplitChange, Totals};
+pub use places::{PLACES, Place};

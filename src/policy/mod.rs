@@ -6,6 +6,7 @@ mod caching;
 mod contract;
 pub(crate) mod expandable;
 mod mempool;
+pub(crate) mod planned;
 mod registry;
 mod whole;
 
@@ -13,5 +14,6 @@ pub use caching::Caching;
 pub use contract::{Cached, Fit, Policy, Pressure, Request};
 pub use expandable::Expandable;
 pub use mempool::Mempool;
+pub use planned::Planned;
 pub(crate) use registry::{Chosen, choose};
 pub use registry::{Factory, create, names, register};

@@ -8,23 +8,25 @@ use super::caching::Caching;
 use super::contract::Policy;
 use super::expandable::Expandable;
 use super::mempool::Mempool;
+use super::planned::Planned;
 use super::whole::WholeSegments;
 use crate::base::{Error, Result, lock};
-use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL};
+use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL, PLANNED};
 
 /// Makes a policy from a conf.
 pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
 
 /// Policies that conf strings may name and a later version brings.
-const PLANNED_NAMES: [&str; 1] = ["planned"];
 
 fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
     REGISTRY.get_or_init(|| {
         let caching: Factory = Arc::new(|conf| Ok(Box::new(Caching::new(conf))));
         let expandable: Factory = Arc::new(|conf| Ok(Box::new(Expandable::new(conf))));
+        let planned: Factory = Arc::new(|conf| Ok(Box::new(Planned::new(conf))));
         let mempool: Factory = Arc::new(|_| Ok(Box::new(Mempool)));
-        let known = [(CACHING, caching), (EXPANDABLE, expandable), (MEMPOOL, mempool)];
+        let known =
+            [(CACHING, caching), (EXPANDABLE, expandable), (PLANNED, planned), (MEMPOOL, mempool)];
         Mutex::new(known.map(|(name, factory)| (name.to_string(), factory)).into())
     })
 }
@@ -32,13 +34,13 @@ fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
 /// Registers a policy of one's own: `policy:NAME` in a conf string then chooses it.
 ///
 /// # Errors
-/// A name that is taken, or kept for a policy of Riverbed's.
+/// A name that is taken.
 pub fn register(
     name: &str,
     factory: impl Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync + 'static,
 ) -> Result<()> {
     let mut registry = lock(registry());
-    if registry.contains_key(name) || PLANNED_NAMES.contains(&name) {
+    if registry.contains_key(name) {
         return Err(Error::invalid("policy name", name, "it is taken; choose another"));
     }
     registry.insert(name.to_string(), Arc::new(factory));
@@ -59,8 +61,17 @@ pub(crate) enum Chosen {
     Caching(Caching),
     /// The one that maps free memory anew.
     Expandable(Expandable),
+    /// The one that serves what it recorded.
+    Planned(Box<Planned>),
     /// Registered under a name.
     Registered(Box<dyn Policy>),
+}
+
+impl Chosen {
+    /// True for the policies whose memory is mapped handle by handle.
+    pub(crate) fn maps(&self) -> bool {
+        matches!(self, Self::Expandable(_) | Self::Planned(_))
+    }
 }
 
 impl Deref for Chosen {
@@ -70,6 +81,7 @@ impl Deref for Chosen {
         match self {
             Self::Caching(caching) => caching,
             Self::Expandable(expandable) => expandable,
+            Self::Planned(planned) => &**planned,
             Self::Registered(policy) => &**policy,
         }
     }
@@ -80,6 +92,7 @@ impl DerefMut for Chosen {
         match self {
             Self::Caching(caching) => caching,
             Self::Expandable(expandable) => expandable,
+            Self::Planned(planned) => &mut **planned,
             Self::Registered(policy) => &mut **policy,
         }
     }
@@ -94,14 +107,15 @@ pub(crate) fn choose(conf: &Conf, maps: bool, whole_segments: bool) -> Result<Ch
     if whole_segments {
         let placing: Box<dyn Policy> = match conf.policy() {
             // Segments that are mapped handle by handle are never handed out whole.
-            EXPANDABLE => Box::new(Caching::new(conf)),
+            EXPANDABLE | PLANNED => Box::new(Caching::new(conf)),
             _ => create(conf)?,
         };
         return Ok(Chosen::Registered(Box::new(WholeSegments(placing))));
     }
     match conf.policy() {
         EXPANDABLE if maps => Ok(Chosen::Expandable(Expandable::new(conf))),
-        CACHING | EXPANDABLE => Ok(Chosen::Caching(Caching::new(conf))),
+        PLANNED if maps => Ok(Chosen::Planned(Box::new(Planned::new(conf)))),
+        CACHING | EXPANDABLE | PLANNED => Ok(Chosen::Caching(Caching::new(conf))),
         _ => create(conf).map(Chosen::Registered),
     }
 }
@@ -114,12 +128,8 @@ pub fn create(conf: &Conf) -> Result<Box<dyn Policy>> {
     let name = conf.policy();
     let factory = lock(registry()).get(name).cloned();
     let factory = factory.ok_or_else(|| {
-        let why = if PLANNED_NAMES.contains(&name) {
-            "this version does not have it yet"
-        } else {
-            "nobody registered it"
-        };
-        Error::invalid("policy", name, format!("{why}; available: {}", names().join(", ")))
+        let known = names().join(", ");
+        Error::invalid("policy", name, format!("nobody registered it; available: {known}"))
     })?;
     factory(conf)
 }

@@ -62,6 +62,7 @@ impl Inner {
         let request = match (placement, &state.policy) {
             (Placement::Policy, Chosen::Caching(caching)) => caching.request(bytes),
             (Placement::Policy, Chosen::Expandable(expandable)) => expandable.request(bytes),
+            (Placement::Policy, Chosen::Planned(planned)) => planned.request(bytes),
             _ => self.request(&state, bytes, placement),
         };
         let Some(request) = request else {
@@ -69,10 +70,14 @@ impl Inner {
             drop(state);
             return Err(self.refuse(bytes, bytes, stream));
         };
-        if placement == Placement::Policy
-            && let Some(taken) = state.reuse(&self.shared, &request)
-        {
-            return Ok(Served { heap, taken, state });
+        if placement == Placement::Policy {
+            if matches!(state.policy, Chosen::Planned(_)) {
+                drop(state);
+                return self.allocate_planned(heap, &request, stream);
+            }
+            if let Some(taken) = state.reuse(&self.shared, &request) {
+                return Ok(Served { heap, taken, state });
+            }
         }
         drop(state);
         // While this clone is held the heap stays its stream's, once that is seen to be so.
@@ -104,7 +109,7 @@ impl Inner {
     /// The heap was found without a lock and has become another stream's since, or the stream is
     /// another one on this thread: as [`allocate`](Self::allocate), from the same pool.
     #[cold]
-    fn allocate_anew<'a>(
+    pub(super) fn allocate_anew<'a>(
         &'a self,
         heap: &Heap,
         bytes: u64,
@@ -137,7 +142,7 @@ impl Inner {
     }
 
     #[cold]
-    fn climb<'a>(
+    pub(super) fn climb<'a>(
         &'a self,
         heap: &'a Arc<Heap>,
         request: Request,
@@ -304,8 +309,7 @@ impl Inner {
                     .unwrap_or(u64::MAX)
             }
         };
-        let maps =
-            placement == Placement::Policy && matches!(heap.enter()?.policy, Chosen::Expandable(_));
+        let maps = placement == Placement::Policy && heap.enter()?.policy.maps();
         Ok(Growth { request, segment_bytes, placement, maps })
     }
 

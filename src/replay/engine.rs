@@ -92,7 +92,9 @@ pub(super) fn once(
     let outcome = walk(target, trace, live, streams, watch);
     let ns = clock::thread_ns() - start;
     clear(target, live);
-    outcome.map(|()| ns)
+    outcome?;
+    target.settle()?;
+    Ok(ns)
 }
 
 fn walk(

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::clock::{Scale, ticks};
 use super::engine::{Stop, Streams, Watch, clear, failed, once, step};
-use super::score::{CallTimes, Capacity, Fresh, Score, Warm};
+use super::perturb::Perturb;
+use super::score::{CallTimes, Capacity, Fresh, Perturbed, Score, Warm};
 use super::target::{Counters, Handle, Setup, Target};
 use super::threads;
 use super::trace::{OpKind, Trace};
@@ -14,7 +15,7 @@ use crate::conf::Pytorch;
 use crate::device::Call;
 
 /// What to measure beside a fresh replay's counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Warm replays; 0 measures the fresh one alone.
     pub repeat: u32,
@@ -22,6 +23,8 @@ pub struct Plan {
     pub per_call: bool,
     /// Find the least memory that is enough.
     pub capacity: bool,
+    /// Measure replays that nearly repeat. Needs warm replays.
+    pub perturb: Option<Perturb>,
     /// Measure operations a second with each of these numbers of threads.
     pub threads: Vec<usize>,
 }
@@ -34,8 +37,9 @@ impl Plan {
         const CAPACITY_REPLAYS: u64 = 9;
         let warm = if self.repeat > 0 { u64::from(self.repeat) + 1 } else { 0 };
         let calls = if self.per_call { u64::from(self.repeat) } else { 0 };
+        let perturbed = if self.perturb.is_some() { warm + 1 } else { 0 };
         let capacity = if self.capacity { CAPACITY_REPLAYS } else { 0 };
-        (1 + warm + calls + capacity) * trace.ops().len() as u64
+        (1 + warm + calls + perturbed + capacity) * trace.ops().len() as u64
     }
 }
 
@@ -63,6 +67,15 @@ pub fn score(trace: &Trace, setup: &Setup, plan: &Plan, watch: &dyn Watch) -> Re
         other => other?,
     }
     score.ok = true;
+    if let Some(perturb) = plan.perturb.filter(|_| plan.repeat > 0) {
+        match run.perturbed(setup, perturb, plan.repeat) {
+            Err(stop @ Stop::Failed { .. }) => {
+                (score.ok, score.failure) = (false, Some(stop.to_string()));
+                return Ok(score);
+            }
+            other => score.perturbed = Some(other?),
+        }
+    }
     if plan.capacity {
         score.capacity = Some(run.capacity(setup)?);
     }
@@ -133,6 +146,42 @@ impl Run<'_> {
         })
     }
 
+    /// Two plain replays, then some that each differ in their own way.
+    fn perturbed(
+        &mut self,
+        setup: &Setup,
+        perturb: Perturb,
+        repeat: u32,
+    ) -> Result<Perturbed, Stop> {
+        let target = self.open(setup)?;
+        self.once(&target)?;
+        self.once(&target)?;
+        let before = target.counters();
+        let (mut worst, mut ns) = (Perturbed::default(), Vec::new());
+        // What is held stays for the next replay, so it is measured by the most live so far.
+        let mut live = self.trace.peak_live_bytes();
+        for number in 0..repeat {
+            let trace = perturb.trace(self.trace, number);
+            target.reset_peaks();
+            let took = once(&target, &trace, &mut self.live, Streams::Own, self.watch)?;
+            ns.push(took / trace.ops().len() as f64);
+            live = live.max(trace.peak_live_bytes());
+            let held = target.counters().reserved_peak_bytes;
+            let over_live = rounded(held as f64 / live as f64, 4);
+            if over_live > worst.perturbed_over_live {
+                worst.perturbed_peak_live = live;
+                worst.perturbed_peak_reserved = held;
+                worst.perturbed_over_live = over_live;
+            }
+        }
+        target.check().map_err(Stop::Books)?;
+        ns.sort_by(f64::total_cmp);
+        worst.perturbed_replays = repeat;
+        worst.perturbed_ns_per_op = rounded(ns[ns.len() / 2], 2);
+        worst.perturbed_driver_calls = target.counters().calls_since(&before);
+        Ok(worst)
+    }
+
     /// A pair of time stamps around each call; the best of the replays for each.
     fn per_call(&mut self, target: &Target, repeat: u32) -> Result<CallTimes, Stop> {
         let ops = self.trace.ops();
@@ -146,6 +195,7 @@ impl Run<'_> {
                 *best = (*best).min(u32::try_from(took).unwrap_or(u32::MAX));
             }
             clear(target, &mut self.live);
+            target.settle()?;
             if !self.watch.went_on(ops.len() as u64) {
                 return Err(Stop::Interrupted);
             }

@@ -28,6 +28,7 @@ mod clock;
 mod contest;
 mod engine;
 mod measure;
+mod perturb;
 mod pickle;
 mod read;
 mod rmm_csv;
@@ -40,8 +41,9 @@ mod trace;
 pub use contest::{Entry, candidates, contest};
 pub use engine::{Stop, Watch};
 pub use measure::{Plan, score};
+pub use perturb::Perturb;
 pub use read::read;
-pub use score::{CallTimes, Capacity, Fresh, Score, Warm};
+pub use score::{CallTimes, Capacity, Fresh, Perturbed, Score, Warm};
 pub use target::{Route, Setup};
 pub use trace::{Op, OpKind, Trace};
 

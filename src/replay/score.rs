@@ -58,6 +58,9 @@ pub struct Score {
     /// How little memory is enough.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
+    /// Replays that nearly repeat.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub perturbed: Option<Perturbed>,
     /// Operations a second over all threads, by `ops_per_s_Nt`.
     #[serde(flatten)]
     pub ops_per_s: BTreeMap<String, Option<f64>>,
@@ -132,6 +135,25 @@ pub struct Capacity {
     /// Thread time over operations there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_per_op_at_min_capacity: Option<f64>,
+}
+
+/// Replays of which each has some other sizes, after two plain ones: the one that held most for
+/// what it had live.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct Perturbed {
+    /// How many.
+    pub perturbed_replays: u32,
+    /// The most requested bytes live at once so far, in plain replays too.
+    pub perturbed_peak_live: u64,
+    /// The most held from the device.
+    pub perturbed_peak_reserved: u64,
+    /// The same over what was live.
+    pub perturbed_over_live: f64,
+    /// Thread time over operations, the median of all.
+    pub perturbed_ns_per_op: f64,
+    /// Driver calls by name, over all of them.
+    pub perturbed_driver_calls: BTreeMap<&'static str, u64>,
 }
 
 impl Score {

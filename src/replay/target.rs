@@ -189,6 +189,16 @@ impl Target {
         })
     }
 
+    /// Lets the allocator do between two replays what a program's next iteration would find done.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.allocator.settle_plan()
+    }
+
+    /// Lets the peaks of the counters begin again.
+    pub(super) fn reset_peaks(&self) {
+        self.allocator.reset_peak_stats();
+    }
+
     /// Proves the allocator's books.
     pub(super) fn check(&self) -> Result<(), String> {
         self.allocator.check()

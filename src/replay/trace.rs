@@ -117,6 +117,36 @@ impl Trace {
     }
 }
 
+impl Trace {
+    /// The same operations with other sizes, each above 0.
+    pub(super) fn resized(&self, mut size: impl FnMut(u64) -> u64) -> Self {
+        let mut resized = Self { peak_live_bytes: 0, peak_live_rounded_bytes: 0, ..self.clone() };
+        resized.allocated_bytes = 0;
+        let mut sizes = vec![0; self.slots()];
+        let (mut live, mut live_rounded) = (0_u64, 0_u64);
+        for op in &mut resized.ops {
+            let slot = &mut sizes[op.slot as usize];
+            if op.kind == OpKind::Alloc {
+                *slot = size(op.bytes);
+                resized.allocated_bytes = resized.allocated_bytes.saturating_add(*slot);
+                live = live.saturating_add(*slot);
+                live_rounded = live_rounded.saturating_add(rounded(*slot));
+            } else {
+                live = live.saturating_sub(*slot);
+                live_rounded = live_rounded.saturating_sub(rounded(*slot));
+            }
+            op.bytes = *slot;
+            resized.peak_live_bytes = resized.peak_live_bytes.max(live);
+            resized.peak_live_rounded_bytes = resized.peak_live_rounded_bytes.max(live_rounded);
+        }
+        resized
+    }
+}
+
+fn rounded(bytes: u64) -> u64 {
+    align_up(bytes, ROUNDING_BYTES).unwrap_or(u64::MAX)
+}
+
 /// A live block, kept by the reader under whatever names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Live {

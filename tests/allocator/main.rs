@@ -14,6 +14,7 @@ mod ladder;
 mod lifetime;
 mod limits;
 mod mempool;
+mod planned;
 mod policies;
 mod private_pools;
 mod raw;

@@ -79,6 +79,8 @@ suite!(
     caching: "caching", "host";
     expandable: "expandable", "host";
     expandable_simulated: "expandable", "sim";
+    planned: "planned", "host";
+    planned_simulated: "planned", "sim";
     own: super::OWN, "host";
     next_fit: "next-fit", "host";
     mempool: "mempool", "host";

@@ -27,13 +27,14 @@ use model::Model;
 fn watched(device: &Device, conf: &str) -> (Allocator, Arc<Model>) {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| example::register().unwrap());
-    let model = Arc::new(Model::new(conf.contains("expandable")));
+    let model =
+        Arc::new(Model::new(["expandable", "planned"].iter().any(|maps| conf.contains(maps))));
     let builder = Allocator::builder(device).conf_str(conf).unwrap();
     (builder.recorder(model.clone()).build().unwrap(), model)
 }
 
 /// Confs under which policies behave differently.
-const CONFS: [&str; 8] = [
+const CONFS: [&str; 9] = [
     "",
     "max_split_size_mb:24",
     "roundup_power2_divisions:8",
@@ -42,6 +43,7 @@ const CONFS: [&str; 8] = [
     "policy:next-fit",
     "expandable_segments:True",
     "expandable_segments:True,roundup_power2_divisions:4,limit_mb:400",
+    "policy:planned,limit_mb:400",
 ];
 
 /// Names the program when it fails.

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use riverbed::conf::Conf;
-use riverbed::replay::{Plan, Score, Setup, Stop, Trace, Watch, candidates, contest, score};
+use riverbed::replay::{
+    Perturb, Plan, Score, Setup, Stop, Trace, Watch, candidates, contest, score,
+};
 
 use crate::{Scratch, assert_says, only};
 
@@ -24,6 +26,16 @@ fn run(lines: &str, limit_bytes: Option<u64>, plan: &Plan) -> Score {
 
 /// Two blocks of 30 MiB after each other.
 const REUSE: &str = "allocate,1,31457280,0; free,1,0,0; allocate,2,31457280,0; free,2,0,0";
+
+#[test]
+fn replays_that_nearly_repeat_are_measured_by_the_most_that_was_live() {
+    let perturb = Some(Perturb { share: 0.5, seed: 1 });
+    let score = run(REUSE, None, &Plan { repeat: 3, perturb, ..Plan::default() });
+    let perturbed = score.perturbed.unwrap();
+    assert_eq!(perturbed.perturbed_replays, 3);
+    assert!(perturbed.perturbed_peak_live >= score.peak_live);
+    assert!(perturbed.perturbed_peak_reserved >= perturbed.perturbed_peak_live);
+}
 
 #[test]
 fn a_fresh_replay_counts_exactly_and_a_warm_one_takes_nothing() {
@@ -112,7 +124,8 @@ fn calls_and_threads_are_measured() {
 
 #[test]
 fn scores_as_json_have_the_names_of_the_documentation() {
-    let plan = Plan { repeat: 1, per_call: true, capacity: true, threads: vec![1, 2] };
+    let plan =
+        Plan { repeat: 1, per_call: true, capacity: true, threads: vec![1, 2], perturb: None };
     let json = serde_json::to_value(run(REUSE, None, &plan)).unwrap();
     let page = include_str!("../../docs/replay.md");
     for name in json.as_object().unwrap().keys() {
@@ -138,7 +151,7 @@ impl Watch for After {
 #[test]
 fn a_watch_ends_the_replay_wherever_it_is() {
     let trace = trace(REUSE);
-    let plan = Plan { repeat: 1, per_call: true, capacity: true, threads: vec![2] };
+    let plan = Plan { repeat: 1, per_call: true, capacity: true, threads: vec![2], perturb: None };
     for looks in 1..12 {
         let outcome = score(&trace, &setup(None), &plan, &After(AtomicU64::new(looks)));
         assert!(matches!(outcome, Err(Stop::Interrupted)), "{looks}");

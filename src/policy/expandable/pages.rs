@@ -7,9 +7,13 @@
 //!
 //! Ownership is in bytes, not pages: two blocks may share a page through two views.
 
+mod spans;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use slab::Slab;
+
+use self::spans::Span;
 
 use crate::ledger::{Ledger, SegmentId, SplitChange};
 
@@ -39,7 +43,7 @@ pub(crate) struct Handle {
     /// What tiles it, in order.
     pieces: Vec<Piece>,
     /// The streams whose work may still use what is idle of it.
-    idle_of: Vec<u32>,
+    pub(crate) idle_of: Vec<u32>,
     /// When that became idle.
     idle_at: u64,
     /// The driver would not take it back: nothing is served from it.
@@ -198,27 +202,12 @@ impl Pages {
         runs
     }
 
-    /// The parts of views that `bytes` from `address` lie in: view, first byte and end in the
-    /// handle. `None` where not all of it is mapped.
-    fn parts(&self, address: u64, bytes: u64) -> Option<Vec<(u64, View, u64, u64)>> {
-        let end = address + bytes;
-        let (mut at, mut parts) = (address, Vec::new());
-        while at < end {
-            let (&start, &view) = self.views.range(..=at).next_back()?;
-            let handle_bytes = self.handles[view.handle].bytes;
-            if start + handle_bytes <= at {
-                return None;
-            }
-            let (from, to) = (at - start, handle_bytes.min(end - start));
-            parts.push((start, view, from, to));
-            at = start + to;
-        }
-        Some(parts)
-    }
-
     /// True if `bytes` from `address` are mapped, all free, and none of them twice.
     pub(crate) fn is_usable(&self, ledgers: &mut dyn Ledgers, address: u64, bytes: u64) -> bool {
         let Some(parts) = self.parts(address, bytes) else { return false };
+        if self.are_apart(&parts) {
+            return self.spans(&parts).iter().all(|span| self.is_free(ledgers, span));
+        }
         let mut seen: HashMap<HandleId, Vec<(u64, u64)>> = HashMap::new();
         parts.into_iter().all(|(_, view, from, to)| {
             let seen = seen.entry(view.handle).or_default();
@@ -231,15 +220,18 @@ impl Pages {
 
     /// The streams that `taker` has to wait for before `bytes` from `address` are its own.
     pub(crate) fn users(&self, address: u64, bytes: u64, taker: u32) -> Vec<u32> {
-        let mut users = Vec::new();
-        for (view, View { handle, .. }, from, to) in self.parts(address, bytes).unwrap_or_default()
-        {
-            let handle = &self.handles[handle];
-            for piece in handle.pieces.iter().filter(|piece| piece.start < to && from < piece.end) {
-                match piece.owner {
-                    Some(owner) if owner == view => {}
-                    Some(owner) => users.push(self.stream_of(owner)),
-                    None => users.extend(self.idle_users_of(handle, taker)),
+        let parts = self.parts(address, bytes).unwrap_or_default();
+        let spans = self.spans(&parts);
+        let owners = spans.iter().filter_map(|span| span.owner.filter(|&(_, at)| at != span.at));
+        let stream = |range: RangeId| self.arenas[self.ranges[range].arena as usize].stream;
+        let mut users: Vec<u32> = owners.map(|(range, _)| stream(range)).collect();
+        if spans.iter().any(|span| span.owner.is_none()) {
+            for (_, View { handle, .. }, from, to) in parts {
+                let handle = &self.handles[handle];
+                let is_idle =
+                    |piece: &Piece| piece.owner.is_none() && piece.start < to && from < piece.end;
+                if handle.pieces.iter().any(is_idle) {
+                    users.extend(self.idle_users_of(handle, taker));
                 }
             }
         }
@@ -278,55 +270,38 @@ impl Pages {
 
     /// Gives `bytes` from `address`, which [are usable](Self::is_usable), to that address.
     pub(crate) fn claim(&mut self, ledgers: &mut dyn Ledgers, address: u64, bytes: u64) {
-        for (view, View { handle, range }, from, to) in
-            self.parts(address, bytes).unwrap_or_default()
-        {
-            self.claim_part(ledgers, handle, (view, range), from, to);
+        let parts = self.parts(address, bytes).unwrap_or_default();
+        let Some(&(_, View { range: taking, .. }, ..)) = parts.first() else { return };
+        let taker = self.ranges[taking];
+        for Span { at, bytes, owner } in self.spans(&parts) {
+            if let Some((range, owned_at)) = owner {
+                if owned_at == at {
+                    continue;
+                }
+                let giver = self.ranges[range];
+                let change = ledgers.of(giver.arena).carve(giver.segment, owned_at, bytes);
+                ledgers.changed(giver.arena, change);
+            }
+            let change = ledgers.of(taker.arena).fill(taker.segment, at, bytes);
+            ledgers.changed(taker.arena, change);
+        }
+        for (view, View { handle, .. }, from, to) in parts {
+            self.own_part(handle, view, from, to);
         }
     }
 
-    fn claim_part(
-        &mut self,
-        ledgers: &mut dyn Ledgers,
-        id: HandleId,
-        (view, range): (u64, RangeId),
-        from: u64,
-        to: u64,
-    ) {
+    /// Lets a view own a part of its handle.
+    fn own_part(&mut self, id: HandleId, view: u64, from: u64, to: u64) {
         let handle = &mut self.handles[id];
         if handle.is_idle() {
             self.used_bytes += handle.bytes;
         }
-        let old = std::mem::take(&mut handle.pieces);
-        let mut new: Vec<Piece> = Vec::with_capacity(old.len() + 2);
-        let mut push = |piece: Piece| match new.last_mut() {
-            _ if piece.start == piece.end => {}
-            Some(last) if last.owner == piece.owner => last.end = piece.end,
-            _ => new.push(piece),
-        };
-        let mut moved = Vec::new();
-        for piece in old {
-            let (start, end) = (piece.start.max(from), piece.end.min(to));
-            if start >= end || piece.owner == Some(view) {
-                push(piece);
-                continue;
-            }
-            moved.push((start, end, piece.owner));
-            push(Piece { end: start, ..piece });
-            push(Piece { start, end, owner: Some(view) });
-            push(Piece { start: end, ..piece });
-        }
-        handle.pieces = new;
-        let taker = self.ranges[range];
-        for (start, end, owner) in moved {
-            if let Some(owner) = owner {
-                let giver = self.ranges[self.views[&owner].range];
-                let change =
-                    ledgers.of(giver.arena).carve(giver.segment, owner + start, end - start);
-                ledgers.changed(giver.arena, change);
-            }
-            let change = ledgers.of(taker.arena).fill(taker.segment, view + start, end - start);
-            ledgers.changed(taker.arena, change);
+        let owned = Piece { start: from, end: to, owner: Some(view) };
+        if to - from == handle.bytes {
+            handle.pieces.clear();
+            handle.pieces.push(owned);
+        } else {
+            handle.pieces = overlaid(&handle.pieces, vec![owned]);
         }
     }
 
@@ -354,6 +329,38 @@ impl Pages {
         let handle = &mut self.handles[id];
         handle.pieces = vec![whole];
         (handle.idle_of, handle.idle_at) = (streams, at);
+    }
+
+    /// Takes from a view what is free of what it owns: that becomes idle.
+    pub(crate) fn let_go(&mut self, ledgers: &mut dyn Ledgers, address: u64) {
+        let Some(&View { handle: id, range }) = self.views.get(&address) else { return };
+        let Range { arena, segment, .. } = self.ranges[range];
+        let mut free: Vec<(u64, u64)> = Vec::new();
+        for piece in self.handles[id].pieces.iter().filter(|piece| piece.owner == Some(address)) {
+            let (from, to) = (address + piece.start, address + piece.end);
+            ledgers.of(arena).free_parts(segment, from, to, |from, to| {
+                free.push((from - address, to - address));
+            });
+        }
+        if free.is_empty() {
+            return;
+        }
+        let stream = self.arenas[arena as usize].stream;
+        for &(from, to) in &free {
+            let change = ledgers.of(arena).carve(segment, address + from, to - from);
+            ledgers.changed(arena, change);
+        }
+        let at = self.clock + 1;
+        let handle = &mut self.handles[id];
+        let idle = free.into_iter().map(|(start, end)| Piece { start, end, owner: None });
+        handle.pieces = overlaid(&handle.pieces, idle.collect());
+        handle.idle_at = at;
+        if !handle.idle_of.contains(&stream) {
+            handle.idle_of.push(stream);
+        }
+        if handle.is_idle() {
+            self.used_bytes -= handle.bytes;
+        }
     }
 
     /// With nothing in use: every byte becomes idle and every home range begins anew. What is
@@ -510,6 +517,25 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// What tiles a handle once `over`, in order, is laid over what did.
+fn overlaid(under: &[Piece], over: Vec<Piece>) -> Vec<Piece> {
+    let mut cuts: Vec<u64> = under.iter().chain(&over).flat_map(|p| [p.start, p.end]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut tiles: Vec<Piece> = Vec::new();
+    for pair in cuts.windows(2) {
+        let covers = |piece: &&Piece| piece.start <= pair[0] && pair[1] <= piece.end;
+        let Some(top) = over.iter().find(covers).or_else(|| under.iter().find(covers)) else {
+            continue;
+        };
+        match tiles.last_mut() {
+            Some(last) if last.owner == top.owner => last.end = pair[1],
+            _ => tiles.push(Piece { start: pair[0], end: pair[1], owner: top.owner }),
+        }
+    }
+    tiles
 }
 
 fn in_range(range: &Range, handle: &Handle) -> bool {

@@ -252,6 +252,15 @@ impl Stock {
     }
 }
 
+/// Wholly free handles of `bytes` together, as near as they come without being less, and how many
+/// bytes have to be made anew where all of them are too few. `bytes` is a multiple of the page.
+pub(crate) fn cover(pages: &Pages, ledgers: &mut dyn Ledgers, bytes: u64) -> (Vec<HandleId>, u64) {
+    let wholes = Stock::of(pages, ledgers, |_| true).wholes;
+    let total: u64 = wholes.iter().map(|whole| whole.bytes).sum();
+    let chosen = if total < bytes { by_home(wholes) } else { least_sum(wholes, bytes) };
+    (chosen.iter().map(|whole| whole.handle).collect(), bytes.saturating_sub(total))
+}
+
 fn by_home(mut wholes: Vec<Whole>) -> Vec<Whole> {
     wholes.sort_unstable_by_key(|whole| whole.home);
     wholes

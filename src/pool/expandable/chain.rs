@@ -128,7 +128,7 @@ impl Book {
     }
 
     /// Enters another view of a handle; gives the address behind it.
-    fn enter_view(
+    pub(super) fn enter_view(
         &mut self,
         shared: &Shared,
         arena: u32,

@@ -186,7 +186,7 @@ impl Book {
         let at = arena as usize;
         let due = STEPS_BEFORE_RESET + STEPS_A_MISS * pace.misses + STEPS_A_GROWTH * pace.extends;
         let own = all.state(arena);
-        if pace.misses == 0 {
+        if pace.misses == 0 || self.planner.is_in_force() {
             // All that is free lies together at home, as after beginning anew.
             own.anew_from = u64::MAX;
             return;

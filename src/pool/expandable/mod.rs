@@ -16,6 +16,7 @@ mod climb;
 mod driver;
 mod grow;
 mod members;
+mod planned;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -28,10 +29,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use self::address::Area;
 use self::driver::Fresh;
 use self::members::{All, Member};
+use self::planned::Planner;
+pub(in crate::pool) use self::planned::Turn;
 pub(in crate::pool) use self::release::Release;
 use super::heap::{HeapState, reentered};
 use crate::base::{Result, lock, thread_token};
-use crate::conf::{Conf, EXPANDABLE};
+use crate::conf::{Conf, EXPANDABLE, PLANNED};
 use crate::device::{Device, Event, PageId, Stream};
 use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages};
 
@@ -74,6 +77,7 @@ pub(in crate::pool) struct Book {
     strays: Vec<Fresh>,
     /// What to wait for at the end, beside the streams.
     pending: Vec<Arc<Event>>,
+    planner: Planner,
 }
 
 /// What happened since nothing was in use last.
@@ -110,7 +114,7 @@ impl Expandable {
     /// The book of an allocator's default pool under this conf; `None` where another policy
     /// places blocks, or stands in because the device cannot map memory.
     pub(in crate::pool) fn of(device: &Device, conf: &Conf) -> Option<Arc<Self>> {
-        if conf.policy() != EXPANDABLE {
+        if !matches!(conf.policy(), EXPANDABLE | PLANNED) {
             return None;
         }
         let info = device.info();
@@ -118,7 +122,8 @@ impl Expandable {
             tracing::warn!(
                 device = %info.name,
                 "the device cannot map memory in pages of 2 MiB: the caching policy stands in for \
-                 the expandable one"
+                 the {} one",
+                conf.policy()
             );
             return None;
         }
@@ -148,6 +153,7 @@ impl Expandable {
             leaked: HashSet::new(),
             strays: Vec::new(),
             pending: Vec::new(),
+            planner: Planner::default(),
         };
         Arc::new(Self { book: Mutex::new(book), reader: AtomicU64::new(0) })
     }

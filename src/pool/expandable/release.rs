@@ -6,7 +6,7 @@ use super::driver::{Remains, release};
 use super::members::at_once;
 use super::{Book, Expandable};
 use crate::device::{Event, Stream, reap};
-use crate::ledger::State;
+use crate::ledger::{PLACES, State};
 use crate::policy::expandable::{CLASS, HandleId, Range, RangeId};
 use crate::pool::heap::HeapState;
 use crate::pool::shared::Shared;
@@ -29,6 +29,9 @@ impl Expandable {
         let Ok(heaps) = book.heaps() else { return 0 };
         let book = &mut *book;
         book.retry_strays(shared);
+        if what == Release::Free && book.set_aside(shared, &heaps).is_err() {
+            return 0;
+        }
         let pages = &mut book.pages;
         let free = at_once(&heaps, |all| {
             all.bring_up_to_date(shared);
@@ -85,7 +88,9 @@ impl Expandable {
         let Ok(mut book) = self.book() else { return };
         book.pending.extend_from_slice(pending);
         let live = state.ledger.blocks();
-        for block in live.filter(|block| block.class == CLASS && block.state == State::Active) {
+        for block in live
+            .filter(|block| matches!(block.class, CLASS | PLACES) && block.state == State::Active)
+        {
             let (from, to) = (block.address, block.address + block.bytes);
             let before = book.pages.views.range(..=from).next_back();
             let within = book.pages.views.range(from..to);
@@ -110,7 +115,7 @@ impl Book {
     }
 
     /// Takes ranges out that nothing is mapped in.
-    fn drop_ranges(&mut self, state: &mut HeapState, number: u32) {
+    pub(super) fn drop_ranges(&mut self, state: &mut HeapState, number: u32) {
         let ranges: Vec<RangeId> = self.pages.ranges.iter().map(|(id, _)| id).collect();
         for id in ranges {
             let Range { arena, segment, start, limit, .. } = self.pages.ranges[id];
@@ -130,7 +135,7 @@ impl Book {
     }
 
     /// Gives address space back that has no range any more.
-    fn drop_areas(&mut self) {
+    pub(super) fn drop_areas(&mut self) {
         let areas = std::mem::take(&mut self.areas);
         self.areas = areas
             .into_iter()

@@ -19,6 +19,7 @@ impl HeapState {
         let request = match &self.policy {
             Chosen::Caching(caching) => caching.request(bytes),
             Chosen::Expandable(expandable) => expandable.request(bytes),
+            Chosen::Planned(_) => return self.follow(bytes).unwrap_or(Taken::NONE),
             Chosen::Registered(_) => None,
         };
         let Some(request) = request else { return Taken::NONE };
@@ -33,7 +34,7 @@ impl HeapState {
             Chosen::Expandable(expandable) if !may_begin_anew(&self.ledger, self.anew_from) => {
                 expandable.fit(&self.ledger, &request)
             }
-            Chosen::Expandable(_) | Chosen::Registered(_) => None,
+            Chosen::Expandable(_) | Chosen::Planned(_) | Chosen::Registered(_) => None,
         };
         let Some(Fit { block, take_bytes }) = fit else { return Taken::NONE };
         self.place(block, take_bytes, &request)
@@ -61,6 +62,13 @@ impl HeapState {
                     return None;
                 }
                 expandable.fit(&self.ledger, request)?
+            }
+            Chosen::Planned(planned) => {
+                if self.ledger.totals().active_bytes == 0 && self.ledger.version() >= self.anew_from
+                {
+                    return None;
+                }
+                planned.fit(&self.ledger, request)?
             }
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?
@@ -104,7 +112,13 @@ impl HeapState {
         self.count(|tally| tally.moved(class, split));
     }
 
-    fn note_taken(&self, shared: &Shared, taken: Taken, request: &Request, bytes: u64) {
+    pub(in crate::pool) fn note_taken(
+        &self,
+        shared: &Shared,
+        taken: Taken,
+        request: &Request,
+        bytes: u64,
+    ) {
         let (address, requested_bytes) = (taken.ptr.0, request.requested_bytes);
         let stream = self.key;
         shared.note(|| TraceEvent::Alloc { address, bytes, requested_bytes, stream });
@@ -221,6 +235,7 @@ impl HeapState {
         if !self.ledger[id].marked && uses.is_empty() {
             return self.give_up(shared, id);
         }
+        self.record_freed(id);
         let uses = self.take_note(shared, id, uses);
         if uses.is_empty() {
             return self.give_up(shared, id);

@@ -8,6 +8,7 @@
 
 mod hot;
 mod notes;
+mod planned;
 mod raw;
 mod retired;
 
@@ -341,8 +342,12 @@ impl HeapState {
     /// Says whether the thread that is inside may go the quick way from now on.
     #[inline]
     pub(super) fn rate(&mut self, shared: &Shared) {
-        let is_plain = self.repeats
-            && matches!(self.policy, Chosen::Caching(_) | Chosen::Expandable(_))
+        let is_known = match &self.policy {
+            Chosen::Caching(_) | Chosen::Expandable(_) => self.repeats,
+            Chosen::Planned(_) => true,
+            Chosen::Registered(_) => false,
+        };
+        let is_plain = is_known
             && !self.finished
             && self.uncached_from == DEDICATED_CLASS
             && shared.recorder.is_none();
@@ -386,10 +391,10 @@ impl HeapState {
 
     /// The physical memory its policy maps, if it is one that does.
     pub(super) fn expandable(&self, shared: &Shared) -> Option<Arc<Expandable>> {
-        match (&self.policy, &self.pool) {
-            (Chosen::Expandable(_), Some(pool)) => pool.expandable.clone(),
-            (Chosen::Expandable(_), None) => shared.expandable.clone(),
-            _ => None,
+        match &self.pool {
+            _ if !self.policy.maps() => None,
+            Some(pool) => pool.expandable.clone(),
+            None => shared.expandable.clone(),
         }
     }
 

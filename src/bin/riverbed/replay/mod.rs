@@ -2,6 +2,7 @@
 
 mod capacity;
 mod compare;
+mod perturb;
 mod progress;
 mod tables;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use riverbed::conf::Conf;
-use riverbed::replay::{DEVICE, Plan, Route, Score, Setup, Stop, Trace, read, score};
+use riverbed::replay::{DEVICE, Perturb, Plan, Route, Score, Setup, Stop, Trace, read, score};
 
 use self::capacity::CapacityLimit;
 use self::progress::Progress;
@@ -54,8 +55,12 @@ pub(crate) struct Args {
     /// How much to measure [default: warm; all with --json]
     #[arg(long, value_name = "WHAT")]
     measure: Option<Measure>,
+    /// Also measure replays of which each has this share of its sizes changed: SHARE[,SEED], like
+    /// 5% or 0.05,7
+    #[arg(long, value_name = "SHARE", value_parser = perturb::parse)]
+    perturb: Option<Perturb>,
     /// Rank policies and confs on the trace
-    #[arg(long, conflicts_with_all = ["measure", "threads"])]
+    #[arg(long, conflicts_with_all = ["measure", "threads", "perturb"])]
     compare: bool,
     /// Of a snapshot with events of several devices, replay this one only
     #[arg(long, value_name = "N")]
@@ -109,7 +114,7 @@ impl Args {
         let mut threads = if all { vec![1, 2] } else { Vec::new() };
         threads.extend(self.threads.filter(|count| !threads.contains(count)));
         let repeat = if measure == Measure::Fresh { 0 } else { self.repeat };
-        Plan { repeat, per_call: all, capacity: all, threads }
+        Plan { repeat, per_call: all, capacity: all, perturb: self.perturb, threads }
     }
 }
 

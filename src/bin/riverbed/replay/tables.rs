@@ -19,6 +19,12 @@ pub(super) fn scores(scores: &[Score]) -> String {
         text.push_str(&calls(scores));
     }
     for score in scores {
+        if let Some(perturbed) = &score.perturbed {
+            text.push_str(&format!(
+                "\n{}: with other sizes at most {:.4} of what was live was reserved, {:.1} ns/op\n",
+                score.trace, perturbed.perturbed_over_live, perturbed.perturbed_ns_per_op
+            ));
+        }
         for (name, rate) in &score.ops_per_s {
             let threads = name.trim_start_matches("ops_per_s_").trim_end_matches('t');
             let rate = rate.map_or_else(|| "failed".into(), |rate| format!("{:.2}", rate / 1e6));

@@ -1,0 +1,232 @@
+//! Between two iterations: what was recorded is packed if it came twice, what was packed comes
+//! into force.
+
+use std::sync::Arc;
+
+use super::packing::Packing;
+use super::{Planner, Turn};
+use crate::base::Result;
+use crate::device::Stream;
+use crate::policy::planned::{Seen, period};
+use crate::pool::expandable::members::{All, at_once};
+use crate::pool::expandable::{Book, Expandable};
+use crate::pool::heap::Heap;
+use crate::pool::shared::Shared;
+
+/// An iteration nobody marks has at least so many requests: fewer are joined with the next ones.
+const LEAST_REQUESTS: usize = 64;
+/// The same iteration is packed again at most so often.
+const MOST_AGAIN: u32 = 4;
+
+/// What is to be done once no heap is entered.
+#[derive(Debug, Default)]
+struct Due {
+    /// An iteration begins.
+    begins: bool,
+    /// To be packed.
+    pack: Option<Vec<Vec<Seen>>>,
+    /// The next iteration is to be recorded.
+    records: bool,
+    /// Bytes of the plan may have been lent.
+    gathers: bool,
+    /// The plan is of no use.
+    gives_up: bool,
+}
+
+impl Expandable {
+    /// Does what is due before a request of `heap`, or because the user says so. Only
+    /// [`Turn::Settle`] waits for a packing.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(in crate::pool) fn turn(
+        &self,
+        shared: &Shared,
+        heap: Option<(&Arc<Heap>, &Stream)>,
+        turn: Turn,
+    ) -> Result<()> {
+        let mut book = self.book()?;
+        book.take_turn(shared, heap, turn)?;
+        if turn == Turn::Settle
+            && let Some(packing) = &book.planner.packing
+        {
+            let desk = packing.desk();
+            drop(book);
+            desk.wait();
+            self.book()?.take_turn(shared, heap, turn)?;
+        }
+        Ok(())
+    }
+}
+
+impl Book {
+    fn take_turn(
+        &mut self,
+        shared: &Shared,
+        heap: Option<(&Arc<Heap>, &Stream)>,
+        turn: Turn,
+    ) -> Result<()> {
+        let arena = heap.map(|(heap, stream)| self.meet(heap, stream));
+        let heaps = self.heaps()?;
+        self.unmap_doomed(shared, false);
+        self.see_off(shared);
+        let planner = &mut self.planner;
+        planner.look_up();
+        let due = at_once(&heaps, |all| {
+            all.bring_up_to_date(shared);
+            planner.due(all, arena, turn)
+        })?;
+        if due.gives_up {
+            self.give_up(&heaps)?;
+        }
+        if let Some(streams) = due.pack {
+            self.planner.packing = Packing::begin(streams);
+        }
+        if !due.begins {
+            return Ok(());
+        }
+        let mut records = due.records;
+        if let Some(table) = self.planner.ready.take() {
+            records = !self.install(shared, &heaps, &table)?;
+        } else if due.gathers {
+            self.gather(shared, &heaps)?;
+        }
+        at_once(&heaps, |all| {
+            for state in all.states() {
+                let active_bytes = state.ledger.totals().active_bytes;
+                let Some(planned) = state.planned() else { continue };
+                match turn {
+                    Turn::End => planned.pause(),
+                    _ => planned.begin(active_bytes, records),
+                }
+            }
+        })
+    }
+}
+
+impl Planner {
+    /// Takes over what was packed meanwhile.
+    fn look_up(&mut self) {
+        if let Some(outcome) = self.packing.as_ref().and_then(Packing::outcome) {
+            self.packing = None;
+            self.ready = outcome.map(Arc::new);
+        }
+    }
+
+    /// Looks at all streams and says what is due.
+    fn due(&mut self, all: &mut All<'_>, arena: Option<u32>, turn: Turn) -> Due {
+        self.is_marked |= matches!(turn, Turn::Begin | Turn::End);
+        let is_marked = matches!(turn, Turn::Begin | Turn::End);
+        if !is_marked && (self.is_marked || !self.is_between(all, arena)) {
+            return self.within(all, arena);
+        }
+        let (mut misses, mut lost, mut follows, mut cut) = (0, false, false, false);
+        let (mut digest, mut recorded) = (0, 0);
+        let mut streams = Vec::new();
+        for state in all.states() {
+            let seen = state.planned().and_then(|planned| {
+                misses += planned.misses();
+                lost |= planned.is_lost();
+                follows |= planned.follows();
+                planned.take_recording()
+            });
+            let seen = seen.unwrap_or_default();
+            digest = mix(digest, seen.digest());
+            cut |= seen.is_cut();
+            recorded += seen.seen().len();
+            streams.push(seen);
+        }
+        let is_short = recorded < LEAST_REQUESTS && !is_marked && turn != Turn::Settle;
+        if recorded > 0 && is_short && !follows {
+            let begun = all.states().zip(streams);
+            begun.for_each(|(state, seen)| {
+                if let Some(planned) = state.planned() {
+                    planned.record_on(seen);
+                }
+            });
+            return Due::default();
+        }
+        let mut due = Due { begins: true, gathers: misses > 0, gives_up: lost, ..Due::default() };
+        if lost {
+            self.planned = None;
+        }
+        due.records = !self.is_in_force() || misses > 0 || lost;
+        if recorded > 0 && !cut && !is_short {
+            let repeats = self.last.replace(digest) == Some(digest);
+            let is_new = self.planned != Some(digest);
+            let is_other = !is_new && misses > 0 && self.again < MOST_AGAIN;
+            if repeats && (is_new || is_other) && self.packing.is_none() && self.ready.is_none() {
+                self.again = if is_new { 0 } else { self.again + 1 };
+                self.planned = Some(digest);
+                due.pack = Some(streams.into_iter().map(|seen| seen.into_seen()).collect());
+            }
+        }
+        due
+    }
+
+    /// True where all that came in an iteration is gone, or a period found before begins again.
+    fn is_between(&self, all: &mut All<'_>, arena: Option<u32>) -> bool {
+        let in_phase = arena.is_some_and(|arena| {
+            self.ready.is_some()
+                && all.state(arena).planned().is_some_and(|planned| planned.is_in_phase())
+        });
+        in_phase
+            || all.states().all(|state| {
+                let active_bytes = state.ledger.totals().active_bytes;
+                state.planned().is_none_or(|planned| planned.is_between(active_bytes))
+            })
+    }
+
+    /// In the midst of an iteration: a stream goes through its part again before the others are
+    /// done, or a period is found in what never came to an end.
+    fn within(&mut self, all: &mut All<'_>, arena: Option<u32>) -> Due {
+        let mut due = Due::default();
+        let Some(arena) = arena else { return due };
+        let Some(planned) = all.state(arena).planned() else { return due };
+        if planned.is_adrift() {
+            self.planned = None;
+            due.gives_up = true;
+            return due;
+        }
+        planned.wrap();
+        if !planned.is_long() || self.is_marked || self.packing.is_some() || self.ready.is_some() {
+            return due;
+        }
+        let units: Vec<u32> = planned.seen().iter().map(|seen| seen.units).collect();
+        let Some(length) = period(&units) else { return due };
+        let end = least_live(planned.seen(), length);
+        let (Some(first), Some(last)) = (planned.seen().get(end - length), planned.seen().get(end))
+        else {
+            return due;
+        };
+        let span = first.taken..last.taken;
+        planned.set_phase(end, length);
+        let cut = |seen: &[Seen]| -> Vec<Seen> {
+            let within = seen.iter().filter(|seen| span.contains(&seen.taken));
+            within.map(|seen| seen.until(span.end)).collect()
+        };
+        let streams = all.states().map(|state| state.planned().map(|planned| cut(planned.seen())));
+        due.pack = Some(streams.map(Option::unwrap_or_default).collect());
+        (self.planned, self.again) = (None, 0);
+        due
+    }
+}
+
+/// Where in the last period of `length` the fewest bytes that came in it are live: the number of
+/// the request there.
+fn least_live(seen: &[Seen], length: usize) -> usize {
+    let last = seen.len() - 1;
+    let first = last.saturating_sub(length).max(length);
+    let candidates = (first..last).step_by((length / 64).max(1));
+    let live = |at: &usize| {
+        let now = seen[*at].taken;
+        let before = seen[at.saturating_sub(length)..*at].iter();
+        let open = before.filter(|seen| seen.freed().is_none_or(|freed| freed > now));
+        open.map(|seen| u64::from(seen.units)).sum::<u64>()
+    };
+    candidates.min_by_key(live).unwrap_or(first)
+}
+
+fn mix(digest: u64, other: u64) -> u64 {
+    (digest.rotate_left(17) ^ other).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
