@@ -71,6 +71,9 @@ impl Inner {
         };
         if placement == Placement::Policy {
             if matches!(state.policy, Chosen::Planned(_)) {
+                if let Some(taken) = state.follow(&self.shared, bytes) {
+                    return Ok(Served { heap, taken, state });
+                }
                 drop(state);
                 return self.allocate_planned(heap, &request, stream);
             }

@@ -10,7 +10,11 @@ use crate::policy::{Chosen, Planned, Policy, Request};
 impl HeapState {
     /// Serves a request of so many bytes if it is the next one of the plan and its place is free.
     #[inline]
-    pub(super) fn follow(&mut self, shared: &Shared, requested_bytes: u64) -> Option<Taken> {
+    pub(in crate::pool) fn follow(
+        &mut self,
+        shared: &Shared,
+        requested_bytes: u64,
+    ) -> Option<Taken> {
         if self.pending {
             self.settle_pending(shared);
         }
