@@ -16,8 +16,6 @@ use crate::conf::{CACHING, Conf, EXPANDABLE, MEMPOOL, PLANNED};
 /// Makes a policy from a conf.
 pub type Factory = Arc<dyn Fn(&Conf) -> Result<Box<dyn Policy>> + Send + Sync>;
 
-/// Policies that conf strings may name and a later version brings.
-
 fn registry() -> &'static Mutex<BTreeMap<String, Factory>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<String, Factory>>> = OnceLock::new();
     REGISTRY.get_or_init(|| {

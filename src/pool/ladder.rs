@@ -72,6 +72,11 @@ impl Inner {
         };
         if placement == Placement::Policy {
             if matches!(state.policy, Chosen::Planned(_)) {
+                if let Some(taken) = state.follow(bytes) {
+                    let block_bytes = state.ledger[taken.id].bytes;
+                    state.note_taken(&self.shared, taken, &request, block_bytes);
+                    return Ok(Served { heap, taken, state });
+                }
                 drop(state);
                 return self.allocate_planned(heap, &request, stream);
             }
