@@ -4,7 +4,8 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use riverbed::device::{Device, Priority, Stream};
@@ -37,36 +38,49 @@ fn cross_stream(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time of `rounds` pairs on each of `count` threads at once.
-fn run(allocator: &Allocator, streams: &[Stream], rounds: u64) -> Duration {
-    let barrier = Barrier::new(streams.len() + 1);
-    std::thread::scope(|scope| {
-        for stream in streams {
-            scope.spawn(|| {
-                let on_stream = allocator.on(stream).expect("a handle");
-                barrier.wait();
-                for round in 0..rounds {
-                    drop(black_box(on_stream.block(BYTES + round % 4 * 512).expect("room")));
-                }
-                barrier.wait();
-            });
+/// Makes pairs until 0 are asked for.
+fn work(allocator: &Allocator, stream: &Stream, rounds: &AtomicU64, barrier: &Barrier) {
+    let on_stream = allocator.on(stream).expect("a handle");
+    loop {
+        barrier.wait();
+        let rounds = rounds.load(Ordering::Acquire);
+        if rounds == 0 {
+            return;
+        }
+        for round in 0..rounds {
+            drop(black_box(on_stream.block(BYTES + round % 4 * 512).expect("room")));
         }
         barrier.wait();
-        let start = Instant::now();
-        barrier.wait();
-        start.elapsed()
-    })
+    }
 }
 
+/// The threads live as long as their streams, as in a program: a new one would have to win its
+/// stream's memory over first.
 fn threads(criterion: &mut Criterion) {
     let device = device();
     let mut group = criterion.benchmark_group("allocator/threads");
     for count in [1, 2, 4] {
         let allocator = Allocator::builder(&device).build().expect("an allocator");
         let streams: Vec<Stream> = (0..count).map(|_| stream(&device)).collect();
-        group.throughput(Throughput::Elements(count));
-        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter_custom(|rounds| run(&allocator, &streams, rounds));
+        let (rounds, barrier) = (AtomicU64::new(0), Barrier::new(streams.len() + 1));
+        let ask = |count| {
+            rounds.store(count, Ordering::Release);
+            barrier.wait();
+        };
+        std::thread::scope(|scope| {
+            for stream in &streams {
+                scope.spawn(|| work(&allocator, stream, &rounds, &barrier));
+            }
+            group.throughput(Throughput::Elements(count));
+            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                bencher.iter_custom(|count| {
+                    ask(count);
+                    let start = Instant::now();
+                    barrier.wait();
+                    start.elapsed()
+                });
+            });
+            ask(0);
         });
     }
     group.finish();

@@ -19,8 +19,9 @@ pub(super) const SPLIT: usize = 3;
 pub(super) const SPLIT_BYTES: usize = 4;
 const LANES: usize = 5;
 
-/// The counters of one thread.
+/// The counters of one thread, on lines of their own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(in crate::pool) struct Tally {
     pools: [PoolTally; POOLS],
     /// Blocks retired, of both pools.
