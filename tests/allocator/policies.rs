@@ -218,12 +218,10 @@ fn names_are_taken_once() {
 #[test]
 fn a_policy_that_is_not_there_is_named_with_those_that_are() {
     let device = device(64);
-    for (conf, name, why) in [("policy:nobody", "nobody", "nobody registered it")] {
-        let builder = Allocator::builder(&device).conf_str(conf).unwrap();
-        let error = builder.build().unwrap_err().to_string();
-        for words in [name, why, "available: caching, expandable"] {
-            assert!(error.contains(words), "{conf}: {error}");
-        }
+    let builder = Allocator::builder(&device).conf_str("policy:nobody").unwrap();
+    let error = builder.build().unwrap_err().to_string();
+    for words in ["nobody registered it", "available: caching, expandable, mempool"] {
+        assert!(error.contains(words), "{error}");
     }
 }
 
