@@ -208,7 +208,7 @@ impl Heaps {
         if let Some(number) = vacant.pop()
             && let Some(heap) = self.get(number)
         {
-            heap.enter()?.move_in(tenant);
+            heap.open(tenant)?;
             return Ok(number);
         }
         let number = index.count;

@@ -14,6 +14,7 @@ mod raw;
 mod retired;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use self::notes::{ByAddress, Note};
 use self::raw::RawBlocks;
@@ -44,6 +45,8 @@ pub(super) struct Heap {
     pub(super) shared: Arc<Shared>,
     /// Its place among the allocator's heaps.
     pub(super) number: u32,
+    /// Its pool is closed: nobody enters it by itself any more.
+    is_closed: AtomicBool,
     state: Biased<HeapState>,
     mail: Mailbox<Freed>,
 }
@@ -148,6 +151,7 @@ impl Heap {
         Self {
             shared: Arc::clone(shared),
             number,
+            is_closed: AtomicBool::new(false),
             mail: Mailbox::default(),
             state: Biased::new(HeapState {
                 quick_taker: NOBODY,
@@ -223,6 +227,10 @@ impl Heap {
         let me = thread_token();
         let Some(mut state) = self.state.try_enter(me) else {
             self.mail.put(freed);
+            fence(Ordering::SeqCst);
+            if self.is_closed.load(Ordering::Relaxed) {
+                self.empty_mailbox();
+            }
             return true;
         };
         self.arrive(&mut state, me);
@@ -234,8 +242,28 @@ impl Heap {
         known
     }
 
+    /// Carries out what waits in the mailbox, though others may be inside or usually are.
+    #[cold]
+    fn empty_mailbox(self: &Arc<Self>) {
+        let Ok(mut state) = self.enter() else { return };
+        if state.finished {
+            self.reap_finished(&mut state);
+        }
+    }
+
+    /// Somebody is going to ask for memory of it again.
+    pub(super) fn open(&self, tenant: Tenant) -> Result<()> {
+        self.enter()?.move_in(tenant);
+        self.is_closed.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Nobody asks for memory of its pool any more. Never waits for a stream or the driver.
     pub(super) fn close(self: &Arc<Self>) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        // Either this finds what another thread is just putting into the mailbox, or that thread
+        // finds the heap closed.
+        fence(Ordering::SeqCst);
         // Within a recorder's own call it stays as it is, until the next trim.
         let Ok(mut state) = self.enter() else { return };
         state.settle_pending(&self.shared);
@@ -255,7 +283,7 @@ pub(super) fn reentered() -> Error {
 
 impl HeapState {
     /// Lets a heap that was vacated serve somebody.
-    pub(super) fn move_in(&mut self, tenant: Tenant) {
+    fn move_in(&mut self, tenant: Tenant) {
         let Tenant { stream, pool, policy } = tenant;
         self.key = StreamKey::of(&stream).raw();
         self.repeats = policy.repeats();
