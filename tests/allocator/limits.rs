@@ -18,6 +18,11 @@ fn the_limit_holds_while_four_threads_hammer_and_memory_is_mapped_anew() {
     the_limit_holds_under_hammering("limit_mb:20,expandable_segments:True", 20);
 }
 
+#[test]
+fn the_limit_holds_under_hammering_with_the_planned_policy() {
+    the_limit_holds_under_hammering("limit_mb:20,policy:planned", 20);
+}
+
 fn the_limit_holds_under_hammering(conf: &str, limit_mib: u64) {
     let limit_bytes = limit_mib * MIB;
     let device = device(256);
