@@ -146,7 +146,11 @@ fn any_call_of_a_trace_may_fail() {
     let trace = trace();
     for (status, (conf, _)) in STATUSES.into_iter().flat_map(|one| CONFS.map(|conf| (one, conf))) {
         // Mapping takes many calls that are alike.
-        let step = if conf.contains("max_split") { 1 } else { 61 };
+        let step = match conf {
+            _ if conf.contains("max_split") => 1,
+            _ if conf.contains("planned") => 127,
+            _ => 61,
+        };
         for nth in (1..).step_by(step) {
             let what = format!("'{conf}': call {nth} failing with {status}");
             let mut run = Run::new(&trace, conf);

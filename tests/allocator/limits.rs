@@ -12,6 +12,7 @@ use crate::{allocator, check, device};
 fn the_limit_holds_while_four_threads_hammer() {
     hammer_within("caching", 64);
     hammer_within("expandable", 20);
+    hammer_within("planned", 20);
     // Exact sizes, and a driver that mends shortages itself, need less.
     hammer_within("mempool", 16);
 }

@@ -1,5 +1,7 @@
 //! The planned policy: an iteration that comes again is served from a packing of it.
 
+use riverbed::base::DeviceError;
+use riverbed::device::sim::SimDriver;
 use riverbed::device::{Call, Device, Stream};
 use riverbed::pool::{Allocator, Buffer};
 
@@ -195,6 +197,35 @@ fn marked_iterations_may_be_short_and_keep_what_is_between_apart() {
     assert_eq!(memory_calls(&device), calls);
     drop(live);
     allocator.end_iteration().unwrap();
+}
+
+#[test]
+fn a_driver_that_fails_while_a_plan_comes_into_force_costs_the_plan_at_most() {
+    let steps = iteration(37, 120);
+    for status in [DeviceError::OUT_OF_MEMORY, DeviceError::UNKNOWN] {
+        for nth in (1..).step_by(3) {
+            let driver = SimDriver::new("failing", "sim:1GiB".parse().unwrap()).unwrap();
+            let device = Device::from_driver(driver.clone());
+            let streams = [stream(&device), stream(&device)];
+            let allocator = planned(&device);
+            run(&allocator, &streams, &steps);
+            allocator.settle_plan().unwrap();
+            run(&allocator, &streams, &steps);
+            driver.faults().fail_nth(None, nth, status);
+            allocator.settle_plan().unwrap();
+            let is_over = driver.faults().clear() > 0;
+            check(&allocator);
+            for _ in 0..3 {
+                run(&allocator, &streams, &steps);
+                check(&allocator);
+            }
+            allocator.close().unwrap();
+            if is_over {
+                assert!(nth > 5, "only {nth} calls were made");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -77,6 +77,12 @@ impl Climb<'_> {
         if let Some(taken) = self.look(stream)? {
             return Ok(Some(taken));
         }
+        // What a plan is not using now comes before more memory.
+        if self.book.planner.is_in_force()
+            && let Some(taken) = self.mapped()?
+        {
+            return Ok(Some(taken));
+        }
         for _ in 0..ATTEMPTS {
             if let Some(taken) = self.extend(true)? {
                 return Ok(Some(taken));

@@ -7,7 +7,7 @@ use super::packing::Packing;
 use super::{Planner, Turn};
 use crate::base::Result;
 use crate::device::Stream;
-use crate::policy::planned::{Seen, period};
+use crate::policy::planned::{Seen, Table, period};
 use crate::pool::expandable::members::{All, at_once};
 use crate::pool::expandable::{Book, Expandable};
 use crate::pool::heap::Heap;
@@ -87,7 +87,7 @@ impl Book {
         }
         let mut records = due.records;
         if let Some(table) = self.planner.ready.take() {
-            records = !self.install(shared, &heaps, &table)?;
+            records = !self.try_install(shared, &heaps, &table);
         } else if due.gathers {
             self.gather(shared, &heaps)?;
         }
@@ -100,6 +100,18 @@ impl Book {
                     _ => planned.begin(active_bytes, records),
                 }
             }
+        })
+    }
+}
+
+impl Book {
+    /// Brings a plan into force, if that can be done: what the driver says against it is no
+    /// request's failure.
+    fn try_install(&mut self, shared: &Shared, heaps: &[Arc<Heap>], table: &Arc<Table>) -> bool {
+        self.install(shared, heaps, table).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a plan does not come into force");
+            self.planner.planned = None;
+            false
         })
     }
 }
