@@ -42,8 +42,18 @@ pub(super) fn scores(scores: &[Score]) -> String {
 }
 
 fn memory(scores: &[Score]) -> String {
-    let head =
-        ["TRACE", "OPS", "PEAK LIVE", "RESERVED", "RES/LIVE", "DEV", "FRESH NS/OP", "NS/OP", ""];
+    let head = [
+        "TRACE",
+        "OPS",
+        "PEAK LIVE",
+        "RESERVED",
+        "RES/LIVE",
+        "WARM",
+        "DEV",
+        "FRESH NS/OP",
+        "NS/OP",
+        "",
+    ];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(scores.iter().map(|score| {
         let fresh = score.fresh.as_ref();
@@ -54,13 +64,16 @@ fn memory(scores: &[Score]) -> String {
             format_bytes(score.peak_live),
             fresh.map_or_else(none, |fresh| format_bytes(fresh.peak_reserved)),
             fresh.map_or_else(none, |fresh| format!("{:.4}", fresh.reserved_over_live)),
+            score.warm.as_ref().map_or_else(none, |warm| {
+                format!("{:.4}", warm.warm_peak_reserved as f64 / score.peak_live.max(1) as f64)
+            }),
             fresh.map_or_else(none, |f| format!("{}/{}", f.device_allocs, f.device_frees)),
             fresh.map_or_else(none, |fresh| format!("{:.1}", fresh.fresh_ns_per_op)),
             score.warm.as_ref().map_or_else(none, |warm| format!("{:.1}", warm.ns_per_op)),
             if score.ok { String::new() } else { "FAILED".into() },
         ]
     }));
-    table(&rows, &[1, 2, 3, 4, 5, 6, 7])
+    table(&rows, &[1, 2, 3, 4, 5, 6, 7, 8])
 }
 
 fn calls(scores: &[Score]) -> String {
