@@ -126,3 +126,25 @@ fn a_block_that_crosses_streams_costs_one_event_and_one_look() {
         assert_eq!(allocator.stats().cross_stream_waits, BLOCKS);
     });
 }
+
+#[test]
+fn an_iteration_that_is_planned_takes_nothing() {
+    let device = Device::open("sim:8GiB").unwrap();
+    let stream = stream(&device);
+    let allocator = allocator(&device, "planned");
+    let on_stream = allocator.on(&stream).unwrap();
+    let iteration = || {
+        for _ in 0..20 {
+            drop(SIZES.map(|bytes| on_stream.block(bytes).unwrap()));
+        }
+    };
+    for _ in 0..3 {
+        iteration();
+        allocator.settle_plan().unwrap();
+    }
+    let bound: u64 = SIZES.iter().map(|bytes| bytes.next_multiple_of(512)).sum();
+    let planned_bytes = bound.next_multiple_of(2 << 20);
+    assert_eq!(allocator.stats().reserved_bytes.all.current, planned_bytes, "no plan in force");
+    takes_nothing(&device, iteration);
+    assert_eq!(allocator.stats().reserved_bytes.all.current, planned_bytes);
+}
