@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::buffer::Buffer;
+use super::builder::AllocatorBuilder;
 use super::driver_pool::DriverPool;
 use super::heap::{Heap, Which};
 use super::heaps::{Heaps, Held};
@@ -16,12 +17,10 @@ use super::shared::Shared;
 use super::stats::Stats;
 use super::stream_allocator::StreamAllocator;
 use crate::base::{DeviceError, Error, Result, format_bytes};
-use crate::conf::{Conf, Pytorch};
+use crate::conf::Conf;
 use crate::device::{Device, DevicePtr, Stream};
-use crate::event::Recorder;
 use crate::fence::StreamKey;
 use crate::ledger::Totals;
-use crate::policy;
 
 /// A stream-ordered device allocator. Clones share one; it lives as long as any clone or any
 /// buffer of it. All methods may be called from any thread.
@@ -40,7 +39,7 @@ use crate::policy;
 /// # Ok::<(), riverbed::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Allocator(Arc<Inner>);
+pub struct Allocator(pub(super) Arc<Inner>);
 
 /// Everything behind the clones of one allocator.
 #[derive(Debug)]
@@ -49,97 +48,10 @@ pub(super) struct Inner {
     pub(super) heaps: Heaps,
 }
 
-/// Settings of an [`Allocator`].
-#[derive(Debug)]
-#[must_use = "call build()"]
-pub struct AllocatorBuilder {
-    device: Device,
-    conf: Conf,
-    pytorch: Pytorch,
-    limit_bytes: Option<u64>,
-    recorder: Option<Arc<dyn Recorder>>,
-}
-
-impl AllocatorBuilder {
-    /// Uses `conf` in place of the default.
-    pub fn conf(mut self, conf: Conf) -> Self {
-        self.conf = conf;
-        self
-    }
-
-    /// Merges an alloc-conf string over what is set.
-    ///
-    /// # Errors
-    /// What is wrong with the string.
-    pub fn conf_str(mut self, conf: &str) -> Result<Self> {
-        self.conf.merge(&conf.parse()?)?;
-        Ok(self)
-    }
-
-    /// Never reserves more than `bytes` from the device. The smallest of this, `limit_mb` and
-    /// `per_process_memory_fraction` counts.
-    ///
-    /// # Errors
-    /// A limit that contradicts the conf.
-    pub fn limit_bytes(mut self, bytes: u64) -> Result<Self> {
-        // Refuses what the conf would; the limit itself is settled in `build`.
-        self.conf.clone().with_limit_bytes(bytes)?;
-        self.limit_bytes = Some(self.limit_bytes.map_or(bytes, |other| other.min(bytes)));
-        Ok(self)
-    }
-
-    /// Shows `recorder` everything that happens.
-    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
-        self.recorder = Some(recorder);
-        self
-    }
-
-    /// Where `RIVERBED_ALLOC_CONF` is silent too, PyTorch's variables count.
-    pub fn pytorch_env(mut self) -> Self {
-        self.pytorch = Pytorch::Honour;
-        self
-    }
-
-    /// The allocator. Takes no memory yet. What was set here counts over the environment, key by
-    /// key.
-    ///
-    /// # Errors
-    /// A variable that is not a valid conf, or contradicts what was set; a key that nothing acts
-    /// on yet, set to something else than its default; a policy nobody registered; what the policy says; `policy:mempool` on a device without memory pools, or
-    /// with a limit where the driver's pool keeps to none.
-    pub fn build(mut self) -> Result<Allocator> {
-        self.conf = self.conf.over_env(self.pytorch)?;
-        self.conf.refuse_unmet()?;
-        if let Some(least) = self.limit_bytes.into_iter().chain(self.conf.limit_bytes).min() {
-            self.conf = self.conf.with_limit_bytes(least)?;
-        }
-        // Every stream makes one of its own; that it can be made is told here.
-        policy::choose(&self.conf, false, false)?;
-        let fraction = self.conf.per_process_memory_fraction;
-        let by_fraction =
-            (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
-        let limit_bytes = self.conf.limit_bytes.into_iter().chain(by_fraction).min();
-        let unread = self.conf.set_but_unread();
-        if !unread.is_empty() {
-            let (policy, keys) = (self.conf.policy(), unread.join(", "));
-            tracing::warn!(policy, keys, "the policy does not read these keys of the conf");
-        }
-        let pool = DriverPool::of_conf(&self.device, &self.conf, limit_bytes)?;
-        let shared = Shared::new(self.device, self.conf, limit_bytes, pool, self.recorder);
-        Ok(Allocator(Arc::new(Inner { shared: Arc::new(shared), heaps: Heaps::new() })))
-    }
-}
-
 impl Allocator {
     /// Starts the settings of an allocator on `device`.
     pub fn builder(device: &Device) -> AllocatorBuilder {
-        AllocatorBuilder {
-            device: device.clone(),
-            conf: Conf::default(),
-            pytorch: Pytorch::Ignore,
-            limit_bytes: None,
-            recorder: None,
-        }
+        AllocatorBuilder::new(device)
     }
 
     /// A buffer of `len` elements on `stream`, of undefined content, aligned to 512 bytes. It

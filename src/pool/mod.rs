@@ -4,6 +4,7 @@
 
 mod allocator;
 mod buffer;
+mod builder;
 mod capture;
 mod driver_ladder;
 mod driver_pool;
@@ -30,8 +31,9 @@ mod stats_scope;
 mod stream_allocator;
 mod tally;
 
-pub use allocator::{Allocator, AllocatorBuilder};
+pub use allocator::Allocator;
 pub use buffer::Buffer;
+pub use builder::AllocatorBuilder;
 pub use capture::CaptureScope;
 pub(crate) use heap::Taken;
 pub use hooks::{Registration, Shortage};
