@@ -92,9 +92,7 @@ pub(super) fn once(
     let outcome = walk(target, trace, live, streams, watch);
     let ns = clock::thread_ns() - start;
     clear(target, live);
-    outcome?;
-    target.settle()?;
-    Ok(ns)
+    outcome.map(|()| ns)
 }
 
 fn walk(

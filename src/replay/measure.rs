@@ -97,6 +97,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn once(&mut self, target: &Target) -> Result<f64, Stop> {
         let ns = once(target, self.trace, &mut self.live, Streams::Own, self.watch)?;
+        target.settle()?;
         Ok(ns / self.trace.ops().len() as f64)
     }
 
@@ -164,6 +165,7 @@ impl Run<'_> {
             let trace = perturb.trace(self.trace, number);
             target.reset_peaks();
             let took = once(&target, &trace, &mut self.live, Streams::Own, self.watch)?;
+            target.settle()?;
             ns.push(took / trace.ops().len() as f64);
             live = live.max(trace.peak_live_bytes());
             let held = target.counters().reserved_peak_bytes;

@@ -1,6 +1,6 @@
 //! Several threads replay a trace at once, on one allocator and streams of their own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
@@ -39,14 +39,14 @@ pub(super) fn ops_per_second(
     targets.push(first);
     let round = Round {
         trace,
-        replays,
+        replays: AtomicU32::new(replays),
         watch,
         barrier: Barrier::new(threads),
         start: Mutex::new(None),
         rates: Mutex::new(Vec::new()),
         stopped: AtomicBool::new(false),
         stop: Mutex::new(None),
-        ops: ops * f64::from(replays) * threads as f64,
+        ops: ops * threads as f64,
     };
     std::thread::scope(|scope| {
         for (number, target) in targets.iter().enumerate() {
@@ -70,7 +70,8 @@ pub(super) fn ops_per_second(
 /// What the threads share.
 struct Round<'a> {
     trace: &'a Trace,
-    replays: u32,
+    /// In a round; fewer once a round took much longer than it should.
+    replays: AtomicU32,
     watch: &'a dyn Watch,
     barrier: Barrier,
     /// When the first thread began.
@@ -78,7 +79,7 @@ struct Round<'a> {
     rates: Mutex<Vec<f64>>,
     stopped: AtomicBool,
     stop: Mutex<Option<Stop>>,
-    /// Operations of all threads in one round.
+    /// Operations of all threads in one replay each.
     ops: f64,
 }
 
@@ -89,7 +90,8 @@ impl Round<'_> {
         for number in 0..=ROUNDS {
             self.barrier.wait();
             lock(&self.start).get_or_insert_with(Instant::now);
-            for _ in 0..self.replays {
+            let replays = self.replays.load(Ordering::Relaxed);
+            for _ in 0..replays {
                 if self.stopped.load(Ordering::Relaxed) {
                     break;
                 }
@@ -103,8 +105,10 @@ impl Round<'_> {
                 let start = lock(&self.start).take();
                 let seconds = start.map_or(0.0, |start| start.elapsed().as_secs_f64());
                 if number > 0 && seconds > 0.0 {
-                    lock(&self.rates).push(self.ops / seconds);
+                    lock(&self.rates).push(self.ops * f64::from(replays) / seconds);
                 }
+                let wanted = f64::from(replays) * ROUND_NS / (seconds * 1e9).max(ROUND_NS);
+                self.replays.store((wanted as u32).max(1), Ordering::Relaxed);
             }
             self.barrier.wait();
         }
