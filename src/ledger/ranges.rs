@@ -33,7 +33,7 @@ impl Ledger {
         self.segments[id.0 as usize].take()
     }
 
-    /// The block of a range that covers `address`, which lies in it.
+    /// The block of a range that covers `address`; none if that lies outside.
     pub fn block_at(&mut self, range: SegmentId, address: u64) -> BlockId {
         let Some(Segment { address: start, first, .. }) = self.segment(range) else {
             return BlockId::NONE;
@@ -46,8 +46,13 @@ impl Ledger {
         while self[at].address > address {
             at = self[at].prev;
         }
-        while self[at].address + self[at].bytes <= address {
+        while at != BlockId::NONE && self[at].address + self[at].bytes <= address {
             at = self[at].next;
+        }
+        // The walk must end there: what stands for no block leads to itself.
+        if at == BlockId::NONE {
+            debug_assert!(false, "an address outside of its range");
+            return at;
         }
         let hints = self.hints.entry(range).or_default();
         if hints.len() <= page {
@@ -73,7 +78,7 @@ impl Ledger {
     /// Gives memory to `bytes` from `address`, all of which are absent: they become free, merged
     /// with free neighbours.
     pub fn fill(&mut self, range: SegmentId, address: u64, bytes: u64) -> SplitChange {
-        let at = self.block_at(range, address);
+        let Some(at) = self.block_at(range, address).some() else { return SplitChange::default() };
         let at = self.isolate(at, address, bytes);
         debug_assert_eq!(self[at].state, State::Absent);
         self.blocks[at.0 as usize].state = State::Active;
@@ -85,7 +90,7 @@ impl Ledger {
 
     /// Takes the memory of `bytes` from `address`, all in one free block: they become absent.
     pub fn carve(&mut self, range: SegmentId, address: u64, bytes: u64) -> SplitChange {
-        let at = self.block_at(range, address);
+        let Some(at) = self.block_at(range, address).some() else { return SplitChange::default() };
         debug_assert_eq!(self[at].state, State::Free);
         let whole_bytes = self[at].bytes;
         let mut change = SplitChange { blocks: -1, bytes: -(bytes as i64) };

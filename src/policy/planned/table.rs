@@ -86,8 +86,13 @@ pub(crate) fn lay_out(streams: &[Vec<Seen>], watch: &Arc<Watch>) -> Result<Table
     for ((&(stream, at), &offset), buffer) in rows.iter().zip(&packing.offsets).zip(&buffers) {
         let end = offset + buffer.bytes;
         if end <= most_bytes {
-            offsets[stream][at] = u32::try_from(offset / UNIT_BYTES).unwrap_or(Row::UNPLACED);
-            height_bytes = height_bytes.max(end);
+            // The end has to be counted too: see `Names`.
+            if let (Ok(offset), Ok(_)) =
+                (u32::try_from(offset / UNIT_BYTES), u32::try_from(end / UNIT_BYTES))
+            {
+                offsets[stream][at] = offset;
+                height_bytes = height_bytes.max(end);
+            }
         }
     }
     let parts = streams.iter().zip(&offsets).map(|(seen, offsets)| part(seen, offsets)).collect();
