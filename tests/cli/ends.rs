@@ -13,15 +13,21 @@ pub(crate) fn wait_until_streaming(pid: u32) {
 }
 
 /// Waits until the process has so many streams, and reads nothing for checksums.
+///
+/// A thread carries the name of the one that made it until it has run far enough to take its
+/// own, so a second thread of the first one's name may still be one that reads.
 pub(crate) fn wait_for_streams(pid: u32, streams: usize) {
     eventually("the process streams", || {
+        let Ok(first) = std::fs::read_to_string(format!("/proc/{pid}/comm")) else { return false };
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
         let names: Vec<String> = tasks
             .flatten()
             .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
             .collect();
         let count = |wanted: &str| names.iter().filter(|name| name.trim() == wanted).count();
-        count("riverbed-stream") >= streams && count("riverbed-verify") == 0
+        count("riverbed-stream") >= streams
+            && count("riverbed-verify") == 0
+            && count(first.trim()) == 1
     });
 }
 
