@@ -1,14 +1,46 @@
 //! What does an allocation cost among many others? Of so many live blocks a random one is freed
 //! and another size allocated: sizes drawn log-uniformly from 512 bytes to 16 MiB (to 256 KiB
 //! from 100,000 blocks on, so that they fit a simulated device), and RMM's own pattern of
-//! random sizes. On a simulated device: nothing is stored, so only the bookkeeping costs.
+//! random sizes. On a simulated device: nothing is stored, so only the bookkeeping costs. Beside
+//! ours, other crates that keep the books of a range.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+#[path = "common/peers.rs"]
+mod peers;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use riverbed::device::{Device, Priority, Stream};
-use riverbed::pool::{Allocator, Block};
+use riverbed::pool::{Allocator, Block, StreamAllocator};
+
+use peers::{OffsetAllocator, Slots, Tlsf};
+
+/// What a peer's range holds: with room to spare, as it gets no more where it fragments.
+const RANGE_BYTES: u64 = 64 << 30;
+
+/// The peers stand beside ours up to so many live blocks: TLSF writes into every block it makes.
+const PEERS_LIVE: usize = 100_000;
 
 /// Steps drawn before the clock runs, and gone through again and again.
 const STEPS: usize = 1 << 16;
+
+/// Ours, through a stream's handle.
+struct Riverbed<'a> {
+    on_stream: &'a StreamAllocator,
+    blocks: Vec<Option<Block<'a>>>,
+}
+
+impl<'a> Riverbed<'a> {
+    fn new(on_stream: &'a StreamAllocator, slots: usize) -> Self {
+        Self { on_stream, blocks: (0..slots).map(|_| None).collect() }
+    }
+}
+
+impl Slots for Riverbed<'_> {
+    fn replace(&mut self, slot: usize, bytes: u64) {
+        self.blocks[slot] = None;
+        self.blocks[slot] = Some(self.on_stream.block(bytes).expect("room"));
+    }
+}
 
 /// A small generator of its own: the same numbers on every run.
 struct Random(u64);
@@ -38,36 +70,41 @@ fn churn(criterion: &mut Criterion) {
     for live in [100usize, 1000, 10_000, 100_000, 1_000_000] {
         let octaves = if live < 100_000 { 15.0 } else { 9.0 };
         let steps = steps(live, |random| (512.0 * (random.unit() * octaves).exp2()) as u64);
-        bench(&mut group, BenchmarkId::new("log-uniform", live), &device, &stream, live, &steps);
+        bench(&mut group, "log-uniform", &live.to_string(), &stream, live, &steps);
     }
     for (max, live) in [(1u64 << 20, 5000usize), (64 << 20, 500), (1 << 30, 30)] {
         let steps = steps(live, |random| 1 + random.next() % max);
-        let id = BenchmarkId::new("rmm random", format!("{live} of at most {max}"));
-        bench(&mut group, id, &device, &stream, live, &steps);
+        let parameter = format!("{live} of at most {max}");
+        bench(&mut group, "rmm random", &parameter, &stream, live, &steps);
     }
     group.finish();
 }
 
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
+
 fn bench(
-    group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
-    id: BenchmarkId,
-    device: &Device,
+    group: &mut Group<'_>,
+    pattern: &str,
+    parameter: &str,
     stream: &Stream,
     live: usize,
     steps: &[(usize, u64)],
 ) {
-    let allocator = Allocator::builder(device).build().expect("an allocator");
+    let allocator = Allocator::builder(stream.device()).build().expect("an allocator");
     let on_stream = allocator.on(stream).expect("a handle");
-    let mut blocks: Vec<Option<Block<'_>>> = (0..live).map(|_| None).collect();
-    let mut at = 0;
-    let mut step = || {
-        let (slot, bytes) = steps[at % STEPS];
-        at += 1;
-        blocks[slot] = None;
-        blocks[slot] = Some(on_stream.block(bytes).expect("room"));
+    let mut run = |name: &str, slots: &mut dyn Slots| {
+        let id = BenchmarkId::new(format!("{pattern}/{name}"), parameter);
+        let mut turns = steps.iter().cycle();
+        let mut step =
+            || turns.next().into_iter().for_each(|&(slot, bytes)| slots.replace(slot, bytes));
+        (0..2 * live.max(1000)).for_each(|_| step());
+        group.bench_function(id, |bencher| bencher.iter(&mut step));
     };
-    (0..2 * live.max(1000)).for_each(|_| step());
-    group.bench_function(id, |bencher| bencher.iter(&mut step));
+    run("riverbed", &mut Riverbed::new(&on_stream, live));
+    if live <= PEERS_LIVE {
+        run("offset-allocator", &mut OffsetAllocator::new(RANGE_BYTES, live));
+        run("rlsf", &mut Tlsf::new(RANGE_BYTES, live));
+    }
 }
 
 /// Larson's pattern: one thread allocates, another one frees.

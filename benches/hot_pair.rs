@@ -1,12 +1,20 @@
 //! What does an allocation cost that a stream has made before? Allocate and free in turn, the
 //! driver never called: through a stream's handle, by bare address, as an owned buffer; beside
-//! them the driver's own allocate and free, as the limit from above.
+//! them the driver's own allocate and free, as the limit from above, and other crates that keep
+//! the books of a range.
 
 mod common;
+#[path = "common/peers.rs"]
+mod peers;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use riverbed::device::{Call, Priority, Stream};
 use riverbed::pool::Allocator;
+
+use peers::{OffsetAllocator, Slots, Tlsf};
+
+/// What a peer's range holds.
+const RANGE_BYTES: u64 = 1 << 30;
 
 fn hot_pair(criterion: &mut Criterion) {
     let device = common::device();
@@ -31,6 +39,14 @@ fn hot_pair(criterion: &mut Criterion) {
         group.bench_function(id("buffer"), |bencher| {
             bencher.iter(|| allocator.alloc::<u8>(bytes, &stream).expect("room"));
         });
+        let peers: [(&str, Box<dyn Slots>); 2] = [
+            ("offset-allocator", Box::new(OffsetAllocator::new(RANGE_BYTES, 1))),
+            ("rlsf", Box::new(Tlsf::new(RANGE_BYTES, 1))),
+        ];
+        for (name, mut slots) in peers {
+            let id = BenchmarkId::new(format!("peer/{name}"), bytes);
+            group.bench_function(id, |bencher| bencher.iter(|| slots.replace(0, bytes as u64)));
+        }
         assert_eq!(device.calls().get(Call::Alloc), before, "the hot path called the driver");
     }
     for bytes in [512u64, 4 << 20] {

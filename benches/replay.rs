@@ -3,29 +3,16 @@
 //! (as `riverbed replay` reads it), `RIVERBED_BENCH_CONF` a conf to replay it with in place of
 //! each policy's default. An element is one operation.
 
-use std::path::PathBuf;
+#[path = "common/inputs.rs"]
+mod inputs;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use riverbed::conf::Conf;
 use riverbed::device::{Device, Priority, Stream};
-use riverbed::policy;
 use riverbed::pool::{Allocator, Block, StreamAllocator};
-use riverbed::replay::{DEVICE, OpKind, Trace, read};
+use riverbed::replay::{DEVICE, OpKind, Trace};
 
-fn traces() -> Vec<Trace> {
-    let default =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/replay/flux_offload_2streams.csv.gz");
-    let path =
-        std::env::var_os("RIVERBED_BENCH_TRACE").map_or_else(|| default.into(), PathBuf::from);
-    read(&path, None).unwrap_or_else(|error| panic!("RIVERBED_BENCH_TRACE: {error}"))
-}
-
-fn confs() -> Vec<String> {
-    match std::env::var("RIVERBED_BENCH_CONF") {
-        Ok(conf) => vec![conf],
-        Err(_) => policy::names().into_iter().map(|name| format!("policy:{name}")).collect(),
-    }
-}
+use inputs::{confs, traces};
 
 /// Every operation of the trace, in its order. Frees what it leaves live.
 fn replay<'a>(trace: &Trace, streams: &'a [StreamAllocator], live: &mut [Option<Block<'a>>]) {
