@@ -8,16 +8,21 @@ use crate::base::{GIB, MIB};
 /// leaves little slack for it.
 const FINE_BELOW_BYTES: u64 = 2 * GIB;
 /// The largest handle, but for programs that only load.
-const HANDLE_BYTES: u64 = 64 * MIB;
-/// Handles of a program that only loads are at least this large, as nothing of it comes back.
+const HANDLE_BYTES: u64 = 32 * MIB;
+/// Handles of a program that only loads are at least this large, as nothing of it comes back yet.
 const LOADING_BYTES: u64 = 8 * MIB;
+/// And at most this large: the first program loads until it frees for the first time.
+const LOADING_MOST_BYTES: u64 = 64 * MIB;
 
 /// How much may be held for a peak of `live_bytes` before free handles are mapped anew: 1.8 %
 /// more while little is live, 0.9 % where that is above 36 MiB, and at least two pages.
 pub(crate) fn budget(live_bytes: u64) -> u64 {
+    live_bytes.saturating_add(slack(live_bytes))
+}
+
+fn slack(live_bytes: u64) -> u64 {
     let share = |per_mille: u64| live_bytes / 1000 * per_mille;
-    let slack = share(18).min(share(9).max(36 * MIB));
-    live_bytes.saturating_add(slack.max(2 * PAGE_BYTES))
+    share(18).min(share(9).max(36 * MIB)).max(2 * PAGE_BYTES)
 }
 
 /// How much to grow by when `missing` bytes are needed: more while a program loads, as it will
@@ -34,11 +39,12 @@ pub(crate) fn cut(left: u64, reserved: u64, capacity: u64, loading: bool) -> u64
     // Where little can be held at all, no handle is much of it.
     let most = pages(capacity / 1024).max(PAGE_BYTES);
     let wanted = if loading {
-        pages(reserved / 8).max(LOADING_BYTES)
+        pages(reserved / 8).clamp(LOADING_BYTES, LOADING_MOST_BYTES)
     } else if reserved < FINE_BELOW_BYTES {
         PAGE_BYTES
     } else {
-        pages((reserved / 32).min(HANDLE_BYTES))
+        // What is lost at the end of a free run must leave room within the budget.
+        pages((slack(reserved) / 2).min(HANDLE_BYTES))
     };
     left.min(wanted).min(most)
 }
@@ -59,7 +65,8 @@ mod tests {
     fn handles_are_pages_until_much_is_reserved() {
         let left = 640 * MIB;
         assert_eq!(cut(left, GIB, 80 * GIB, false), PAGE_BYTES);
-        assert_eq!(cut(left, 3 * GIB, 80 * GIB, false), 64 * MIB);
+        assert_eq!(cut(left, 3 * GIB, 80 * GIB, false), 18 * MIB);
+        assert_eq!(cut(left, 30 * GIB, 80 * GIB, false), 32 * MIB);
         assert_eq!(cut(left, 3 * GIB, 8 * GIB, false), 8 * MIB);
         assert_eq!(cut(6 * MIB, 4 * GIB, 80 * GIB, false), 6 * MIB);
     }
@@ -69,7 +76,8 @@ mod tests {
         let left = 640 * MIB;
         assert_eq!(cut(left, 0, 80 * GIB, true), 8 * MIB);
         assert_eq!(cut(left, 400 * MIB, 80 * GIB, true), 50 * MIB);
-        assert_eq!(cut(left, 4 * GIB, 80 * GIB, true), 80 * MIB, "a part of the capacity");
+        assert_eq!(cut(left, 4 * GIB, 80 * GIB, true), 64 * MIB);
+        assert_eq!(cut(left, 4 * GIB, 40 * GIB, true), 40 * MIB, "a part of the capacity");
         assert_eq!(cut(left, 400 * MIB, 2 * GIB, true), PAGE_BYTES);
     }
 
