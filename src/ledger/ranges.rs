@@ -68,11 +68,22 @@ impl Ledger {
         self.ranges_bytes
     }
 
-    /// Of that, what is handed out or in flight, as long as no other segment is cached.
+    /// Of that, what is handed out or in flight.
     #[must_use]
     pub fn ranges_used_bytes(&self) -> u64 {
-        let elsewhere_bytes = self.totals.reserved_bytes - self.ranges_bytes;
-        (self.totals.active_bytes + self.totals.retired_bytes).saturating_sub(elsewhere_bytes)
+        let used_bytes = self.totals.active_bytes + self.totals.retired_bytes;
+        if self.totals.reserved_bytes == self.ranges_bytes {
+            return used_bytes;
+        }
+        let others = self.segments().filter(|(id, _)| !self.hints.contains_key(id));
+        used_bytes - others.map(|(_, segment)| self.used_bytes_from(segment.first)).sum::<u64>()
+    }
+
+    /// What is handed out or in flight of a block and those behind it.
+    fn used_bytes_from(&self, first: BlockId) -> u64 {
+        let blocks = std::iter::successors(Some(first), |&id| self[id].next.some());
+        let used = |&id: &BlockId| matches!(self[id].state, State::Active | State::Retired);
+        blocks.filter(used).map(|id| self[id].bytes).sum()
     }
 
     /// Gives memory to `bytes` from `address`, all of which are absent: they become free, merged

@@ -155,13 +155,14 @@ impl Pages {
         id
     }
 
-    /// Enters a view.
+    /// Enters a view, all of which lies within the range.
     pub(crate) fn map(&mut self, address: u64, handle: HandleId, range: RangeId) {
         self.views.insert(address, View { handle, range });
         let entry = &mut self.handles[handle];
         entry.views.push(address);
-        let end = &mut self.ranges[range].end;
+        let Range { end, limit, .. } = &mut self.ranges[range];
         *end = (*end).max(address + entry.bytes);
+        debug_assert!(end <= limit, "mapped beyond the end of the range");
     }
 
     /// Takes a view out that owns nothing.

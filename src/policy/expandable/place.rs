@@ -127,11 +127,23 @@ pub(crate) fn chain(
     let taker = pages.arenas[arena as usize].stream;
     let stock = Stock::of(pages, ledgers, |id| may_wait || pages.is_ready(id, taker));
     let going_on = stock.plan(pages, bytes, on);
-    if going_on.create_bytes == 0 || going_on.range.is_none() {
+    let Some(range) = going_on.range else { return going_on };
+    // Handles are mapped whole, so they may need more room than what is asked of them.
+    let Range { end, limit, .. } = pages.ranges[range];
+    let has_room = going_on.mapped_bytes(pages) < limit - end;
+    if has_room && going_on.create_bytes == 0 {
         return going_on;
     }
     let anew = stock.plan(pages, bytes, Prefix::default());
-    if anew.create_bytes < going_on.create_bytes { anew } else { going_on }
+    if has_room && going_on.create_bytes <= anew.create_bytes { going_on } else { anew }
+}
+
+impl Plan {
+    /// How much address space it maps handles in.
+    pub(crate) fn mapped_bytes(&self, pages: &Pages) -> u64 {
+        let known = self.maps.iter().chain(&self.last);
+        self.create_bytes + known.map(|&id| pages.handles[id].bytes).sum::<u64>()
+    }
 }
 
 /// The free end of a range.

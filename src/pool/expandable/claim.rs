@@ -3,6 +3,7 @@
 use super::Book;
 use super::members::All;
 use crate::base::Result;
+use crate::ledger::SplitChange;
 use crate::policy::Request;
 use crate::policy::expandable::{Ledgers, Placed};
 use crate::pool::heap::Taken;
@@ -67,7 +68,13 @@ impl Book {
         }
         let (block, split) = all.of(arena).part_at(segment, placed.address);
         all.changed(arena, split);
-        Ok(Some(all.state(arena).hand_out(shared, block, request.block_bytes, request)))
+        let state = all.state(arena);
+        let taken = state.hand_out(shared, block, request.block_bytes, request);
+        if split != SplitChange::default() {
+            // Giving it back undoes the cut too: that is no mere opposite of taking it.
+            state.forget_last();
+        }
+        Ok(Some(taken))
     }
 
     /// Makes `taker` wait, on the device, for everything the streams of these numbers were given.

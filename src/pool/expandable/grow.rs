@@ -88,6 +88,7 @@ impl Climb<'_> {
             return Err(error);
         }
         let mut state = self.heap.enter()?;
+        state.settle_pending(shared);
         let (book, arena) = (&mut *self.book, self.arena);
         let mut at = end;
         for fresh in &fresh {
