@@ -10,7 +10,7 @@ use crate::pool::heap::Taken;
 use crate::pool::shared::Shared;
 
 impl Book {
-    /// Gives `bytes` from `address`, which lie in a range of the arena, to that arena, if all of
+    /// Gives bytes (first and how many), which lie in a range of the arena, to that arena, if all of
     /// them are mapped and free, whoever owns them; false and nothing changed if not. Streams
     /// that used them are waited for first, on the device: one record and one wait for each.
     /// During a capture nothing may be recorded, so only bytes that take no wait are given.
@@ -20,20 +20,17 @@ impl Book {
     pub(super) fn claim(
         &mut self,
         shared: &Shared,
-        all: &mut All<'_>,
+        all: &mut dyn Ledgers,
         arena: u32,
-        (address, bytes): (u64, u64),
+        bytes: (u64, u64),
     ) -> Result<bool> {
-        if !self.pages.is_usable(all, address, bytes) {
-            return Ok(false);
-        }
         let taker = self.pages.arenas[arena as usize].stream;
-        let users = self.pages.users(address, bytes, taker);
-        if !users.is_empty() && shared.captures.any() {
+        let Some(parcel) = self.pages.parcel(all, bytes, taker) else { return Ok(false) };
+        if !parcel.users.is_empty() && shared.captures.any() {
             return Ok(false);
         }
-        self.order(shared, &users, taker)?;
-        self.pages.claim(all, address, bytes);
+        self.order(shared, &parcel.users, taker)?;
+        self.pages.claim(all, &parcel);
         Ok(true)
     }
 
@@ -47,8 +44,10 @@ impl Book {
         placed: &Placed,
     ) -> Result<Option<Taken>> {
         // All or none of them; one alone is looked at when it is claimed.
+        let taker = self.pages.arenas[arena as usize].stream;
+        let mut claims = placed.claims.iter();
         if placed.claims.len() > 1
-            && !placed.claims.iter().all(|&(at, bytes)| self.pages.is_usable(all, at, bytes))
+            && !claims.all(|&bytes| self.pages.parcel(all, bytes, taker).is_some())
         {
             return Ok(None);
         }

@@ -96,7 +96,7 @@ impl Climb<'_> {
             let own = &mut book.pages.arenas[arena as usize];
             own.home_handles.push(handle);
             own.home_used += 1;
-            book.pages.claim(&mut One(&mut state), at, fresh.bytes);
+            book.claim(shared, &mut One(&mut state), arena, (at, fresh.bytes))?;
             at += fresh.bytes;
         }
         book.pages.arenas[arena as usize].brk = at;
@@ -114,18 +114,13 @@ impl Book {
         number: usize,
     ) -> Result<()> {
         let arena = &self.pages.arenas[number];
-        let (id, taker) = (arena.home_handles[arena.home_used], arena.stream);
+        let id = arena.home_handles[arena.home_used];
         let handle = &self.pages.handles[id];
         let (home, bytes) = (handle.home, handle.bytes);
         let idle = if handle.is_kept { Vec::new() } else { handle.idle_parts() };
         for (start, end) in idle {
-            let users = self.pages.users(home + start, end - start, taker);
-            if !users.is_empty() && shared.captures.any() {
-                // It would take a mark in a stream; what is passed over is had by other ways.
-                continue;
-            }
-            self.order(shared, &users, taker)?;
-            self.pages.claim(&mut One(state), home + start, end - start);
+            // During a capture some is passed over; it is had by other ways.
+            self.claim(shared, &mut One(state), number as u32, (home + start, end - start))?;
         }
         let arena = &mut self.pages.arenas[number];
         arena.home_used += 1;
