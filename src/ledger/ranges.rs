@@ -11,6 +11,8 @@ const HINT_BITS: u32 = 21;
 /// How many pages before the one asked for are looked at for a hint, and how many hints.
 const NEAR_PAGES: usize = 256;
 const NEAR_HINTS: usize = 16;
+/// A block this near to where its hint says is near enough to start from.
+const NEAR_BYTES: u64 = 16 << 20;
 
 impl Ledger {
     /// Enters address space with no memory behind it.
@@ -64,13 +66,15 @@ impl Ledger {
         let near = (last.saturating_sub(NEAR_PAGES)..last).rev();
         let known = near.map(|page| (page, hints[page])).filter(|&(_, id)| id != BlockId::NONE);
         // A name may be another block's by now: what lies elsewhere may be far away.
-        let still_there = |(page, id): (usize, BlockId)| {
+        let is_near = |&(page, id): &(usize, BlockId)| {
             let page_at = start + ((page as u64) << HINT_BITS);
-            let block = self.get(id).filter(|block| block.segment == range)?;
-            let end = block.address + block.bytes;
-            (block.address < page_at + (1 << HINT_BITS) && end > page_at).then_some(id)
+            let block = self.get(id).filter(|block| block.segment == range);
+            block.is_some_and(|block| {
+                block.address < page_at + NEAR_BYTES
+                    && block.address + block.bytes + NEAR_BYTES > page_at
+            })
         };
-        known.take(NEAR_HINTS).find_map(still_there)
+        known.take(NEAR_HINTS).find(is_near).map(|(_, id)| id)
     }
 
     fn set_hint(&mut self, range: SegmentId, page: usize, block: BlockId) {

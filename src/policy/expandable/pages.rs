@@ -16,8 +16,8 @@ use slab::Slab;
 
 pub(crate) use self::handle::Handle;
 use self::handle::Piece;
-pub(crate) use self::parcel::Parcel;
-use self::parcel::{Part, Span};
+pub(crate) use self::parcel::Site;
+use self::parcel::{Parcel, Part, Span};
 use crate::ledger::{Ledger, SegmentId, SplitChange};
 
 /// Names a handle while it exists.
@@ -82,8 +82,8 @@ pub(crate) struct Pages {
     pub(crate) used_bytes: u64,
     /// Counts resets and orders.
     clock: u64,
-    /// Counts parcels looked at.
-    looks: u64,
+    /// Counts views and handles that were lost to what is found by them.
+    losses: u64,
     /// When a stream last was made to wait for another: by who was waited for and who waits.
     ordered_at: BTreeMap<(u32, u32), u64>,
 }
@@ -109,9 +109,16 @@ impl Pages {
 
     /// Takes a view out that owns nothing.
     pub(crate) fn unmap(&mut self, address: u64) {
+        self.losses += 1;
         if let Some(view) = self.views.remove(&address) {
             self.handles[view.handle].views.retain(|&view| view != address);
         }
+    }
+
+    /// Puts a handle out of use.
+    pub(crate) fn keep(&mut self, id: HandleId) {
+        self.losses += 1;
+        self.handles[id].is_kept = true;
     }
 
     /// Takes a handle out that is wholly idle and has no view any more.
@@ -173,7 +180,7 @@ impl Pages {
     }
 
     /// Gives a parcel to the range it lies in.
-    pub(crate) fn claim(&mut self, ledgers: &mut dyn Ledgers, parcel: &Parcel) {
+    pub(crate) fn claim(&mut self, ledgers: &mut dyn Ledgers, parcel: &Parcel<'_>) {
         let Some(&Part { range: taking, .. }) = parcel.parts.first() else { return };
         let taker = self.ranges[taking];
         let others = || parcel.spans.iter().filter(|span| !span.is_own());
@@ -193,7 +200,7 @@ impl Pages {
             let change = ledgers.of(taker.arena).fill(taker.segment, at, bytes);
             ledgers.changed(taker.arena, change);
         }
-        for &Part { view, handle, from, to, .. } in &parcel.parts {
+        for &Part { view, handle, from, to, .. } in parcel.parts {
             let handle = &mut self.handles[handle];
             if handle.is_idle() {
                 self.used_bytes += handle.bytes;

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use super::pages::Parcel;
 use super::*;
 use crate::ledger::{BlockId, NewSegment, SplitChange, State};
 
@@ -128,18 +127,16 @@ impl World {
         self.live.push((arena, id, address, bytes));
     }
 
-    fn parcel(&mut self, address: u64, bytes: u64, arena: u32) -> Parcel {
-        let parcel = self.pages.parcel(&mut self.books, (address, bytes), arena);
-        parcel.expect("not all of it is free")
-    }
-
     fn users(&mut self, address: u64, bytes: u64, arena: u32) -> Vec<u32> {
-        self.parcel(address, bytes, arena).users
+        let site = self.pages.site((address, bytes)).expect("not all of it is mapped");
+        let parcel = self.pages.parcel(&mut self.books, &site, arena);
+        parcel.expect("not all of it is free").users
     }
 
     fn claim(&mut self, arena: u32, address: u64, bytes: u64) {
-        let parcel = self.parcel(address, bytes, arena);
-        self.pages.claim(&mut self.books, &parcel);
+        let site = self.pages.site((address, bytes)).expect("not all of it is mapped");
+        let parcel = self.pages.parcel(&mut self.books, &site, arena);
+        self.pages.claim(&mut self.books, &parcel.expect("not all of it is free"));
     }
 
     /// How many other arenas own bytes of these now: these may free more at any time, so their

@@ -80,7 +80,7 @@ impl Climb<'_> {
         if let Some(handle) = plan.last {
             book.enter_view(shared, arena, at, range, handle);
         }
-        Ok(Placed { claims, address })
+        Ok(Placed::new(&book.pages, claims, address))
     }
 
     /// Where there are too many views, drops the oldest that own nothing.

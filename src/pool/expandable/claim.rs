@@ -5,15 +5,30 @@ use super::members::All;
 use crate::base::Result;
 use crate::ledger::SplitChange;
 use crate::policy::Request;
-use crate::policy::expandable::{Ledgers, Placed};
+use crate::policy::expandable::{Ledgers, Placed, Site};
 use crate::pool::heap::Taken;
 use crate::pool::shared::Shared;
 
 impl Book {
-    /// Gives bytes (first and how many), which lie in a range of the arena, to that arena, if all of
-    /// them are mapped and free, whoever owns them; false and nothing changed if not. Streams
-    /// that used them are waited for first, on the device: one record and one wait for each.
-    /// During a capture nothing may be recorded, so only bytes that take no wait are given.
+    /// As [`claim`](Self::claim), for bytes (first and how many) that may not all be mapped.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(super) fn claim_bytes(
+        &mut self,
+        shared: &Shared,
+        all: &mut dyn Ledgers,
+        arena: u32,
+        bytes: (u64, u64),
+    ) -> Result<bool> {
+        let Some(site) = self.pages.site(bytes) else { return Ok(false) };
+        self.claim(shared, all, arena, &site)
+    }
+
+    /// Gives a site, which lies in a range of the arena, to that arena, if all of it is free,
+    /// whoever owns it; false and nothing changed if not. Streams that used it are waited for
+    /// first, on the device: one record and one wait for each. During a capture nothing may be
+    /// recorded, so only bytes that take no wait are given.
     ///
     /// # Errors
     /// What the driver says.
@@ -22,10 +37,10 @@ impl Book {
         shared: &Shared,
         all: &mut dyn Ledgers,
         arena: u32,
-        bytes: (u64, u64),
+        site: &Site,
     ) -> Result<bool> {
         let taker = self.pages.arenas[arena as usize].stream;
-        let Some(parcel) = self.pages.parcel(all, bytes, taker) else { return Ok(false) };
+        let Some(parcel) = self.pages.parcel(all, site, taker) else { return Ok(false) };
         if !parcel.users.is_empty() && shared.captures.any() {
             return Ok(false);
         }
@@ -43,16 +58,25 @@ impl Book {
         request: &Request,
         placed: &Placed,
     ) -> Result<Option<Taken>> {
+        let found;
+        let sites = match placed.sites(&self.pages) {
+            Some(sites) => sites,
+            None => {
+                let sites = placed.claims.iter().map(|&bytes| self.pages.site(bytes));
+                let Some(sites) = sites.collect::<Option<Vec<Site>>>() else { return Ok(None) };
+                found = sites;
+                &found
+            }
+        };
         // All or none of them; one alone is looked at when it is claimed.
         let taker = self.pages.arenas[arena as usize].stream;
-        let mut claims = placed.claims.iter();
-        if placed.claims.len() > 1
-            && !claims.all(|&bytes| self.pages.parcel(all, bytes, taker).is_some())
+        if sites.len() > 1
+            && !sites.iter().all(|site| self.pages.parcel(all, site, taker).is_some())
         {
             return Ok(None);
         }
-        for &claim in &placed.claims {
-            if !self.claim(shared, all, arena, claim)? {
+        for site in sites {
+            if !self.claim(shared, all, arena, site)? {
                 return Ok(None);
             }
         }

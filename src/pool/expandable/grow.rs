@@ -96,7 +96,7 @@ impl Climb<'_> {
             let own = &mut book.pages.arenas[arena as usize];
             own.home_handles.push(handle);
             own.home_used += 1;
-            book.claim(shared, &mut One(&mut state), arena, (at, fresh.bytes))?;
+            book.claim_bytes(shared, &mut One(&mut state), arena, (at, fresh.bytes))?;
             at += fresh.bytes;
         }
         book.pages.arenas[arena as usize].brk = at;
@@ -120,7 +120,8 @@ impl Book {
         let idle = if handle.is_kept { Vec::new() } else { handle.idle_parts() };
         for (start, end) in idle {
             // During a capture some is passed over; it is had by other ways.
-            self.claim(shared, &mut One(state), number as u32, (home + start, end - start))?;
+            let part = (home + start, end - start);
+            self.claim_bytes(shared, &mut One(state), number as u32, part)?;
         }
         let arena = &mut self.pages.arenas[number];
         arena.home_used += 1;

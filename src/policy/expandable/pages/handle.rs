@@ -1,26 +1,28 @@
 //! Physical memory, mapped whole, and the pieces it is tiled by.
 
-/// Physical memory, mapped whole and never split. Sizes in bytes.
+/// Physical memory, mapped whole and never split. Sizes in bytes. What a claim looks at is in one
+/// cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Handle {
-    pub(crate) bytes: u64,
-    /// The arena it was made for.
-    pub(crate) arena: u32,
-    /// Its first view, which stays.
-    pub(crate) home: u64,
-    /// All its views.
-    pub(crate) views: Vec<u64>,
     /// What tiles it where that is one piece, as nearly always.
     whole: Piece,
     /// What tiles it in order, where that is more than one piece.
     cut: Vec<Piece>,
+    pub(crate) bytes: u64,
     /// The streams whose work may still use what is idle of it.
     pub(crate) idle_of: Vec<u32>,
     /// When that became idle.
     pub(super) idle_at: u64,
-    /// The parcel that was looked at when this was last.
-    pub(super) looked_at: u64,
-    /// The driver would not take it back: nothing is served from it.
+    /// Its first view, which stays.
+    pub(crate) home: u64,
+    /// All its views.
+    pub(crate) views: Vec<u64>,
+    /// The arena it was made for.
+    pub(crate) arena: u32,
+    /// The driver would not take it back: nothing is served from it. See [`Pages::keep`].
+    ///
+    /// [`Pages::keep`]: super::Pages::keep
     pub(crate) is_kept: bool,
 }
 
@@ -45,7 +47,6 @@ impl Handle {
             cut: Vec::new(),
             idle_of: Vec::new(),
             idle_at: 0,
-            looked_at: 0,
             is_kept: false,
         }
     }

@@ -7,10 +7,21 @@ use std::collections::HashMap;
 use super::{HandleId, Ledgers, Pages, Range, RangeId, View};
 use crate::policy::expandable::PAGE_BYTES;
 
-/// Free bytes at consecutive mapped addresses, none of them twice, while nothing changes.
-#[derive(Debug, Default)]
-pub(crate) struct Parcel {
-    pub(super) parts: Vec<Part>,
+/// Bytes at consecutive mapped addresses, by the views they lie in. That stays as it is until
+/// something is unmapped or falls out of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Site {
+    parts: Vec<Part>,
+    /// Some handle is in it more than once.
+    twice: bool,
+    /// [`Pages::losses`] by then.
+    as_of: u64,
+}
+
+/// Free bytes of a site, none of them twice, while nothing changes.
+#[derive(Debug)]
+pub(crate) struct Parcel<'a> {
+    pub(super) parts: &'a [Part],
     /// The same bytes by owner.
     pub(super) spans: Vec<Span>,
     /// The streams to wait for before they are the taker's, each once.
@@ -18,7 +29,7 @@ pub(crate) struct Parcel {
 }
 
 /// What lies in one view.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) view: u64,
     pub(super) handle: HandleId,
@@ -38,6 +49,12 @@ pub(super) struct Span {
     pub(super) owner: Option<(RangeId, u64)>,
 }
 
+impl Site {
+    pub(crate) fn part_count(&self) -> usize {
+        self.parts.len()
+    }
+}
+
 impl Span {
     /// True if the bytes are where they are asked for already.
     pub(super) fn is_own(&self) -> bool {
@@ -55,48 +72,54 @@ struct Giver {
 }
 
 impl Pages {
-    /// Looks at `bytes` from `address` for the stream `taker`: `None` unless they are mapped, all
-    /// free, and none of them twice.
-    pub(crate) fn parcel(
-        &mut self,
+    /// Where `bytes` from `address` lie. `None` where not all of it is mapped in one range, or
+    /// something is out of use.
+    pub(crate) fn site(&self, (address, bytes): (u64, u64)) -> Option<Site> {
+        let (mut at, end) = (address, address + bytes);
+        let (&first, &View { range: taking, .. }) = self.views.range(..=at).next_back()?;
+        let mut parts = Vec::with_capacity((bytes / PAGE_BYTES) as usize + 2);
+        for (&view, &View { handle: id, range }) in self.views.range(first..end) {
+            let handle = &self.handles[id];
+            let is_gap = view > at || view + handle.bytes <= at;
+            if range != taking || is_gap || handle.is_kept {
+                return None;
+            }
+            let (from, to) = (at - view, handle.bytes.min(end - view));
+            parts.push(Part { view, handle: id, range, from, to });
+            at = view + to;
+        }
+        let mut handles: Vec<HandleId> = parts.iter().map(|part| part.handle).collect();
+        handles.sort_unstable();
+        let twice = handles.windows(2).any(|pair| pair[0] == pair[1]);
+        (at == end).then_some(Site { parts, twice, as_of: self.losses })
+    }
+
+    /// True while a site is as it was.
+    pub(crate) fn is_current(&self, site: &Site) -> bool {
+        site.as_of == self.losses
+    }
+
+    /// Looks at a current site for the stream `taker`: `None` unless all of it is free, and none of
+    /// it twice.
+    pub(crate) fn parcel<'a>(
+        &self,
         ledgers: &mut dyn Ledgers,
-        (address, bytes): (u64, u64),
+        site: &'a Site,
         taker: u32,
-    ) -> Option<Parcel> {
-        let (parts, twice) = self.parts(address, bytes)?;
-        let mut parcel = Parcel { parts, ..Parcel::default() };
+    ) -> Option<Parcel<'a>> {
+        debug_assert!(self.is_current(site), "views of the site are gone");
+        let parts = &site.parts[..];
+        let mut parcel = Parcel { parts, spans: Vec::with_capacity(16), users: Vec::new() };
         self.see_owners(&mut parcel, taker);
-        let free = match twice {
-            true => self.are_free_once(ledgers, &parcel.parts),
+        let free = match site.twice {
+            true => self.are_free_once(ledgers, parts),
             false => parcel.spans.iter().all(|span| self.is_free(ledgers, span)),
         };
         free.then_some(parcel)
     }
 
-    /// The parts of views that `bytes` from `address` lie in, and whether a handle is in it twice.
-    /// `None` where not all of it is mapped in one range, or something is out of use.
-    fn parts(&mut self, address: u64, bytes: u64) -> Option<(Vec<Part>, bool)> {
-        let (mut at, end) = (address, address + bytes);
-        let (&first, &View { range: taking, .. }) = self.views.range(..=at).next_back()?;
-        self.looks += 1;
-        let mut parts = Vec::with_capacity((bytes / PAGE_BYTES) as usize + 2);
-        let mut twice = false;
-        for (&view, &View { handle: id, range }) in self.views.range(first..end) {
-            let handle = &mut self.handles[id];
-            if range != taking || view > at || view + handle.bytes <= at || handle.is_kept {
-                return None;
-            }
-            twice |= handle.looked_at == self.looks;
-            handle.looked_at = self.looks;
-            let (from, to) = (at - view, handle.bytes.min(end - view));
-            parts.push(Part { view, handle: id, range, from, to });
-            at = view + to;
-        }
-        (at == end).then_some((parts, twice))
-    }
-
     /// Sees whose the parts of a parcel are.
-    fn see_owners(&self, parcel: &mut Parcel, taker: u32) {
+    fn see_owners(&self, parcel: &mut Parcel<'_>, taker: u32) {
         let Parcel { parts, spans, users } = parcel;
         let mut use_by = |user: u32| {
             if user != taker && !users.contains(&user) {
