@@ -130,14 +130,26 @@ impl Pages {
 
     /// The free runs of a handle, whoever owns them: first byte and end within it.
     pub(crate) fn free_runs(&self, ledgers: &mut dyn Ledgers, id: HandleId) -> Vec<(u64, u64)> {
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        let mut add = |start: u64, end: u64| match runs.last_mut() {
+        let mut runs = Vec::new();
+        self.add_free_runs(ledgers, id, &mut runs);
+        runs
+    }
+
+    /// Puts the free runs of a handle behind others.
+    pub(crate) fn add_free_runs(
+        &self,
+        ledgers: &mut dyn Ledgers,
+        id: HandleId,
+        runs: &mut Vec<(u64, u64)>,
+    ) {
+        let first = runs.len();
+        let mut add = |start: u64, end: u64| match runs[first..].last_mut() {
             Some(last) if last.1 == start => last.1 = end,
             _ => runs.push((start, end)),
         };
         let handle = &self.handles[id];
         if handle.is_kept {
-            return Vec::new();
+            return;
         }
         for &Piece { start, end, owner } in handle.pieces() {
             let Some(view) = owner else {
@@ -149,7 +161,6 @@ impl Pages {
                 add(from - view, to - view);
             });
         }
-        runs
     }
 
     /// True if `taker` has nobody to wait for before all of a handle is its own.
