@@ -6,7 +6,6 @@
 //! 3. The bins of a class hold exactly its free blocks.
 //! 4. The totals are the sums over all blocks that are not absent.
 
-use std::collections::HashMap;
 use std::ops::{Index, Range};
 
 use super::bins::Bins;
@@ -28,8 +27,9 @@ pub struct Ledger {
     pub(super) free: Vec<Option<Box<Bins>>>,
     pub(super) totals: Totals,
     pub(super) version: u64,
-    /// Where to look first for an address, by segment and page of it; see `ranges`.
-    pub(super) hints: HashMap<SegmentId, Vec<BlockId>>,
+    /// Where to look first for an address, by segment and page of it; none where the segment is
+    /// no range. See `ranges`.
+    pub(super) hints: Vec<Option<Vec<BlockId>>>,
     /// In ranges.
     pub(super) ranges_bytes: u64,
 }
@@ -89,7 +89,7 @@ impl Default for Ledger {
             free: Vec::new(),
             totals: Totals::default(),
             version: 0,
-            hints: HashMap::new(),
+            hints: Vec::new(),
             ranges_bytes: 0,
         }
     }

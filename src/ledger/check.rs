@@ -3,10 +3,20 @@
 
 use super::bins::Bins;
 use super::block::{BlockId, State};
-use super::book::{Ledger, Totals};
+use super::book::{Ledger, SplitChange, Totals};
 use super::places::PLACES;
 
 impl Ledger {
+    /// The free blocks that are a part of a segment only, which all changes add up to.
+    #[must_use]
+    pub fn splits(&self) -> SplitChange {
+        let free = self.blocks().filter(|block| block.state == State::Free && !block.is_whole());
+        free.fold(SplitChange::default(), |sum, block| SplitChange {
+            blocks: sum.blocks + 1,
+            bytes: sum.bytes + block.bytes as i64,
+        })
+    }
+
     /// Checks every invariant of the ledger.
     ///
     /// # Errors

@@ -8,15 +8,22 @@ use super::block::{BlockId, Segment, SegmentId, State};
 use super::book::{Ledger, NewSegment, SplitChange};
 
 const HINT_BITS: u32 = 21;
-/// How many pages before the one asked for are looked at for a block to start from.
-const NEAR_PAGES: usize = 16;
+/// How many pages before the one asked for are looked at for a hint, and how many hints.
+const NEAR_PAGES: usize = 256;
+const NEAR_HINTS: usize = 16;
+/// A block this near to where its hint says is near enough to start from.
+const NEAR_BYTES: u64 = 16 << 20;
 
 impl Ledger {
     /// Enters address space with no memory behind it.
     pub fn add_range(&mut self, new: NewSegment) -> SegmentId {
         let block = self.enter_segment(new, 0, State::Absent);
         let segment = self[block].segment;
-        self.hints.insert(segment, Vec::new());
+        let at = segment.0 as usize;
+        if self.hints.len() <= at {
+            self.hints.resize_with(at + 1, || None);
+        }
+        self.hints[at] = Some(Vec::new());
         segment
     }
 
@@ -28,7 +35,7 @@ impl Ledger {
             return None;
         }
         self.leave(first);
-        self.hints.remove(&id);
+        self.hints[id.0 as usize] = None;
         self.vacant_segments.push(id);
         self.segments[id.0 as usize].take()
     }
@@ -38,11 +45,8 @@ impl Ledger {
         let Some(Segment { address: start, first, .. }) = self.segment(range) else {
             return BlockId::NONE;
         };
-        let (page, first) = (((address - start) >> HINT_BITS) as usize, *first);
-        let of_range = |id: BlockId| self.get(id).is_some_and(|block| block.segment == range);
-        let hints = self.hints.get(&range).map_or(&[][..], |hints| hints);
-        let near = hints.iter().take(page + 1).rev().take(NEAR_PAGES);
-        let mut at = near.copied().find(|&id| of_range(id)).unwrap_or(first);
+        let page = ((address - start) >> HINT_BITS) as usize;
+        let mut at = self.hint_before(range, *start, page).unwrap_or(*first);
         while self[at].address > address {
             at = self[at].prev;
         }
@@ -50,16 +54,36 @@ impl Ledger {
             at = self[at].next;
         }
         // The walk must end there: what stands for no block leads to itself.
-        if at == BlockId::NONE {
-            debug_assert!(false, "an address outside of its range");
-            return at;
-        }
-        let hints = self.hints.entry(range).or_default();
-        if hints.len() <= page {
-            hints.resize(page + 1, BlockId::NONE);
-        }
-        hints[page] = at;
+        debug_assert!(at != BlockId::NONE, "an address outside of its range");
+        self.set_hint(range, page, at);
         at
+    }
+
+    /// A block to start from on the way to a page, near it if one is known.
+    fn hint_before(&self, range: SegmentId, start: u64, page: usize) -> Option<BlockId> {
+        let hints = self.hints.get(range.0 as usize)?.as_ref()?;
+        let last = hints.len().min(page + 1);
+        let near = (last.saturating_sub(NEAR_PAGES)..last).rev();
+        let known = near.map(|page| (page, hints[page])).filter(|&(_, id)| id != BlockId::NONE);
+        // A name may be another block's by now: what lies elsewhere may be far away.
+        let is_near = |&(page, id): &(usize, BlockId)| {
+            let page_at = start + ((page as u64) << HINT_BITS);
+            let block = self.get(id).filter(|block| block.segment == range);
+            block.is_some_and(|block| {
+                block.address < page_at + NEAR_BYTES
+                    && block.address + block.bytes + NEAR_BYTES > page_at
+            })
+        };
+        known.take(NEAR_HINTS).find(is_near).map(|(_, id)| id)
+    }
+
+    fn set_hint(&mut self, range: SegmentId, page: usize, block: BlockId) {
+        if let Some(Some(hints)) = self.hints.get_mut(range.0 as usize) {
+            if hints.len() <= page {
+                hints.resize(page + 1, BlockId::NONE);
+            }
+            hints[page] = block;
+        }
     }
 
     /// The memory in all ranges.
@@ -68,11 +92,23 @@ impl Ledger {
         self.ranges_bytes
     }
 
-    /// Of that, what is handed out or in flight, as long as no other segment is cached.
+    /// Of that, what is handed out or in flight.
     #[must_use]
     pub fn ranges_used_bytes(&self) -> u64 {
-        let elsewhere_bytes = self.totals.reserved_bytes - self.ranges_bytes;
-        (self.totals.active_bytes + self.totals.retired_bytes).saturating_sub(elsewhere_bytes)
+        let used_bytes = self.totals.active_bytes + self.totals.retired_bytes;
+        if self.totals.reserved_bytes == self.ranges_bytes {
+            return used_bytes;
+        }
+        let is_range = |id: SegmentId| matches!(self.hints.get(id.0 as usize), Some(Some(_)));
+        let others = self.segments().filter(|(id, _)| !is_range(*id));
+        used_bytes - others.map(|(_, segment)| self.used_bytes_from(segment.first)).sum::<u64>()
+    }
+
+    /// What is handed out or in flight of a block and those behind it.
+    fn used_bytes_from(&self, first: BlockId) -> u64 {
+        let blocks = std::iter::successors(Some(first), |&id| self[id].next.some());
+        let used = |&id: &BlockId| matches!(self[id].state, State::Active | State::Retired);
+        blocks.filter(used).map(|id| self[id].bytes).sum()
     }
 
     /// Gives memory to `bytes` from `address`, all of which are absent: they become free, merged
@@ -85,7 +121,14 @@ impl Ledger {
         self.totals.reserved_bytes += bytes;
         self.ranges_bytes += bytes;
         self.totals.active_bytes += bytes;
-        self.give_back(at, 0)
+        let before = self[at].prev;
+        let is_free = self.get(before).is_some_and(|block| block.state == State::Free);
+        let change = self.give_back(at, 0);
+        // What was made is asked for next, often at its end.
+        let start = self.segment(range).map_or(address, |segment| segment.address);
+        let end_page = (address + bytes - 1 - start) >> HINT_BITS;
+        self.set_hint(range, end_page as usize, if is_free { before } else { at });
+        change
     }
 
     /// Takes the memory of `bytes` from `address`, all in one free block: they become absent.
@@ -122,6 +165,9 @@ impl Ledger {
     pub fn empty(&mut self, range: SegmentId) -> SplitChange {
         let mut change = SplitChange::default();
         let Some(first) = self.segment(range).map(|segment| segment.first) else { return change };
+        if let Some(Some(hints)) = self.hints.get_mut(range.0 as usize) {
+            hints.clear();
+        }
         let mut at = first;
         loop {
             let (state, bytes) = (self[at].state, self[at].bytes);

@@ -20,7 +20,7 @@ use crate::base::{DeviceError, Error, Result, format_bytes};
 use crate::conf::Conf;
 use crate::device::{Device, DevicePtr, Stream};
 use crate::fence::StreamKey;
-use crate::ledger::Totals;
+use crate::ledger::{SplitChange, Totals};
 
 /// A stream-ordered device allocator. Clones share one; it lives as long as any clone or any
 /// buffer of it. All methods may be called from any thread.
@@ -390,7 +390,7 @@ impl Inner {
         let books = books.map_err(|error| error.to_string())?;
         let checked = self.quiet(|shared, held| {
             let mut totals = Totals::default();
-            let mut private_bytes = 0;
+            let (mut private_bytes, mut splits) = (0, SplitChange::default());
             for book in &books {
                 let states = held.iter_mut().map(|(heap, state)| (heap.number, &mut **state));
                 let unowned_bytes = book.check(states)?;
@@ -404,6 +404,9 @@ impl Inner {
                 totals.active_bytes += active_bytes;
                 totals.retired_bytes += retired_bytes;
                 private_bytes += if state.pool.is_some() { reserved_bytes } else { 0 };
+                let SplitChange { blocks, bytes } = state.ledger.splits();
+                splits.blocks += blocks;
+                splits.bytes += bytes;
             }
             // Asked first: while all heaps stand still nothing sets out.
             let in_transit = shared.in_transit();
@@ -415,12 +418,14 @@ impl Inner {
                 || stats.reserved_bytes.all.current == totals.reserved_bytes
                     && counted_private == private_bytes)
                 && stats.active_bytes.all.current == totals.active_bytes + totals.retired_bytes
-                && stats.allocated_bytes.all.current == totals.active_bytes;
+                && stats.allocated_bytes.all.current == totals.active_bytes
+                && stats.inactive_split.all.current as i64 == splits.blocks
+                && stats.inactive_split_bytes.all.current as i64 == splits.bytes;
             if agree {
                 let pool = self.shared.driver_pool.as_ref();
                 return pool.map_or(Ok(()), |pool| pool.check(&totals, self.shared.limit_bytes));
             }
-            Err(format!("counters are {stats:?}, {pools:?}, the ledgers say {totals:?}"))
+            Err(format!("counters are {stats:?}, {pools:?}, ledgers say {totals:?}, {splits:?}"))
         });
         checked.unwrap_or_else(|| Err("asked from within the allocator".into()))
     }

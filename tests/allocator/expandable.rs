@@ -150,6 +150,50 @@ fn another_streams_free_memory_is_taken_behind_its_work() {
 }
 
 #[test]
+fn small_requests_of_one_stream_are_served_by_large_handles_of_another() {
+    let device = Device::open("sim:vram=2TiB").unwrap();
+    let (allocator, loads) = (allocator(&device, CONF), stream(&device));
+    // A program that loads takes handles of 1 GiB and more.
+    let loaded: Vec<Buffer> =
+        (0..40).map(|_| allocator.alloc::<u8>(1 << 30, &loads).unwrap()).collect();
+    drop(loaded);
+    let reserved_bytes = allocator.stats().reserved_bytes.all.current;
+    let others: Vec<_> = (0..3).map(|_| stream(&device)).collect();
+    let mut live = Vec::new();
+    for step in 0..60 {
+        for other in &others {
+            live.push(allocator.alloc::<u8>((1 + step) << 20, other).unwrap());
+        }
+        check(&allocator);
+    }
+    assert_eq!(allocator.stats().reserved_bytes.all.current, reserved_bytes);
+}
+
+#[test]
+fn a_dedicated_block_freed_elsewhere_hides_nothing_that_is_in_use() {
+    let device = device(256);
+    let (allocator, stream) = (limited(&device, 160), stream(&device));
+    let take = |mib: usize| allocator.alloc::<u8>(mib << 20, &stream).unwrap();
+    let pieces: Vec<_> = (0..16).map(|_| take(4)).collect();
+    let dedicated = allocator.alloc_dedicated::<u8>(80 << 20, &stream).unwrap();
+    let kept: Vec<_> = pieces.into_iter().step_by(2).collect();
+    kept.iter().for_each(|piece| piece.fill(7, &stream).unwrap());
+    // Something was mapped together, and much was done since.
+    drop(take(32));
+    for _ in 0..2000 {
+        drop((take(1), take(2)));
+    }
+    std::thread::scope(|scope| scope.spawn(move || drop(dedicated)).join().unwrap());
+    let whole = take(40);
+    whole.fill(8, &stream).unwrap();
+    check(&allocator);
+    for piece in &kept {
+        let found = download(&stream, piece.ptr(), piece.len());
+        assert!(found.iter().all(|&byte| byte == 7), "{piece:?} was written over");
+    }
+}
+
+#[test]
 fn whatever_is_free_can_be_had_where_handles_are_pages() {
     let device = Device::open("sim:vram=1GiB").unwrap();
     for (seed, mib) in [(1, 128), (2, 256), (3, 1000)] {

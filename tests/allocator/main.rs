@@ -4,6 +4,7 @@
 mod support;
 
 mod capture;
+mod crossing;
 mod dedicated;
 mod expandable;
 mod expandable_pools;

@@ -3,27 +3,50 @@
 //! needs no driver call.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::pages::{Pages, Site};
 use crate::ledger::{Ledger, State};
 
 /// Decisions kept; when there are more, all are forgotten and the next round learns them anew.
 const MOST: usize = 1 << 14;
+/// Parts of views named in them: 10 MiB.
+const MOST_PARTS: usize = 1 << 18;
 
 /// Where a request went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
     /// First byte and size of what was claimed for it.
     pub(crate) claims: Vec<(u64, u64)>,
+    /// Where that lies.
+    sites: Vec<Site>,
     /// Its first byte.
     pub(crate) address: u64,
+}
+
+impl Placed {
+    /// A place that is mapped; all of `claims` is to be claimed for it.
+    pub(crate) fn new(pages: &Pages, claims: Vec<(u64, u64)>, address: u64) -> Self {
+        let sites = claims.iter().filter_map(|&bytes| pages.site(bytes)).collect();
+        Self { claims, sites, address }
+    }
+
+    /// Where its claims lie, if that is still so.
+    pub(crate) fn sites(&self, pages: &Pages) -> Option<&[Site]> {
+        let current = self.sites.len() == self.claims.len()
+            && self.sites.iter().all(|site| pages.is_current(site));
+        current.then_some(&self.sites)
+    }
 }
 
 /// Places by a name of the moment they were chosen at: [`after`] the misses before it, which is
 /// cheap and enough for a program that begins anew, and by [`key_of`] the state.
 #[derive(Debug, Default)]
 pub(crate) struct Memo {
-    by_misses: HashMap<u64, Placed>,
-    by_state: HashMap<u64, Placed>,
+    by_misses: HashMap<u64, Arc<Placed>>,
+    by_state: HashMap<u64, Arc<Placed>>,
+    /// Parts in what was inserted since all was forgotten.
+    parts: usize,
 }
 
 /// A moment's two names.
@@ -34,27 +57,29 @@ pub(crate) struct Moment {
 }
 
 impl Memo {
-    pub(crate) fn by_misses(&self, misses: u64) -> Option<&Placed> {
+    pub(crate) fn by_misses(&self, misses: u64) -> Option<&Arc<Placed>> {
         self.by_misses.get(&misses)
     }
 
-    pub(crate) fn by_state(&self, state: u64) -> Option<&Placed> {
+    pub(crate) fn by_state(&self, state: u64) -> Option<&Arc<Placed>> {
         self.by_state.get(&state)
     }
 
-    pub(crate) fn insert(&mut self, at: Moment, placed: Placed) {
-        for map in [&mut self.by_misses, &mut self.by_state] {
-            if map.len() >= MOST {
-                map.clear();
-            }
+    pub(crate) fn insert(&mut self, at: Moment, placed: Arc<Placed>) {
+        let parts: usize = placed.sites.iter().map(Site::part_count).sum();
+        if self.by_state.len().max(self.by_misses.len()) >= MOST || self.parts + parts > MOST_PARTS
+        {
+            self.clear();
         }
-        self.by_misses.insert(at.misses, placed.clone());
+        self.parts += parts;
+        self.by_misses.insert(at.misses, Arc::clone(&placed));
         self.by_state.insert(at.state, placed);
     }
 
     pub(crate) fn clear(&mut self) {
         self.by_misses.clear();
         self.by_state.clear();
+        self.parts = 0;
     }
 }
 

@@ -3,7 +3,7 @@
 //! behind one another before new ones are made.
 //!
 //! This is the deciding half, without a device: [`Pages`] says which address owns which bytes,
-//! `place` where a request goes that no free block fits, `growth` how much more to take, [`Memo`]
+//! `run` and `place` where a request goes that no free block fits, `growth` how much more to take, [`Memo`]
 //! repeats what was decided before in the same state. `pool::expandable` asks the driver.
 //! `docs/expandable.md` tells the whole.
 
@@ -11,13 +11,15 @@ mod growth;
 mod memo;
 mod pages;
 mod place;
+mod run;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use growth::{budget, cut, growth_bytes};
 pub(crate) use memo::{Memo, Moment, Placed, after, key_of, live_hash};
-pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId};
-pub(crate) use place::{Plan, chain, cover, shortest_run};
+pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId, Site};
+pub(crate) use place::{Plan, chain, cover};
+pub(crate) use run::shortest_run;
 
 use super::contract::{Fit, Policy, Request};
 use crate::base::MIB;

@@ -7,14 +7,17 @@
 //!
 //! Ownership is in bytes, not pages: two blocks may share a page through two views.
 
-mod spans;
+mod handle;
+mod parcel;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use slab::Slab;
 
-use self::spans::Span;
-
+pub(crate) use self::handle::Handle;
+use self::handle::Piece;
+pub(crate) use self::parcel::Site;
+use self::parcel::{Parcel, Part, Span};
 use crate::ledger::{Ledger, SegmentId, SplitChange};
 
 /// Names a handle while it exists.
@@ -28,35 +31,6 @@ pub(crate) trait Ledgers {
     fn of(&mut self, arena: u32) -> &mut Ledger;
     /// Free blocks of an arena changed.
     fn changed(&mut self, arena: u32, split: SplitChange);
-}
-
-/// Physical memory, mapped whole and never split. Sizes in bytes.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) bytes: u64,
-    /// The arena it was made for.
-    pub(crate) arena: u32,
-    /// Its first view, which stays.
-    pub(crate) home: u64,
-    /// All its views.
-    pub(crate) views: Vec<u64>,
-    /// What tiles it, in order.
-    pieces: Vec<Piece>,
-    /// The streams whose work may still use what is idle of it.
-    pub(crate) idle_of: Vec<u32>,
-    /// When that became idle.
-    idle_at: u64,
-    /// The driver would not take it back: nothing is served from it.
-    pub(crate) is_kept: bool,
-}
-
-/// Bytes of a handle with one owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
-    start: u64,
-    end: u64,
-    /// The view that owns them; none where they are idle.
-    owner: Option<u64>,
 }
 
 /// A mapping of a handle.
@@ -108,67 +82,43 @@ pub(crate) struct Pages {
     pub(crate) used_bytes: u64,
     /// Counts resets and orders.
     clock: u64,
+    /// Counts views and handles that were lost to what is found by them.
+    losses: u64,
     /// When a stream last was made to wait for another: by who was waited for and who waits.
-    ordered_at: HashMap<(u32, u32), u64>,
-}
-
-impl Handle {
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.pieces[..], [Piece { owner: None, .. }])
-    }
-
-    /// The view that owns all of it.
-    pub(crate) fn sole_owner(&self) -> Option<u64> {
-        match self.pieces[..] {
-            [Piece { owner, .. }] => owner,
-            _ => None,
-        }
-    }
-
-    pub(crate) fn owns_any(&self, view: u64) -> bool {
-        self.pieces.iter().any(|piece| piece.owner == Some(view))
-    }
-
-    #[cfg(test)]
-    pub(super) fn owns_within(&self, view: u64, from: u64, to: u64) -> bool {
-        let within = |piece: &&Piece| piece.start < to && from < piece.end;
-        self.pieces.iter().filter(within).any(|piece| piece.owner == Some(view))
-    }
-
-    pub(crate) fn idle_parts(&self) -> Vec<(u64, u64)> {
-        let idle = self.pieces.iter().filter(|piece| piece.owner.is_none());
-        idle.map(|piece| (piece.start, piece.end)).collect()
-    }
+    ordered_at: BTreeMap<(u32, u32), u64>,
 }
 
 impl Pages {
     /// Enters new physical memory, idle, with its first view.
     pub(crate) fn add(&mut self, bytes: u64, home: u64, range: RangeId) -> HandleId {
-        let pieces = vec![Piece { start: 0, end: bytes, owner: None }];
-        let (idle_of, idle_at) = (Vec::new(), 0);
-        let arena = self.ranges[range].arena;
-        let handle =
-            Handle { bytes, arena, home, views: vec![], pieces, idle_of, idle_at, is_kept: false };
-        let id = self.handles.insert(handle);
+        let id = self.handles.insert(Handle::new(bytes, self.ranges[range].arena, home));
         self.reserved_bytes += bytes;
         self.map(home, id, range);
         id
     }
 
-    /// Enters a view.
+    /// Enters a view, all of which lies within the range.
     pub(crate) fn map(&mut self, address: u64, handle: HandleId, range: RangeId) {
         self.views.insert(address, View { handle, range });
         let entry = &mut self.handles[handle];
         entry.views.push(address);
-        let end = &mut self.ranges[range].end;
+        let Range { end, limit, .. } = &mut self.ranges[range];
         *end = (*end).max(address + entry.bytes);
+        debug_assert!(end <= limit, "mapped beyond the end of the range");
     }
 
     /// Takes a view out that owns nothing.
     pub(crate) fn unmap(&mut self, address: u64) {
+        self.losses += 1;
         if let Some(view) = self.views.remove(&address) {
             self.handles[view.handle].views.retain(|&view| view != address);
         }
+    }
+
+    /// Puts a handle out of use.
+    pub(crate) fn keep(&mut self, id: HandleId) {
+        self.losses += 1;
+        self.handles[id].is_kept = true;
     }
 
     /// Takes a handle out that is wholly idle and has no view any more.
@@ -180,16 +130,28 @@ impl Pages {
 
     /// The free runs of a handle, whoever owns them: first byte and end within it.
     pub(crate) fn free_runs(&self, ledgers: &mut dyn Ledgers, id: HandleId) -> Vec<(u64, u64)> {
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        let mut add = |start: u64, end: u64| match runs.last_mut() {
+        let mut runs = Vec::new();
+        self.add_free_runs(ledgers, id, &mut runs);
+        runs
+    }
+
+    /// Puts the free runs of a handle behind others.
+    pub(crate) fn add_free_runs(
+        &self,
+        ledgers: &mut dyn Ledgers,
+        id: HandleId,
+        runs: &mut Vec<(u64, u64)>,
+    ) {
+        let first = runs.len();
+        let mut add = |start: u64, end: u64| match runs[first..].last_mut() {
             Some(last) if last.1 == start => last.1 = end,
             _ => runs.push((start, end)),
         };
         let handle = &self.handles[id];
         if handle.is_kept {
-            return Vec::new();
+            return;
         }
-        for &Piece { start, end, owner } in &handle.pieces {
+        for &Piece { start, end, owner } in handle.pieces() {
             let Some(view) = owner else {
                 add(start, end);
                 continue;
@@ -199,53 +161,13 @@ impl Pages {
                 add(from - view, to - view);
             });
         }
-        runs
-    }
-
-    /// True if `bytes` from `address` are mapped, all free, and none of them twice.
-    pub(crate) fn is_usable(&self, ledgers: &mut dyn Ledgers, address: u64, bytes: u64) -> bool {
-        let Some(parts) = self.parts(address, bytes) else { return false };
-        if self.are_apart(&parts) {
-            return self.spans(&parts).iter().all(|span| self.is_free(ledgers, span));
-        }
-        let mut seen: HashMap<HandleId, Vec<(u64, u64)>> = HashMap::new();
-        parts.into_iter().all(|(_, view, from, to)| {
-            let seen = seen.entry(view.handle).or_default();
-            let once = seen.iter().all(|&(start, end)| end <= from || to <= start);
-            seen.push((from, to));
-            let runs = self.free_runs(ledgers, view.handle);
-            once && runs.iter().any(|&(start, end)| start <= from && to <= end)
-        })
-    }
-
-    /// The streams that `taker` has to wait for before `bytes` from `address` are its own.
-    pub(crate) fn users(&self, address: u64, bytes: u64, taker: u32) -> Vec<u32> {
-        let parts = self.parts(address, bytes).unwrap_or_default();
-        let spans = self.spans(&parts);
-        let owners = spans.iter().filter_map(|span| span.owner.filter(|&(_, at)| at != span.at));
-        let stream = |range: RangeId| self.arenas[self.ranges[range].arena as usize].stream;
-        let mut users: Vec<u32> = owners.map(|(range, _)| stream(range)).collect();
-        if spans.iter().any(|span| span.owner.is_none()) {
-            for (_, View { handle, .. }, from, to) in parts {
-                let handle = &self.handles[handle];
-                let is_idle =
-                    |piece: &Piece| piece.owner.is_none() && piece.start < to && from < piece.end;
-                if handle.pieces.iter().any(is_idle) {
-                    users.extend(self.idle_users_of(handle, taker));
-                }
-            }
-        }
-        users.sort_unstable();
-        users.dedup();
-        users.retain(|&user| user != taker);
-        users
     }
 
     /// True if `taker` has nobody to wait for before all of a handle is its own.
     pub(crate) fn is_ready(&self, id: HandleId, taker: u32) -> bool {
         let handle = &self.handles[id];
         let is_own = |owner| self.stream_of(owner) == taker;
-        handle.pieces.iter().all(|piece| match piece.owner {
+        handle.pieces().iter().all(|piece| match piece.owner {
             Some(owner) => is_own(owner),
             None => self.idle_users_of(handle, taker).next().is_none(),
         })
@@ -268,40 +190,33 @@ impl Pages {
         self.ordered_at.insert((user, taker), self.clock);
     }
 
-    /// Gives `bytes` from `address`, which [are usable](Self::is_usable), to that address.
-    pub(crate) fn claim(&mut self, ledgers: &mut dyn Ledgers, address: u64, bytes: u64) {
-        let parts = self.parts(address, bytes).unwrap_or_default();
-        let Some(&(_, View { range: taking, .. }, ..)) = parts.first() else { return };
+    /// Gives a parcel to the range it lies in.
+    pub(crate) fn claim(&mut self, ledgers: &mut dyn Ledgers, parcel: &Parcel<'_>) {
+        let Some(&Part { range: taking, .. }) = parcel.parts.first() else { return };
         let taker = self.ranges[taking];
-        for Span { at, bytes, owner } in self.spans(&parts) {
+        let others = || parcel.spans.iter().filter(|span| !span.is_own());
+        for &Span { bytes, owner, .. } in others() {
             if let Some((range, owned_at)) = owner {
-                if owned_at == at {
-                    continue;
-                }
                 let giver = self.ranges[range];
                 let change = ledgers.of(giver.arena).carve(giver.segment, owned_at, bytes);
                 ledgers.changed(giver.arena, change);
             }
+        }
+        // What comes from several owners is filled at once.
+        let mut spans = others().peekable();
+        while let Some(&Span { at, mut bytes, .. }) = spans.next() {
+            while let Some(next) = spans.next_if(|next| next.at == at + bytes) {
+                bytes += next.bytes;
+            }
             let change = ledgers.of(taker.arena).fill(taker.segment, at, bytes);
             ledgers.changed(taker.arena, change);
         }
-        for (view, View { handle, .. }, from, to) in parts {
-            self.own_part(handle, view, from, to);
-        }
-    }
-
-    /// Lets a view own a part of its handle.
-    fn own_part(&mut self, id: HandleId, view: u64, from: u64, to: u64) {
-        let handle = &mut self.handles[id];
-        if handle.is_idle() {
-            self.used_bytes += handle.bytes;
-        }
-        let owned = Piece { start: from, end: to, owner: Some(view) };
-        if to - from == handle.bytes {
-            handle.pieces.clear();
-            handle.pieces.push(owned);
-        } else {
-            handle.pieces = overlaid(&handle.pieces, vec![owned]);
+        for &Part { view, handle, from, to, .. } in parcel.parts {
+            let handle = &mut self.handles[handle];
+            if handle.is_idle() {
+                self.used_bytes += handle.bytes;
+            }
+            handle.lay(Piece { start: from, end: to, owner: Some(view) });
         }
     }
 
@@ -311,12 +226,11 @@ impl Pages {
         if !handle.is_idle() {
             self.used_bytes -= handle.bytes;
         }
-        let whole = Piece { start: 0, end: handle.bytes, owner: None };
         let mut streams: Vec<u32> = handle.idle_of.clone();
-        if handle.pieces.iter().all(|piece| piece.owner.is_some()) {
+        if handle.pieces().iter().all(|piece| piece.owner.is_some()) {
             streams.clear();
         }
-        for &Piece { start, end, owner } in &handle.pieces {
+        for &Piece { start, end, owner } in handle.pieces() {
             let Some(owner) = owner else { continue };
             let Range { arena, segment, .. } = self.ranges[self.views[&owner].range];
             let change = ledgers.of(arena).carve(segment, owner + start, end - start);
@@ -327,7 +241,7 @@ impl Pages {
         streams.dedup();
         let at = self.clock + 1;
         let handle = &mut self.handles[id];
-        handle.pieces = vec![whole];
+        handle.set_owner(None);
         (handle.idle_of, handle.idle_at) = (streams, at);
     }
 
@@ -336,7 +250,7 @@ impl Pages {
         let Some(&View { handle: id, range }) = self.views.get(&address) else { return };
         let Range { arena, segment, .. } = self.ranges[range];
         let mut free: Vec<(u64, u64)> = Vec::new();
-        for piece in self.handles[id].pieces.iter().filter(|piece| piece.owner == Some(address)) {
+        for piece in self.handles[id].pieces().iter().filter(|piece| piece.owner == Some(address)) {
             let (from, to) = (address + piece.start, address + piece.end);
             ledgers.of(arena).free_parts(segment, from, to, |from, to| {
                 free.push((from - address, to - address));
@@ -352,8 +266,9 @@ impl Pages {
         }
         let at = self.clock + 1;
         let handle = &mut self.handles[id];
-        let idle = free.into_iter().map(|(start, end)| Piece { start, end, owner: None });
-        handle.pieces = overlaid(&handle.pieces, idle.collect());
+        for (start, end) in free {
+            handle.lay(Piece { start, end, owner: None });
+        }
         handle.idle_at = at;
         if !handle.idle_of.contains(&stream) {
             handle.idle_of.push(stream);
@@ -375,17 +290,17 @@ impl Pages {
         let (views, ranges, arenas) = (&self.views, &self.ranges, &self.arenas);
         let stream_of = |view: u64| arenas[ranges[views[&view].range].arena as usize].stream;
         for (_, handle) in &mut self.handles {
-            if handle.pieces.iter().all(|piece| piece.owner.is_some()) {
+            if handle.pieces().iter().all(|piece| piece.owner.is_some()) {
                 handle.idle_of.clear();
             }
-            for owner in handle.pieces.iter().filter_map(|piece| piece.owner) {
+            let (pieces, idle_of) = handle.pieces_and_users();
+            for owner in pieces.iter().filter_map(|piece| piece.owner) {
                 let stream = stream_of(owner);
-                if !handle.idle_of.contains(&stream) {
-                    handle.idle_of.push(stream);
+                if !idle_of.contains(&stream) {
+                    idle_of.push(stream);
                 }
             }
-            handle.pieces.truncate(1);
-            handle.pieces[0] = Piece { start: 0, end: handle.bytes, owner: None };
+            handle.set_owner(None);
             handle.idle_at = self.clock;
         }
         self.used_bytes = 0;
@@ -412,7 +327,7 @@ impl Pages {
             if !ready || !handle.idle_of.iter().all(is_done) {
                 break;
             }
-            handle.pieces[0].owner = Some(handle.home);
+            handle.set_owner(Some(handle.home));
             self.used_bytes += handle.bytes;
             arena.home_used += 1;
             arena.brk += handle.bytes;
@@ -483,7 +398,7 @@ impl Pages {
             reserved += handle.bytes;
             used += if handle.is_idle() { 0 } else { handle.bytes };
             let mut at = 0;
-            for &Piece { start, end, owner } in &handle.pieces {
+            for &Piece { start, end, owner } in handle.pieces() {
                 if start != at || end <= start {
                     return Err(format!("handle {id} is not tiled at {at:#x}"));
                 }
@@ -517,25 +432,6 @@ impl Pages {
         }
         Ok(())
     }
-}
-
-/// What tiles a handle once `over`, in order, is laid over what did.
-fn overlaid(under: &[Piece], over: Vec<Piece>) -> Vec<Piece> {
-    let mut cuts: Vec<u64> = under.iter().chain(&over).flat_map(|p| [p.start, p.end]).collect();
-    cuts.sort_unstable();
-    cuts.dedup();
-    let mut tiles: Vec<Piece> = Vec::new();
-    for pair in cuts.windows(2) {
-        let covers = |piece: &&Piece| piece.start <= pair[0] && pair[1] <= piece.end;
-        let Some(top) = over.iter().find(covers).or_else(|| under.iter().find(covers)) else {
-            continue;
-        };
-        match tiles.last_mut() {
-            Some(last) if last.owner == top.owner => last.end = pair[1],
-            _ => tiles.push(Piece { start: pair[0], end: pair[1], owner: top.owner }),
-        }
-    }
-    tiles
 }
 
 fn in_range(range: &Range, handle: &Handle) -> bool {

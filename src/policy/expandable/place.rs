@@ -1,10 +1,10 @@
-//! Where a request goes that no free block fits: a run of free bytes that is mapped already,
-//! or free handles mapped behind one another. Reads the pages, decides, changes nothing.
+//! Free handles to map behind one another, for a request that nothing mapped can serve. Reads the
+//! pages, decides, changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::PAGE_BYTES;
-use super::pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId};
+use super::pages::{HandleId, Ledgers, Pages, Range, RangeId};
 use crate::base::MIB;
 
 /// Room a range must have beyond twice the request for a chain to go on at its end.
@@ -48,72 +48,6 @@ struct Whole {
     bytes: u64,
 }
 
-/// A run of free bytes at consecutive addresses, none of them twice.
-#[derive(Debug, Default)]
-struct Run {
-    start: u64,
-    end: u64,
-    /// The parts of handles in it, with the view they are seen by.
-    seen: HashMap<HandleId, Vec<(u64, u64, u64)>>,
-}
-
-/// The first byte of the shortest run of mapped addresses of an arena that is free for `bytes`,
-/// whoever owns them now.
-pub(crate) fn shortest_run(
-    pages: &Pages,
-    ledgers: &mut dyn Ledgers,
-    arena: u32,
-    bytes: u64,
-) -> Option<u64> {
-    let mut free: HashMap<HandleId, Vec<(u64, u64)>> = HashMap::new();
-    let mut best: Option<(u64, u64)> = None;
-    let mut note = |run: &Run| {
-        let run_bytes = run.end - run.start;
-        if run_bytes >= bytes && best.is_none_or(|(least, _)| run_bytes < least) {
-            best = Some((run_bytes, run.start));
-        }
-    };
-    let Arena { home, runs, brk, .. } = &pages.arenas[arena as usize];
-    for &id in home.iter().chain(runs) {
-        let Range { start, end, .. } = pages.ranges[id];
-        // Home handles behind the break wait for the range to grow over them again.
-        let end = if *home == Some(id) { end.min(*brk) } else { end };
-        let mut run = Run::default();
-        for (&address, view) in pages.views.range(start..end) {
-            let parts =
-                free.entry(view.handle).or_insert_with(|| pages.free_runs(ledgers, view.handle));
-            for &(from, to) in parts.iter() {
-                if run.end != address + from {
-                    note(&run);
-                    run = Run::at(address + from);
-                }
-                let again = run.start_without(view.handle, from, to);
-                if again > run.start {
-                    note(&run);
-                    run.start = again.min(address + from);
-                }
-                run.end = address + to;
-                run.seen.entry(view.handle).or_default().push((from, to, address));
-            }
-        }
-        note(&run);
-    }
-    best.map(|(_, start)| start)
-}
-
-impl Run {
-    fn at(address: u64) -> Self {
-        Self { start: address, end: address, seen: HashMap::new() }
-    }
-
-    /// Where the run has to begin so that these bytes of a handle are not in it yet.
-    fn start_without(&self, handle: HandleId, from: u64, to: u64) -> u64 {
-        let seen = self.seen.get(&handle).map_or(&[][..], |seen| seen);
-        let over = seen.iter().filter(|&&(start, end, _)| start < to && from < end);
-        over.map(|&(_, end, view)| view + end.min(to)).fold(self.start, u64::max)
-    }
-}
-
 /// Handles to map so that, with what is free at the end of a range, `bytes` lie together. Unless
 /// streams `may_wait` for each other, only of handles that the arena's stream need not wait for.
 pub(crate) fn chain(
@@ -127,11 +61,23 @@ pub(crate) fn chain(
     let taker = pages.arenas[arena as usize].stream;
     let stock = Stock::of(pages, ledgers, |id| may_wait || pages.is_ready(id, taker));
     let going_on = stock.plan(pages, bytes, on);
-    if going_on.create_bytes == 0 || going_on.range.is_none() {
+    let Some(range) = going_on.range else { return going_on };
+    // Handles are mapped whole, so they may need more room than what is asked of them.
+    let Range { end, limit, .. } = pages.ranges[range];
+    let has_room = going_on.mapped_bytes(pages) < limit - end;
+    if has_room && going_on.create_bytes == 0 {
         return going_on;
     }
     let anew = stock.plan(pages, bytes, Prefix::default());
-    if anew.create_bytes < going_on.create_bytes { anew } else { going_on }
+    if has_room && going_on.create_bytes <= anew.create_bytes { going_on } else { anew }
+}
+
+impl Plan {
+    /// How much address space it maps handles in.
+    pub(crate) fn mapped_bytes(&self, pages: &Pages) -> u64 {
+        let known = self.maps.iter().chain(&self.last);
+        self.create_bytes + known.map(|&id| pages.handles[id].bytes).sum::<u64>()
+    }
 }
 
 /// The free end of a range.

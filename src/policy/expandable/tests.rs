@@ -63,7 +63,7 @@ impl World {
             return;
         }
         let id = self.pages.add(pages * PAGE_BYTES, at, home);
-        self.pages.claim(&mut self.books, at, pages * PAGE_BYTES);
+        self.claim(arena, at, pages * PAGE_BYTES);
         let arena = &mut self.pages.arenas[arena as usize];
         arena.home_handles.push(id);
         arena.home_used += 1;
@@ -113,15 +113,11 @@ impl World {
     }
 
     fn take_at(&mut self, arena: u32, address: u64, bytes: u64) {
-        assert!(self.pages.is_usable(&mut self.books, address, bytes), "not all of it is free");
-        for user in self.pages.users(address, bytes, arena) {
+        for user in self.users(address, bytes, arena) {
             self.pages.note_order(user, arena);
         }
-        assert_eq!(
-            self.pages.users(address, bytes, arena).len(),
-            self.owners(address, bytes, arena)
-        );
-        self.pages.claim(&mut self.books, address, bytes);
+        assert_eq!(self.users(address, bytes, arena).len(), self.owners(address, bytes, arena));
+        self.claim(arena, address, bytes);
         let (_, view) = self.pages.views.range(..=address).next_back().unwrap();
         let segment = self.pages.ranges[view.range].segment;
         let (id, change) = self.books.of(arena).part_at(segment, address);
@@ -129,6 +125,18 @@ impl World {
         let change = self.books.of(arena).take(id, bytes, bytes);
         self.books.changed(arena, change);
         self.live.push((arena, id, address, bytes));
+    }
+
+    fn users(&mut self, address: u64, bytes: u64, arena: u32) -> Vec<u32> {
+        let site = self.pages.site((address, bytes)).expect("not all of it is mapped");
+        let parcel = self.pages.parcel(&mut self.books, &site, arena);
+        parcel.expect("not all of it is free").users
+    }
+
+    fn claim(&mut self, arena: u32, address: u64, bytes: u64) {
+        let site = self.pages.site((address, bytes)).expect("not all of it is mapped");
+        let parcel = self.pages.parcel(&mut self.books, &site, arena);
+        self.pages.claim(&mut self.books, &parcel.expect("not all of it is free"));
     }
 
     /// How many other arenas own bytes of these now: these may free more at any time, so their
@@ -247,10 +255,10 @@ fn what_became_idle_is_waited_for_once() {
     world.grow(0, 2);
     world.pages.reset(&mut world.books);
     let at = world.pages.arenas[0].brk;
-    assert_eq!(world.pages.users(at, PAGE_BYTES, 1), [0], "stream 0 may still use it");
-    assert_eq!(world.pages.users(at, PAGE_BYTES, 0), [0u32; 0], "its own order is enough");
+    assert_eq!(world.users(at, PAGE_BYTES, 1), [0], "stream 0 may still use it");
+    assert_eq!(world.users(at, PAGE_BYTES, 0), [0u32; 0], "its own order is enough");
     world.pages.note_order(0, 1);
-    assert_eq!(world.pages.users(at, 2 * PAGE_BYTES, 1), [0u32; 0], "one wait covers all of it");
+    assert_eq!(world.users(at, 2 * PAGE_BYTES, 1), [0u32; 0], "one wait covers all of it");
     world.pages.reset(&mut world.books);
-    assert_eq!(world.pages.users(at, PAGE_BYTES, 1), [0], "a later use, a later wait");
+    assert_eq!(world.users(at, PAGE_BYTES, 1), [0], "a later use, a later wait");
 }

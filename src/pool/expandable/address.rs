@@ -8,7 +8,7 @@ use crate::policy::expandable::{CLASS, PAGE_BYTES, Range, RangeId};
 use crate::pool::heap::{Heap, HeapState};
 use crate::pool::shared::Shared;
 
-/// Room of a range of chains beyond four times the request it is made for.
+/// Room of a range of chains beyond four times what is mapped there first.
 const ROOM_BYTES: u64 = 512 * MIB;
 /// An area for chains is so many times what a home range is.
 const CHAINS_PART: u64 = 4;
@@ -38,7 +38,7 @@ impl Book {
         Ok(())
     }
 
-    /// Makes a range for chains that start with a request for `bytes`.
+    /// Makes a range for chains, of which the first maps `bytes`.
     ///
     /// # Errors
     /// What the driver says.

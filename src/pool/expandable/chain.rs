@@ -32,7 +32,10 @@ impl Climb<'_> {
         let Some(fresh) = self.book.create(shared, &sizes)? else { return Ok(None) };
         let range = match plan.range {
             Some(range) => Ok(range),
-            None => self.book.make_run(shared, self.heap, arena, bytes),
+            None => {
+                let mapped_bytes = plan.mapped_bytes(&self.book.pages);
+                self.book.make_run(shared, self.heap, arena, mapped_bytes.max(bytes))
+            }
         };
         let mapped = range.and_then(|range| {
             let mapped = self.book.map_chain(shared, &plan, range, &fresh);
@@ -77,7 +80,7 @@ impl Climb<'_> {
         if let Some(handle) = plan.last {
             book.enter_view(shared, arena, at, range, handle);
         }
-        Ok(Placed { claims, address })
+        Ok(Placed::new(&book.pages, claims, address))
     }
 
     /// Where there are too many views, drops the oldest that own nothing.

@@ -3,36 +3,49 @@
 use super::Book;
 use super::members::All;
 use crate::base::Result;
+use crate::ledger::SplitChange;
 use crate::policy::Request;
-use crate::policy::expandable::{Ledgers, Placed};
+use crate::policy::expandable::{Ledgers, Placed, Site};
 use crate::pool::heap::Taken;
 use crate::pool::shared::Shared;
 
 impl Book {
-    /// Gives `bytes` from `address`, which lie in a range of the arena, to that arena, if all of
-    /// them are mapped and free, whoever owns them; false and nothing changed if not. Streams
-    /// that used them are waited for first, on the device: one record and one wait for each.
-    /// During a capture nothing may be recorded, so only bytes that take no wait are given.
+    /// As [`claim`](Self::claim), for bytes (first and how many) that may not all be mapped.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(super) fn claim_bytes(
+        &mut self,
+        shared: &Shared,
+        all: &mut dyn Ledgers,
+        arena: u32,
+        bytes: (u64, u64),
+    ) -> Result<bool> {
+        let Some(site) = self.pages.site(bytes) else { return Ok(false) };
+        self.claim(shared, all, arena, &site)
+    }
+
+    /// Gives a site, which lies in a range of the arena, to that arena, if all of it is free,
+    /// whoever owns it; false and nothing changed if not. Streams that used it are waited for
+    /// first, on the device: one record and one wait for each. During a capture nothing may be
+    /// recorded, so only bytes that take no wait are given.
     ///
     /// # Errors
     /// What the driver says.
     pub(super) fn claim(
         &mut self,
         shared: &Shared,
-        all: &mut All<'_>,
+        all: &mut dyn Ledgers,
         arena: u32,
-        (address, bytes): (u64, u64),
+        site: &Site,
     ) -> Result<bool> {
-        if !self.pages.is_usable(all, address, bytes) {
-            return Ok(false);
-        }
         let taker = self.pages.arenas[arena as usize].stream;
-        let users = self.pages.users(address, bytes, taker);
-        if !users.is_empty() && shared.captures.any() {
+        let Some(parcel) = self.pages.parcel(all, site, taker) else { return Ok(false) };
+        if !parcel.users.is_empty() && shared.captures.any() {
             return Ok(false);
         }
-        self.order(shared, &users, taker)?;
-        self.pages.claim(all, address, bytes);
+        self.order(shared, &parcel.users, taker)?;
+        self.pages.claim(all, &parcel);
         Ok(true)
     }
 
@@ -45,14 +58,25 @@ impl Book {
         request: &Request,
         placed: &Placed,
     ) -> Result<Option<Taken>> {
+        let found;
+        let sites = match placed.sites(&self.pages) {
+            Some(sites) => sites,
+            None => {
+                let sites = placed.claims.iter().map(|&bytes| self.pages.site(bytes));
+                let Some(sites) = sites.collect::<Option<Vec<Site>>>() else { return Ok(None) };
+                found = sites;
+                &found
+            }
+        };
         // All or none of them; one alone is looked at when it is claimed.
-        if placed.claims.len() > 1
-            && !placed.claims.iter().all(|&(at, bytes)| self.pages.is_usable(all, at, bytes))
+        let taker = self.pages.arenas[arena as usize].stream;
+        if sites.len() > 1
+            && !sites.iter().all(|site| self.pages.parcel(all, site, taker).is_some())
         {
             return Ok(None);
         }
-        for &claim in &placed.claims {
-            if !self.claim(shared, all, arena, claim)? {
+        for site in sites {
+            if !self.claim(shared, all, arena, site)? {
                 return Ok(None);
             }
         }
@@ -67,7 +91,13 @@ impl Book {
         }
         let (block, split) = all.of(arena).part_at(segment, placed.address);
         all.changed(arena, split);
-        Ok(Some(all.state(arena).hand_out(shared, block, request.block_bytes, request)))
+        let state = all.state(arena);
+        let taken = state.hand_out(shared, block, request.block_bytes, request);
+        if split != SplitChange::default() {
+            // Giving it back undoes the cut too: that is no mere opposite of taking it.
+            state.forget_last();
+        }
+        Ok(Some(taken))
     }
 
     /// Makes `taker` wait, on the device, for everything the streams of these numbers were given.

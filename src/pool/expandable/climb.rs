@@ -152,7 +152,8 @@ impl Climb<'_> {
             let bytes = request.block_bytes;
             let run = shortest_run(&book.pages, all, arena, bytes);
             let Some(address) = run else { return Ok(None) };
-            let placed = Placed { claims: vec![(address, bytes)], address };
+            let claims = vec![(address, bytes)];
+            let placed = Arc::new(Placed::new(&book.pages, claims, address));
             let taken = book.take(shared, all, arena, &request, &placed)?;
             book.memo.insert(*moment, placed);
             Ok(taken)
@@ -167,7 +168,7 @@ impl Climb<'_> {
             all.bring_up_to_date(shared);
             let taken = book.take(shared, all, arena, &request, &placed)?;
             if taken.is_some() {
-                book.memo.insert(moment, placed);
+                book.memo.insert(moment, Arc::new(placed));
             }
             Ok(taken)
         })?

@@ -131,7 +131,7 @@ impl Book {
         let bytes = self.pages.handles[id].bytes;
         for address in self.pages.handles[id].views.clone() {
             if !unmap(&self.device, address, bytes) {
-                self.pages.handles[id].is_kept = true;
+                self.pages.keep(id);
                 return false;
             }
             self.note_unmapped(shared, id, address);
@@ -139,7 +139,7 @@ impl Book {
         let (arena, address) = (self.pages.handles[id].arena, self.pages.handles[id].home);
         let Some(&page) = self.physical.get(&id) else { return false };
         if !destroy_page(&self.device, page) {
-            self.pages.handles[id].is_kept = true;
+            self.pages.keep(id);
             return false;
         }
         self.physical.remove(&id);

@@ -88,6 +88,7 @@ impl Climb<'_> {
             return Err(error);
         }
         let mut state = self.heap.enter()?;
+        state.settle_pending(shared);
         let (book, arena) = (&mut *self.book, self.arena);
         let mut at = end;
         for fresh in &fresh {
@@ -95,7 +96,7 @@ impl Climb<'_> {
             let own = &mut book.pages.arenas[arena as usize];
             own.home_handles.push(handle);
             own.home_used += 1;
-            book.pages.claim(&mut One(&mut state), at, fresh.bytes);
+            book.claim_bytes(shared, &mut One(&mut state), arena, (at, fresh.bytes))?;
             at += fresh.bytes;
         }
         book.pages.arenas[arena as usize].brk = at;
@@ -113,18 +114,14 @@ impl Book {
         number: usize,
     ) -> Result<()> {
         let arena = &self.pages.arenas[number];
-        let (id, taker) = (arena.home_handles[arena.home_used], arena.stream);
+        let id = arena.home_handles[arena.home_used];
         let handle = &self.pages.handles[id];
         let (home, bytes) = (handle.home, handle.bytes);
         let idle = if handle.is_kept { Vec::new() } else { handle.idle_parts() };
         for (start, end) in idle {
-            let users = self.pages.users(home + start, end - start, taker);
-            if !users.is_empty() && shared.captures.any() {
-                // It would take a mark in a stream; what is passed over is had by other ways.
-                continue;
-            }
-            self.order(shared, &users, taker)?;
-            self.pages.claim(&mut One(state), home + start, end - start);
+            // During a capture some is passed over; it is had by other ways.
+            let part = (home + start, end - start);
+            self.claim_bytes(shared, &mut One(state), number as u32, part)?;
         }
         let arena = &mut self.pages.arenas[number];
         arena.home_used += 1;

@@ -56,20 +56,25 @@ impl Book {
     }
 }
 
-/// Shows `look` the insides of all members at one moment. The book's lock is held, so no two
+/// Shows `look` the insides of all members at one moment, with nothing put off: what changes
+/// beside a block that only counts as free would make its count wrong. The book's lock is held, so no two
 /// threads do this to the same heaps; everybody who is in several enters them in this order.
 ///
 /// # Errors
 /// The thread is inside one of them already.
 pub(super) fn at_once<R>(heaps: &[Arc<Heap>], look: impl FnOnce(&mut All<'_>) -> R) -> Result<R> {
     if let [heap] = heaps {
-        return Ok(look(&mut All(vec![&mut *heap.enter()?])));
+        let mut state = heap.enter()?;
+        state.settle_pending(&heap.shared);
+        return Ok(look(&mut All(vec![&mut *state])));
     }
     let mut order: Vec<usize> = (0..heaps.len()).collect();
     order.sort_unstable_by_key(|&at| heaps[at].number);
     let mut guards: Vec<Option<BiasedGuard<'_, HeapState>>> = heaps.iter().map(|_| None).collect();
     for at in order {
-        guards[at] = Some(heaps[at].enter()?);
+        let mut state = heaps[at].enter()?;
+        state.settle_pending(&heaps[at].shared);
+        guards[at] = Some(state);
     }
     Ok(look(&mut All(guards.iter_mut().flatten().map(|state| &mut **state).collect())))
 }
@@ -89,10 +94,9 @@ impl<'a> All<'a> {
         found.into_iter().collect::<Option<Vec<_>>>().map(Self)
     }
 
-    /// Lets the ledgers show as free all that is.
+    /// Lets the ledgers show as free what other streams are done with.
     pub(super) fn bring_up_to_date(&mut self, shared: &Shared) {
         for state in self.states() {
-            state.settle_pending(shared);
             state.poll(shared);
         }
     }

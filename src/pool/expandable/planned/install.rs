@@ -239,7 +239,7 @@ impl Book {
             all.bring_up_to_date(shared);
             for (view, handle) in views {
                 for (from, to) in self.pages.free_runs(all, handle) {
-                    self.claim(shared, all, arena, (view + from, to - from))?;
+                    self.claim_bytes(shared, all, arena, (view + from, to - from))?;
                 }
             }
             Ok(())
@@ -259,7 +259,7 @@ impl Book {
             for &id in &free {
                 pages.disown(all, id);
                 // Nothing is served from it on its way.
-                pages.handles[id].is_kept = true;
+                pages.keep(id);
             }
             free
         })?;

@@ -91,7 +91,7 @@ impl Expandable {
         let book = &mut *book;
         at_once(&heaps, |all| {
             all.bring_up_to_date(shared);
-            if !book.claim(shared, all, arena, (place.address, place.bytes))? {
+            if !book.claim_bytes(shared, all, arena, (place.address, place.bytes))? {
                 return Ok(None);
             }
             Ok(all.state(arena).take_place(shared, (range, place), request))
