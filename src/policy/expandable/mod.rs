@@ -12,6 +12,7 @@ mod memo;
 mod pages;
 mod place;
 mod run;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub(crate) use memo::{Memo, Moment, Placed, after, key_of, live_hash};
 pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId, Site};
 pub(crate) use place::{Plan, chain, cover};
 pub(crate) use run::shortest_run;
+pub(crate) use sharing::{Seen, Share, Sharing};
 
 use super::contract::{Fit, Policy, Request};
 use crate::base::MIB;

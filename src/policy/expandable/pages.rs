@@ -29,6 +29,10 @@ pub(crate) type RangeId = usize;
 pub(crate) trait Ledgers {
     /// The ledger of an arena.
     fn of(&mut self, arena: u32) -> &mut Ledger;
+    /// Whether what is free in an arena's ledger may go to another.
+    fn lends(&self, _arena: u32) -> bool {
+        true
+    }
     /// Free blocks of an arena changed.
     fn changed(&mut self, arena: u32, split: SplitChange);
 }
@@ -128,7 +132,7 @@ impl Pages {
         self.reserved_bytes -= handle.bytes;
     }
 
-    /// The free runs of a handle, whoever owns them: first byte and end within it.
+    /// The free runs of a handle, whoever owns them and lends: first byte and end within it.
     pub(crate) fn free_runs(&self, ledgers: &mut dyn Ledgers, id: HandleId) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
         self.add_free_runs(ledgers, id, &mut runs);
@@ -157,6 +161,9 @@ impl Pages {
                 continue;
             };
             let Range { arena, segment, .. } = self.ranges[self.views[&view].range];
+            if !ledgers.lends(arena) {
+                continue;
+            }
             ledgers.of(arena).free_parts(segment, view + start, view + end, |from, to| {
                 add(from - view, to - view);
             });

@@ -18,10 +18,11 @@ impl Climb<'_> {
     pub(super) fn chain(&mut self) -> Result<Option<Placed>> {
         let (shared, arena) = (self.shared, self.arena);
         let bytes = self.request.block_bytes;
-        let pages = &self.book.pages;
+        let (pages, apart) = (&self.book.pages, self.book.sharing.apart());
         let may_wait = !shared.captures.any();
         let plan = at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
+            all.leave_alone(apart);
             chain(pages, all, arena, bytes, may_wait)
         })?;
         let (reserved, capacity) = (pages.reserved_bytes, self.capacity_bytes());

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::members::{All, at_once};
 use super::{Book, Expandable};
-use crate::base::Result;
+use crate::base::{Result, thread_token};
 use crate::device::Stream;
+use crate::ledger::Ledger;
 use crate::policy::Request;
 use crate::policy::expandable::{
-    Moment, PAGE_BYTES, Placed, after, key_of, live_hash, shortest_run,
+    Moment, PAGE_BYTES, Placed, Seen, Share, after, key_of, live_hash, shortest_run,
 };
 use crate::pool::heap::{Heap, Taken};
 use crate::pool::shared::Shared;
@@ -33,8 +34,8 @@ pub(super) struct Climb<'a> {
     pub(super) heap: &'a Heap,
     pub(super) arena: u32,
     pub(super) request: Request,
-    /// Bytes handed out or in flight, this request's with them.
-    pub(super) live_bytes: u64,
+    /// What the streams have that share with this one, this request included.
+    pub(super) share: Share,
     /// For the memo.
     moment: Moment,
 }
@@ -62,7 +63,7 @@ impl Expandable {
             heap,
             arena,
             request: *request,
-            live_bytes: 0,
+            share: Share::default(),
             moment: Moment::default(),
         };
         climb.run(stream)
@@ -93,9 +94,14 @@ impl Climb<'_> {
             if let Some(taken) = self.extend(false)? {
                 return Ok(Some(taken));
             }
-            let Some(placed) = self.chain()? else { return Ok(None) };
-            if let Some(taken) = self.take(placed)? {
-                return Ok(Some(taken));
+            match self.chain()? {
+                Some(placed) => {
+                    if let Some(taken) = self.take(placed)? {
+                        return Ok(Some(taken));
+                    }
+                }
+                None if self.book.sharing.share_all() => {}
+                None => return Ok(None),
             }
         }
         Ok(None)
@@ -109,20 +115,19 @@ impl Climb<'_> {
     fn look(&mut self, stream: &Stream) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
         let book = &mut *self.book;
-        let (taken, live_bytes, held_bytes) = at_once(&self.heaps, |all| {
+        let (taken, share) = at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
-            let live_bytes: u64 = all.states().map(|state| state.ledger.ranges_used_bytes()).sum();
-            let held_bytes: u64 = all.states().map(|state| state.ledger.ranges_bytes()).sum();
-            book.begin_anew(all, arena, live_bytes == 0);
+            let seen: Vec<Seen> = all.states().map(|state| seen(&state.ledger)).collect();
+            book.begin_anew(all, arena, seen.iter().all(|seen| seen.used_bytes == 0));
+            let share = book.sharing.note(thread_token(), arena, request.block_bytes, &seen);
             let state = all.state(arena);
             state.stream.get_or_insert_with(|| stream.clone());
-            (state.reuse(shared, &request), live_bytes, held_bytes)
+            (state.reuse(shared, &request), share)
         })?;
-        self.live_bytes = live_bytes + request.block_bytes;
-        let pace = &mut book.pace;
+        let before = share.used - request.block_bytes;
         // Nothing had to be put together so far, and nearly all that is held is in use.
-        pace.loads = pace.misses == 0 && held_bytes - live_bytes <= live_bytes / FREE_PART;
-        pace.peak_bytes = pace.peak_bytes.max(self.live_bytes);
+        book.pace.loads = book.pace.misses == 0 && share.held - before <= before / FREE_PART;
+        self.share = share;
         Ok(taken)
     }
 
@@ -133,6 +138,7 @@ impl Climb<'_> {
         let (book, moment) = (&mut *self.book, &mut self.moment);
         at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
+            all.leave_alone(book.sharing.apart());
             book.note_miss(all);
             let before = &mut book.pace.names[arena as usize];
             *before = after(*before, arena, request.block_bytes);
@@ -142,7 +148,7 @@ impl Climb<'_> {
             {
                 return Ok(Some(taken));
             }
-            let live = all.states().map(|state| live_hash(&state.ledger));
+            let live = all.lending().map(|state| live_hash(&state.ledger));
             moment.state = key_of(live.fold(0, u64::wrapping_add), arena, request.block_bytes);
             if let Some(placed) = book.memo.by_state(moment.state).cloned()
                 && let Some(taken) = book.take(shared, all, arena, &request, &placed)?
@@ -166,12 +172,21 @@ impl Climb<'_> {
         let (book, moment) = (&mut *self.book, self.moment);
         at_once(&self.heaps, |all| {
             all.bring_up_to_date(shared);
+            all.leave_alone(book.sharing.apart());
             let taken = book.take(shared, all, arena, &request, &placed)?;
             if taken.is_some() {
                 book.memo.insert(moment, Arc::new(placed));
             }
             Ok(taken)
         })?
+    }
+}
+
+fn seen(ledger: &Ledger) -> Seen {
+    Seen {
+        version: ledger.version(),
+        used_bytes: ledger.ranges_used_bytes(),
+        held_bytes: ledger.ranges_bytes(),
     }
 }
 
@@ -216,6 +231,7 @@ impl Book {
             state.anew_from = u64::MAX;
         }
         pace.names.fill(0);
-        (pace.misses, pace.extends, pace.peak_bytes) = (0, 0, 0);
+        (pace.misses, pace.extends) = (0, 0);
+        self.sharing.begin_anew();
     }
 }

@@ -40,8 +40,9 @@ impl Climb<'_> {
             };
             let idle =
                 book.pages.arenas[number].home_used < book.pages.arenas[number].home_handles.len();
-            let budget =
-                budget(book.pace.peak_bytes.max(self.live_bytes)).min(self.capacity_bytes());
+            // What is left to other threads is beyond this budget.
+            let budget = budget(self.share.peak) + self.share.apart;
+            let budget = budget.min(self.capacity_bytes());
             let book = &mut *self.book;
             if !begun {
                 let over = book.pages.used_bytes + missing > budget;

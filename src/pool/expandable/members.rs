@@ -20,7 +20,11 @@ pub(super) struct Member {
 }
 
 /// The insides of all members, by arena.
-pub(super) struct All<'a>(Vec<&'a mut HeapState>);
+pub(super) struct All<'a> {
+    states: Vec<&'a mut HeapState>,
+    /// Arenas that lend nothing.
+    apart: Vec<u32>,
+}
 
 /// The inside of one heap, for steps that touch no other.
 pub(super) struct One<'a>(pub(super) &'a mut HeapState);
@@ -66,7 +70,7 @@ pub(super) fn at_once<R>(heaps: &[Arc<Heap>], look: impl FnOnce(&mut All<'_>) ->
     if let [heap] = heaps {
         let mut state = heap.enter()?;
         state.settle_pending(&heap.shared);
-        return Ok(look(&mut All(vec![&mut *state])));
+        return Ok(look(&mut All::new(vec![&mut *state])));
     }
     let mut order: Vec<usize> = (0..heaps.len()).collect();
     order.sort_unstable_by_key(|&at| heaps[at].number);
@@ -76,10 +80,14 @@ pub(super) fn at_once<R>(heaps: &[Arc<Heap>], look: impl FnOnce(&mut All<'_>) ->
         state.settle_pending(&heaps[at].shared);
         guards[at] = Some(state);
     }
-    Ok(look(&mut All(guards.iter_mut().flatten().map(|state| &mut **state).collect())))
+    Ok(look(&mut All::new(guards.iter_mut().flatten().map(|state| &mut **state).collect())))
 }
 
 impl<'a> All<'a> {
+    fn new(states: Vec<&'a mut HeapState>) -> Self {
+        Self { states, apart: Vec::new() }
+    }
+
     /// The members' insides, of those of all heaps.
     pub(super) fn of(
         members: &[Member],
@@ -91,7 +99,7 @@ impl<'a> All<'a> {
                 found[at] = Some(state);
             }
         }
-        found.into_iter().collect::<Option<Vec<_>>>().map(Self)
+        found.into_iter().collect::<Option<Vec<_>>>().map(Self::new)
     }
 
     /// Lets the ledgers show as free what other streams are done with.
@@ -101,24 +109,40 @@ impl<'a> All<'a> {
         }
     }
 
+    /// What is free in these arenas is no longer lent to others.
+    pub(super) fn leave_alone(&mut self, arenas: &[u32]) {
+        self.apart = arenas.to_vec();
+    }
+
     /// One member's inside.
     pub(super) fn state(&mut self, arena: u32) -> &mut HeapState {
-        self.0[arena as usize]
+        self.states[arena as usize]
+    }
+
+    /// Those that lend.
+    pub(super) fn lending(&mut self) -> impl Iterator<Item = &mut HeapState> {
+        let Self { states, apart } = self;
+        let lends = |(arena, _): &(u32, _)| !apart.contains(arena);
+        (0..).zip(states).filter(lends).map(|(_, state)| &mut **state)
     }
 
     /// All of them, by arena.
     pub(super) fn states(&mut self) -> impl Iterator<Item = &mut HeapState> {
-        self.0.iter_mut().map(|state| &mut **state)
+        self.states.iter_mut().map(|state| &mut **state)
     }
 }
 
 impl Ledgers for All<'_> {
     fn of(&mut self, arena: u32) -> &mut Ledger {
-        &mut self.0[arena as usize].ledger
+        &mut self.states[arena as usize].ledger
+    }
+
+    fn lends(&self, arena: u32) -> bool {
+        !self.apart.contains(&arena)
     }
 
     fn changed(&mut self, arena: u32, split: SplitChange) {
-        self.0[arena as usize].note_moved(CLASS, split);
+        self.states[arena as usize].note_moved(CLASS, split);
     }
 }
 

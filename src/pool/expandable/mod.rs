@@ -36,7 +36,7 @@ use super::heap::{HeapState, reentered};
 use crate::base::{Result, lock, thread_token};
 use crate::conf::{Conf, EXPANDABLE, PLANNED};
 use crate::device::{Device, Event, PageId, Stream};
-use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages};
+use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages, Sharing};
 
 /// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
 const MOST_VIEWS: usize = 1 << 14;
@@ -65,6 +65,7 @@ pub(in crate::pool) struct Book {
     /// Streams by their number in `pages`, kept alive while memory may be in use by them.
     streams: Vec<Option<Stream>>,
     pace: Pace,
+    sharing: Sharing,
     /// How many views are kept.
     most_views: usize,
     /// Views of free handles mapped anew, the oldest first.
@@ -83,8 +84,6 @@ pub(in crate::pool) struct Book {
 /// What happened since nothing was in use last.
 #[derive(Debug, Default)]
 struct Pace {
-    /// The most bytes handed out, as seen at misses.
-    peak_bytes: u64,
     /// As far as the miss at hand shows, the program only loads.
     loads: bool,
     /// The name of each arena's last miss, for the memo.
@@ -147,6 +146,7 @@ impl Expandable {
             areas: Vec::new(),
             streams: Vec::new(),
             pace: Pace::default(),
+            sharing: Sharing::default(),
             most_views,
             by_age: VecDeque::new(),
             doomed: Vec::new(),

@@ -164,10 +164,13 @@ impl Pages {
         Giver { range, start, limit, stream: self.arenas[arena as usize].stream }
     }
 
-    /// True if what a span owns is free.
+    /// True if what a span owns is free, and lent.
     fn is_free(&self, ledgers: &mut dyn Ledgers, span: &Span) -> bool {
         let Some((range, at)) = span.owner else { return true };
         let Range { arena, segment, .. } = self.ranges[range];
+        if !ledgers.lends(arena) {
+            return false;
+        }
         // Free neighbours are one block.
         let free = ledgers.of(arena).free_at(segment, at);
         free.is_some_and(|(first, bytes)| at + span.bytes <= first + bytes)
