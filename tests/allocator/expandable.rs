@@ -153,7 +153,7 @@ fn another_streams_free_memory_is_taken_behind_its_work() {
 fn small_requests_of_one_stream_are_served_by_large_handles_of_another() {
     let device = Device::open("sim:vram=2TiB").unwrap();
     let (allocator, loads) = (allocator(&device, CONF), stream(&device));
-    // A program that loads takes handles of 1 GiB and more.
+    // A program that loads takes handles far larger than the requests that follow.
     let loaded: Vec<Buffer> =
         (0..40).map(|_| allocator.alloc::<u8>(1 << 30, &loads).unwrap()).collect();
     drop(loaded);

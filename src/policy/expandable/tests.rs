@@ -262,3 +262,23 @@ fn what_became_idle_is_waited_for_once() {
     world.pages.reset(&mut world.books);
     assert_eq!(world.users(at, PAGE_BYTES, 1), [0], "a later use, a later wait");
 }
+
+#[test]
+fn a_chain_goes_on_only_where_its_handles_have_room() {
+    let mut world = World::new();
+    // All that is free: a handle far larger than the request, and one at the end of a range.
+    world.grow(0, 512);
+    let run = world.range(0, 1 << 46);
+    world.pages.arenas[0].runs.push(run);
+    let start = world.pages.ranges[run].start;
+    world.pages.add(PAGE_BYTES, start, run);
+    let mut range_with = |pages: u64| {
+        world.pages.ranges[run].limit = start + (1 + pages) * PAGE_BYTES;
+        let plan = chain(&world.pages, &mut world.books, 0, 4 * PAGE_BYTES, true);
+        assert_eq!(plan.mapped_bytes(&world.pages), 512 * PAGE_BYTES);
+        plan.range
+    };
+    assert_eq!(range_with(511), None);
+    assert_eq!(range_with(512), None, "the last page stays absent");
+    assert_eq!(range_with(513), Some(run));
+}
