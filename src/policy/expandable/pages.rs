@@ -29,7 +29,8 @@ pub(crate) type RangeId = usize;
 pub(crate) trait Ledgers {
     /// The ledger of an arena.
     fn of(&mut self, arena: u32) -> &mut Ledger;
-    /// Whether what is free in an arena's ledger may go to another.
+    /// Whether what is free in an arena's ledger, or idle in handles made for it, may go to
+    /// another.
     fn lends(&self, _arena: u32) -> bool {
         true
     }
@@ -157,7 +158,9 @@ impl Pages {
         }
         for &Piece { start, end, owner } in handle.pieces() {
             let Some(view) = owner else {
-                add(start, end);
+                if ledgers.lends(handle.arena) {
+                    add(start, end);
+                }
                 continue;
             };
             let Range { arena, segment, .. } = self.ranges[self.views[&view].range];
@@ -285,35 +288,47 @@ impl Pages {
         }
     }
 
-    /// With nothing in use: every byte becomes idle and every home range begins anew. What is
-    /// mapped stays, so a program that begins again finds handles where it made them.
+    /// With nothing in use of the arenas that lend: every byte of theirs becomes idle and their
+    /// home ranges begin anew. What is mapped stays, so a program that begins again finds handles
+    /// where it made them.
     pub(crate) fn reset(&mut self, ledgers: &mut dyn Ledgers) {
         // Orders from now on are later than what became idle.
         self.clock += 1;
         for (_, Range { arena, segment, .. }) in &self.ranges {
-            let change = ledgers.of(*arena).empty(*segment);
-            ledgers.changed(*arena, change);
+            if ledgers.lends(*arena) {
+                let change = ledgers.of(*arena).empty(*segment);
+                ledgers.changed(*arena, change);
+            }
         }
         let (views, ranges, arenas) = (&self.views, &self.ranges, &self.arenas);
-        let stream_of = |view: u64| arenas[ranges[views[&view].range].arena as usize].stream;
+        let arena_of = |view: u64| ranges[views[&view].range].arena;
+        let mut given: Vec<Piece> = Vec::new();
         for (_, handle) in &mut self.handles {
+            let lent =
+                |piece: &&Piece| piece.owner.is_some_and(|view| ledgers.lends(arena_of(view)));
+            given.clear();
+            given.extend(handle.pieces().iter().filter(lent));
+            if given.is_empty() {
+                continue;
+            }
             if handle.pieces().iter().all(|piece| piece.owner.is_some()) {
                 handle.idle_of.clear();
             }
-            let (pieces, idle_of) = handle.pieces_and_users();
-            for owner in pieces.iter().filter_map(|piece| piece.owner) {
-                let stream = stream_of(owner);
-                if !idle_of.contains(&stream) {
-                    idle_of.push(stream);
-                }
+            for piece in &given {
+                let stream = piece.owner.map(|view| arenas[arena_of(view) as usize].stream);
+                handle.idle_of.extend(stream.filter(|stream| !handle.idle_of.contains(stream)));
+                handle.lay(Piece { owner: None, ..*piece });
             }
-            handle.set_owner(None);
             handle.idle_at = self.clock;
+            if handle.is_idle() {
+                self.used_bytes -= handle.bytes;
+            }
         }
-        self.used_bytes = 0;
-        for arena in &mut self.arenas {
-            arena.home_used = 0;
-            arena.brk = arena.home.map_or(0, |home| self.ranges[home].start);
+        for (number, arena) in (0..).zip(&mut self.arenas) {
+            if ledgers.lends(number) {
+                arena.home_used = 0;
+                arena.brk = arena.home.map_or(0, |home| self.ranges[home].start);
+            }
         }
     }
 
@@ -381,6 +396,20 @@ impl Pages {
     pub(crate) fn idle_bytes(&self) -> u64 {
         let idle = self.handles.iter().flat_map(|(_, handle)| handle.idle_parts());
         idle.map(|(start, end)| end - start).sum()
+    }
+
+    /// What is reserved and, of that, in handles that are not idle; but for handles made for the
+    /// arenas `apart`.
+    pub(crate) fn bytes_but(&self, apart: &[u32]) -> (u64, u64) {
+        if apart.is_empty() {
+            return (self.reserved_bytes, self.used_bytes);
+        }
+        let (mut reserved, mut used) = (0, 0);
+        for (_, handle) in self.handles.iter().filter(|(_, it)| !apart.contains(&it.arena)) {
+            reserved += handle.bytes;
+            used += if handle.is_idle() { 0 } else { handle.bytes };
+        }
+        (reserved, used)
     }
 
     /// The streams whose work may still use what is idle.

@@ -6,7 +6,10 @@
 /// A stream is a thread's after so many misses in a row by that thread.
 const SETTLED_MISSES: u32 = 16;
 /// A stream is at work if its free memory changed within so many misses of all.
-const AT_WORK_MISSES: u64 = 64;
+const AT_WORK_MISSES: u64 = 2048;
+/// So many misses of a stream in a row leave the same ones alone, without a look at them: it would
+/// hold up the threads that work with them.
+const MISSES_A_LOOK: u32 = 64;
 /// Peaks that are kept: one for each set of streams that shared memory lately.
 const MOST_PEAKS: usize = 16;
 
@@ -21,13 +24,16 @@ pub(crate) struct Sharing {
 }
 
 /// An arena, as misses saw it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Worker {
     /// The thread that missed last, and how often in a row.
     thread: u64,
     streak: u32,
-    /// The ledger's version, and the last miss that saw it change.
-    version: u64,
+    /// The arenas its misses leave alone, and how many did since all were looked at.
+    apart: Vec<u32>,
+    unlooked: u32,
+    /// How the ledger was when it was looked at last, and the last miss that saw it change.
+    seen: Seen,
     changed: u64,
 }
 
@@ -39,7 +45,7 @@ struct Peak {
 }
 
 /// One arena at a miss.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen {
     /// Its ledger's version.
     pub(crate) version: u64,
@@ -56,37 +62,57 @@ pub(crate) struct Share {
     pub(crate) held: u64,
     /// The most in use at once.
     pub(crate) peak: u64,
-    /// What the others have.
-    pub(crate) apart: u64,
 }
 
 impl Sharing {
-    /// Notes a miss of `thread` on `arena` for `bytes`, with all arenas as they are now.
-    pub(crate) fn note(&mut self, thread: u64, arena: u32, bytes: u64, seen: &[Seen]) -> Share {
+    /// A miss of `thread` on `arena` begins: says whether all others are looked at.
+    pub(crate) fn begin(&mut self, thread: u64, arena: u32) {
         self.misses += 1;
-        self.workers.resize(seen.len(), Worker::default());
-        for (worker, seen) in self.workers.iter_mut().zip(seen) {
-            if worker.version != seen.version {
-                (worker.version, worker.changed) = (seen.version, self.misses);
+        let at = arena as usize;
+        if at >= self.workers.len() {
+            self.workers.resize_with(at + 1, Worker::default);
+        }
+        let own = &mut self.workers[at];
+        let again = own.thread == thread;
+        own.streak = if again { own.streak.saturating_add(1) } else { 1 };
+        own.thread = thread;
+        own.unlooked += 1;
+        if !again || own.unlooked >= MISSES_A_LOOK {
+            own.apart.clear();
+        }
+        self.apart.clone_from(&own.apart);
+    }
+
+    /// Notes how the arenas looked at are now, for a miss of `bytes`.
+    pub(crate) fn note(
+        &mut self,
+        arena: u32,
+        bytes: u64,
+        seen: impl Iterator<Item = (u32, Seen)>,
+    ) -> Share {
+        for (number, seen) in seen {
+            let at = number as usize;
+            if at >= self.workers.len() {
+                self.workers.resize_with(at + 1, Worker::default);
+            }
+            let worker = &mut self.workers[at];
+            if worker.seen.version != seen.version {
+                worker.changed = self.misses;
+            }
+            worker.seen = seen;
+        }
+        if self.apart.is_empty() {
+            self.choose(arena);
+        }
+        let mut share = Share { used: bytes, ..Share::default() };
+        for (number, Worker { seen, .. }) in (0..).zip(&self.workers) {
+            if !self.apart.contains(&number) {
+                share.used += seen.used_bytes;
+                share.held += seen.held_bytes;
             }
         }
-        if let Some(own) = self.workers.get_mut(arena as usize) {
-            let again = own.thread == thread;
-            (own.thread, own.streak) =
-                (thread, if again { own.streak.saturating_add(1) } else { 1 });
-        }
-        self.choose(thread, arena);
-        let mut shared = Share { used: bytes, ..Share::default() };
-        for (number, seen) in (0..).zip(seen) {
-            if self.apart.contains(&number) {
-                shared.apart += seen.held_bytes;
-            } else {
-                shared.used += seen.used_bytes;
-                shared.held += seen.held_bytes;
-            }
-        }
-        shared.peak = self.peak(shared.used);
-        shared
+        share.peak = self.peak(share.used);
+        share
     }
 
     /// The arenas whose memory is left alone at the miss at hand.
@@ -101,21 +127,25 @@ impl Sharing {
         any
     }
 
-    /// Nothing is in use any more.
+    /// Nothing is in use any more on the arenas that share.
     pub(crate) fn begin_anew(&mut self) {
-        self.peaks.clear();
+        self.peaks.retain(|peak| peak.apart != self.apart);
     }
 
-    fn choose(&mut self, thread: u64, arena: u32) {
+    /// All were looked at: chooses which are left alone from the next miss on.
+    fn choose(&mut self, arena: u32) {
         let misses = self.misses;
-        let settled = |worker: &Worker| worker.streak >= SETTLED_MISSES;
-        let at_work = |worker: &Worker| worker.changed + AT_WORK_MISSES >= misses;
-        let is_settled = self.workers.get(arena as usize).is_some_and(settled);
-        self.apart.clear();
-        let others = (0..).zip(&self.workers).filter(|(_, worker)| {
-            is_settled && worker.thread != thread && settled(worker) && at_work(worker)
-        });
-        self.apart.extend(others.map(|(number, _)| number));
+        let is_settled = |worker: &Worker| worker.streak >= SETTLED_MISSES;
+        let is_at_work = |worker: &Worker| worker.changed + AT_WORK_MISSES >= misses;
+        let Some(own) = self.workers.get(arena as usize).filter(|own| is_settled(own)) else {
+            return;
+        };
+        let is_apart =
+            |other: &Worker| other.thread != own.thread && is_settled(other) && is_at_work(other);
+        let apart = (0..).zip(&self.workers).filter(|(_, other)| is_apart(other));
+        let apart: Vec<u32> = apart.map(|(number, _)| number).collect();
+        self.workers[arena as usize].apart = apart;
+        self.workers[arena as usize].unlooked = 0;
     }
 
     /// The peak of those that share now, `used` included.
@@ -136,61 +166,64 @@ impl Sharing {
 mod tests {
     use super::*;
 
-    fn seen(version: u64, used_bytes: u64) -> Seen {
-        Seen { version, used_bytes, held_bytes: 2 * used_bytes }
+    /// A miss of one byte with the arenas in use by so much.
+    fn miss(sharing: &mut Sharing, thread: u64, arena: u32, seen: &[(u64, u64)]) -> Share {
+        sharing.begin(thread, arena);
+        let apart = sharing.apart().to_vec();
+        let seen = (0..).zip(seen).filter(|(number, _)| !apart.contains(number));
+        let seen = seen.map(|(number, &(version, used_bytes))| {
+            (number, Seen { version, used_bytes, held_bytes: 2 * used_bytes })
+        });
+        sharing.note(arena, 1, seen)
     }
 
     #[test]
     fn the_streams_of_one_thread_share() {
         let mut sharing = Sharing::default();
         for turn in 0..100 {
-            let arena = (turn % 2) as u32;
-            let shared = sharing.note(7, arena, 1, &[seen(turn, 100 + turn % 2), seen(turn, 50)]);
-            assert_eq!(shared.used, 151 + turn % 2);
-            assert_eq!(shared.peak, if turn == 0 { 151 } else { 152 });
-            assert_eq!((shared.held, shared.apart), (300 + turn % 2 * 2, 0));
+            let seen = [(turn, 100 + turn % 2), (turn, 50)];
+            let share = miss(&mut sharing, 7, (turn % 2) as u32, &seen);
+            assert_eq!(share.used, 151 + turn % 2);
+            assert_eq!(share.peak, if turn == 0 { 151 } else { 152 });
+            assert_eq!(share.held, 300 + turn % 2 * 2);
         }
     }
 
     #[test]
     fn threads_at_their_own_pace_keep_theirs_until_one_stops() {
         let mut sharing = Sharing::default();
-        let mut version = 0;
-        let mut turn = |sharing: &mut Sharing, thread: u64, other_works: bool| {
-            version += u64::from(other_works);
-            let own = seen(version, 100);
-            sharing.note(thread, thread as u32, 1, &[own, own])
-        };
-        for _ in 1..SETTLED_MISSES {
-            assert_eq!(turn(&mut sharing, 0, true).apart, 0);
-            assert_eq!(turn(&mut sharing, 1, true).apart, 0);
+        for version in 0..u64::from(SETTLED_MISSES) {
+            let seen = [(version, 100), (version, 70)];
+            assert_eq!(miss(&mut sharing, 8, 0, &seen).used, 171);
+            assert_eq!(miss(&mut sharing, 9, 1, &seen).used, 171);
         }
-        turn(&mut sharing, 0, true);
-        let shared = turn(&mut sharing, 1, true);
-        assert_eq!(shared, Share { used: 101, held: 200, peak: 101, apart: 200 });
+        let share = miss(&mut sharing, 9, 1, &[(99, 100), (99, 70)]);
+        assert_eq!(share, Share { used: 71, held: 140, peak: 71 });
         assert_eq!(sharing.apart(), [0]);
         assert!(sharing.share_all() && sharing.apart().is_empty() && !sharing.share_all());
-        for _ in 0..=AT_WORK_MISSES {
-            turn(&mut sharing, 1, false);
+        let stopped = AT_WORK_MISSES + 2 * u64::from(MISSES_A_LOOK);
+        for version in 100..101 + stopped {
+            miss(&mut sharing, 9, 1, &[(99, 100), (version, 70)]);
         }
-        assert_eq!(turn(&mut sharing, 1, false).apart, 0, "the other has stopped");
+        let share = miss(&mut sharing, 9, 1, &[(99, 100), (0, 70)]);
+        assert_eq!(share.used, 171, "the other has stopped");
     }
 
     #[test]
     fn a_stream_that_goes_from_thread_to_thread_shares() {
         let mut sharing = Sharing::default();
         for turn in 0..200 {
-            let shared = sharing.note(turn % 3, 0, 1, &[seen(turn, 100), seen(turn, 50)]);
-            assert_eq!((shared.used, shared.apart), (151, 0));
+            let share = miss(&mut sharing, turn % 3, 0, &[(turn, 100), (turn, 50)]);
+            assert_eq!(share.used, 151);
         }
     }
 
     #[test]
     fn the_peak_is_forgotten_when_all_begins_anew() {
         let mut sharing = Sharing::default();
-        assert_eq!(sharing.note(1, 0, 0, &[seen(1, 100)]).peak, 100);
-        assert_eq!(sharing.note(1, 0, 0, &[seen(2, 10)]).peak, 100);
+        assert_eq!(miss(&mut sharing, 1, 0, &[(1, 100)]).peak, 101);
+        assert_eq!(miss(&mut sharing, 1, 0, &[(2, 10)]).peak, 101);
         sharing.begin_anew();
-        assert_eq!(sharing.note(1, 0, 0, &[seen(3, 10)]).peak, 10);
+        assert_eq!(miss(&mut sharing, 1, 0, &[(3, 10)]).peak, 11);
     }
 }

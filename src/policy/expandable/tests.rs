@@ -260,6 +260,9 @@ fn what_became_idle_is_waited_for_once() {
     world.pages.note_order(0, 1);
     assert_eq!(world.users(at, 2 * PAGE_BYTES, 1), [0u32; 0], "one wait covers all of it");
     world.pages.reset(&mut world.books);
+    assert_eq!(world.users(at, PAGE_BYTES, 1), [0u32; 0], "nobody used it since");
+    world.claim(0, at, PAGE_BYTES);
+    world.pages.reset(&mut world.books);
     assert_eq!(world.users(at, PAGE_BYTES, 1), [0], "a later use, a later wait");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::climb::Climb;
 use super::driver::{Fresh, map};
 use super::grow::{came, cuts};
-use super::members::at_once;
+use super::members::at_once_but;
 use super::{Book, Doomed};
 use crate::base::Result;
 use crate::device::PageId;
@@ -20,9 +20,8 @@ impl Climb<'_> {
         let bytes = self.request.block_bytes;
         let (pages, apart) = (&self.book.pages, self.book.sharing.apart());
         let may_wait = !shared.captures.any();
-        let plan = at_once(&self.heaps, |all| {
+        let plan = at_once_but(&self.heaps, apart, |all| {
             all.bring_up_to_date(shared);
-            all.leave_alone(apart);
             chain(pages, all, arena, bytes, may_wait)
         })?;
         let (reserved, capacity) = (pages.reserved_bytes, self.capacity_bytes());

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::members::{All, at_once};
-use super::{Book, Expandable};
+use super::members::{All, at_once_but};
+use super::{Book, Expandable, Pace};
 use crate::base::{Result, thread_token};
 use crate::device::Stream;
 use crate::ledger::Ledger;
@@ -36,6 +36,8 @@ pub(super) struct Climb<'a> {
     pub(super) request: Request,
     /// What the streams have that share with this one, this request included.
     pub(super) share: Share,
+    /// As far as the miss at hand shows, the program only loads.
+    pub(super) loads: bool,
     /// For the memo.
     moment: Moment,
 }
@@ -64,6 +66,7 @@ impl Expandable {
             arena,
             request: *request,
             share: Share::default(),
+            loads: false,
             moment: Moment::default(),
         };
         climb.run(stream)
@@ -115,18 +118,24 @@ impl Climb<'_> {
     fn look(&mut self, stream: &Stream) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
         let book = &mut *self.book;
-        let (taken, share) = at_once(&self.heaps, |all| {
+        book.sharing.begin(thread_token(), arena);
+        let apart = book.sharing.apart().to_vec();
+        let (taken, share, misses) = at_once_but(&self.heaps, &apart, |all| {
             all.bring_up_to_date(shared);
-            let seen: Vec<Seen> = all.states().map(|state| seen(&state.ledger)).collect();
-            book.begin_anew(all, arena, seen.iter().all(|seen| seen.used_bytes == 0));
-            let share = book.sharing.note(thread_token(), arena, request.block_bytes, &seen);
+            let seen = all.numbered().map(|(at, state)| (at, seen(&state.ledger)));
+            let mut share = book.sharing.note(arena, request.block_bytes, seen);
+            if book.begin_anew(all, arena, share.used == request.block_bytes) {
+                book.sharing.begin_anew();
+                share.peak = share.used;
+            }
+            let misses: u64 = all.numbered().map(|(at, _)| book.paces[at as usize].misses).sum();
             let state = all.state(arena);
             state.stream.get_or_insert_with(|| stream.clone());
-            (state.reuse(shared, &request), share)
+            (state.reuse(shared, &request), share, misses)
         })?;
         let before = share.used - request.block_bytes;
         // Nothing had to be put together so far, and nearly all that is held is in use.
-        book.pace.loads = book.pace.misses == 0 && share.held - before <= before / FREE_PART;
+        self.loads = misses == 0 && share.held - before <= before / FREE_PART;
         self.share = share;
         Ok(taken)
     }
@@ -136,11 +145,11 @@ impl Climb<'_> {
     fn mapped(&mut self) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
         let (book, moment) = (&mut *self.book, &mut self.moment);
-        at_once(&self.heaps, |all| {
+        let apart = book.sharing.apart().to_vec();
+        at_once_but(&self.heaps, &apart, |all| {
             all.bring_up_to_date(shared);
-            all.leave_alone(book.sharing.apart());
-            book.note_miss(all);
-            let before = &mut book.pace.names[arena as usize];
+            book.note_miss(all, arena);
+            let before = &mut book.paces[arena as usize].name;
             *before = after(*before, arena, request.block_bytes);
             moment.misses = *before;
             if let Some(placed) = book.memo.by_misses(moment.misses).cloned()
@@ -148,7 +157,7 @@ impl Climb<'_> {
             {
                 return Ok(Some(taken));
             }
-            let live = all.lending().map(|state| live_hash(&state.ledger));
+            let live = all.numbered().map(|(_, state)| live_hash(&state.ledger));
             moment.state = key_of(live.fold(0, u64::wrapping_add), arena, request.block_bytes);
             if let Some(placed) = book.memo.by_state(moment.state).cloned()
                 && let Some(taken) = book.take(shared, all, arena, &request, &placed)?
@@ -170,9 +179,9 @@ impl Climb<'_> {
     fn take(&mut self, placed: Placed) -> Result<Option<Taken>> {
         let (shared, arena, request) = (self.shared, self.arena, self.request);
         let (book, moment) = (&mut *self.book, self.moment);
-        at_once(&self.heaps, |all| {
+        let apart = book.sharing.apart().to_vec();
+        at_once_but(&self.heaps, &apart, |all| {
             all.bring_up_to_date(shared);
-            all.leave_alone(book.sharing.apart());
             let taken = book.take(shared, all, arena, &request, &placed)?;
             if taken.is_some() {
                 book.memo.insert(moment, Arc::new(placed));
@@ -192,46 +201,53 @@ fn seen(ledger: &Ledger) -> Seen {
 
 impl Book {
     /// Something was done that beginning anew would undo.
-    fn note_miss(&mut self, all: &mut All<'_>) {
-        self.pace.misses += 1;
-        if self.pace.misses == 1 {
-            for (state, version) in all.states().zip(&self.pace.versions) {
-                state.anew_from = version + STEPS_BEFORE_RESET;
+    fn note_miss(&mut self, all: &mut All<'_>, arena: u32) {
+        let mut first = true;
+        for (number, _) in all.numbered() {
+            first &= self.paces[number as usize].misses == 0;
+        }
+        self.paces[arena as usize].misses += 1;
+        if first {
+            for (number, state) in all.numbered() {
+                state.anew_from = self.paces[number as usize].version + STEPS_BEFORE_RESET;
             }
         }
     }
 
-    /// With nothing in use anywhere, and enough done since it last was so, lets every byte be
-    /// idle: a program that begins again then takes the same path as the first time.
-    fn begin_anew(&mut self, all: &mut All<'_>, arena: u32, unused: bool) {
-        let pace = &mut self.pace;
-        let at = arena as usize;
-        let due = STEPS_BEFORE_RESET + STEPS_A_MISS * pace.misses + STEPS_A_GROWTH * pace.extends;
+    /// With nothing in use on the streams that share, and enough done since that last was so, lets
+    /// every byte of theirs be idle: a program that begins again then takes the same path as the
+    /// first time. False if it is not time yet.
+    fn begin_anew(&mut self, all: &mut All<'_>, arena: u32, unused: bool) -> bool {
+        let (mut misses, mut extends) = (0, 0);
+        for (number, _) in all.numbered() {
+            let pace = &self.paces[number as usize];
+            (misses, extends) = (misses + pace.misses, extends + pace.extends);
+        }
+        let due = STEPS_BEFORE_RESET + STEPS_A_MISS * misses + STEPS_A_GROWTH * extends;
         let own = all.state(arena);
-        if pace.misses == 0 || self.planner.is_in_force() {
+        if misses == 0 || self.planner.is_in_force() {
             // All that is free lies together at home, as after beginning anew.
             own.anew_from = u64::MAX;
-            return;
+            return false;
         }
         if own.ledger.ranges_used_bytes() > 0 {
-            return;
+            return false;
         }
-        let version = own.ledger.version();
-        if version < pace.versions[at] + due {
-            own.anew_from = pace.versions[at] + due;
-            return;
+        let (version, before) = (own.ledger.version(), self.paces[arena as usize].version);
+        if version < before + due {
+            own.anew_from = before + due;
+            return false;
         }
         if !unused {
             own.anew_from = version + due;
-            return;
+            return false;
         }
         self.pages.reset(all);
-        for (state, version) in all.states().zip(&mut pace.versions) {
-            *version = state.ledger.version();
+        for (number, state) in all.numbered() {
+            let version = state.ledger.version();
+            self.paces[number as usize] = Pace { version, ..Pace::default() };
             state.anew_from = u64::MAX;
         }
-        pace.names.fill(0);
-        (pace.misses, pace.extends) = (0, 0);
-        self.sharing.begin_anew();
+        true
     }
 }

@@ -40,16 +40,15 @@ impl Climb<'_> {
             };
             let idle =
                 book.pages.arenas[number].home_used < book.pages.arenas[number].home_handles.len();
-            // What is left to other threads is beyond this budget.
-            let budget = budget(self.share.peak) + self.share.apart;
-            let budget = budget.min(self.capacity_bytes());
+            let budget = budget(self.share.peak).min(self.capacity_bytes());
             let book = &mut *self.book;
             if !begun {
-                let over = book.pages.used_bytes + missing > budget;
+                let (_, used_bytes) = book.pages.bytes_but(book.sharing.apart());
+                let over = used_bytes + missing > budget;
                 if if fresh { over } else { !idle } {
                     return Ok(None);
                 }
-                book.pace.extends += 1;
+                book.paces[number].extends += 1;
                 begun = true;
             }
             if idle {
@@ -72,11 +71,12 @@ impl Climb<'_> {
         let reserved = self.book.pages.reserved_bytes;
         // The last page stays absent: no free block is ever a whole range.
         let room = (limit - end - PAGE_BYTES).min(capacity.saturating_sub(reserved));
-        if missing > room || reserved + missing > budget {
+        let (sharing_bytes, _) = self.book.pages.bytes_but(self.book.sharing.apart());
+        if missing > room || sharing_bytes + missing > budget {
             return Ok(false);
         }
-        let loading = self.book.pace.loads;
-        let wanted = growth_bytes(missing, reserved, budget, loading).min(room);
+        let loading = self.loads;
+        let wanted = growth_bytes(missing, sharing_bytes, budget, loading).min(room);
         let mut fresh = self.book.create(shared, &cuts(wanted, reserved, capacity, loading))?;
         if fresh.is_none() && wanted > missing {
             fresh = self.book.create(shared, &cuts(missing, reserved, capacity, loading))?;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::Book;
+use super::{Book, Pace};
 use crate::base::{BiasedGuard, Error, Result};
 use crate::device::Stream;
 use crate::fence::StreamKey;
@@ -21,9 +21,8 @@ pub(super) struct Member {
 
 /// The insides of all members, by arena.
 pub(super) struct All<'a> {
-    states: Vec<&'a mut HeapState>,
-    /// Arenas that lend nothing.
-    apart: Vec<u32>,
+    /// None where the heap was not entered: it lends nothing, and nothing of it is asked for.
+    states: Vec<Option<&'a mut HeapState>>,
 }
 
 /// The inside of one heap, for steps that touch no other.
@@ -36,8 +35,7 @@ impl Book {
         let at = known.unwrap_or_else(|| {
             self.members.push(Member { number: heap.number, heap: Arc::downgrade(heap) });
             self.pages.arenas.push(Arena { stream: u32::MAX, ..Arena::default() });
-            self.pace.versions.push(0);
-            self.pace.names.push(0);
+            self.paces.push(Pace::default());
             self.members.len() - 1
         });
         let known = self.streams.get(self.pages.arenas[at].stream as usize);
@@ -67,12 +65,25 @@ impl Book {
 /// # Errors
 /// The thread is inside one of them already.
 pub(super) fn at_once<R>(heaps: &[Arc<Heap>], look: impl FnOnce(&mut All<'_>) -> R) -> Result<R> {
+    at_once_but(heaps, &[], look)
+}
+
+/// As [`at_once`], without entering the heaps of the arenas `apart`.
+///
+/// # Errors
+/// The thread is inside one of the others already.
+pub(super) fn at_once_but<R>(
+    heaps: &[Arc<Heap>],
+    apart: &[u32],
+    look: impl FnOnce(&mut All<'_>) -> R,
+) -> Result<R> {
     if let [heap] = heaps {
         let mut state = heap.enter()?;
         state.settle_pending(&heap.shared);
-        return Ok(look(&mut All::new(vec![&mut *state])));
+        return Ok(look(&mut All { states: vec![Some(&mut *state)] }));
     }
     let mut order: Vec<usize> = (0..heaps.len()).collect();
+    order.retain(|&at| !apart.contains(&(at as u32)));
     order.sort_unstable_by_key(|&at| heaps[at].number);
     let mut guards: Vec<Option<BiasedGuard<'_, HeapState>>> = heaps.iter().map(|_| None).collect();
     for at in order {
@@ -80,14 +91,10 @@ pub(super) fn at_once<R>(heaps: &[Arc<Heap>], look: impl FnOnce(&mut All<'_>) ->
         state.settle_pending(&heaps[at].shared);
         guards[at] = Some(state);
     }
-    Ok(look(&mut All::new(guards.iter_mut().flatten().map(|state| &mut **state).collect())))
+    Ok(look(&mut All { states: guards.iter_mut().map(|state| state.as_deref_mut()).collect() }))
 }
 
 impl<'a> All<'a> {
-    fn new(states: Vec<&'a mut HeapState>) -> Self {
-        Self { states, apart: Vec::new() }
-    }
-
     /// The members' insides, of those of all heaps.
     pub(super) fn of(
         members: &[Member],
@@ -99,7 +106,7 @@ impl<'a> All<'a> {
                 found[at] = Some(state);
             }
         }
-        found.into_iter().collect::<Option<Vec<_>>>().map(Self::new)
+        found.iter().all(Option::is_some).then_some(Self { states: found })
     }
 
     /// Lets the ledgers show as free what other streams are done with.
@@ -109,40 +116,34 @@ impl<'a> All<'a> {
         }
     }
 
-    /// What is free in these arenas is no longer lent to others.
-    pub(super) fn leave_alone(&mut self, arenas: &[u32]) {
-        self.apart = arenas.to_vec();
-    }
-
-    /// One member's inside.
+    /// The inside of one that was entered.
     pub(super) fn state(&mut self, arena: u32) -> &mut HeapState {
-        self.states[arena as usize]
+        let state = self.states[arena as usize].as_deref_mut();
+        state.expect("what lends nothing is not asked for")
     }
 
-    /// Those that lend.
-    pub(super) fn lending(&mut self) -> impl Iterator<Item = &mut HeapState> {
-        let Self { states, apart } = self;
-        let lends = |(arena, _): &(u32, _)| !apart.contains(arena);
-        (0..).zip(states).filter(lends).map(|(_, state)| &mut **state)
-    }
-
-    /// All of them, by arena.
+    /// Those that were entered, by arena.
     pub(super) fn states(&mut self) -> impl Iterator<Item = &mut HeapState> {
-        self.states.iter_mut().map(|state| &mut **state)
+        self.states.iter_mut().filter_map(|state| state.as_deref_mut())
+    }
+
+    /// The same with their numbers.
+    pub(super) fn numbered(&mut self) -> impl Iterator<Item = (u32, &mut HeapState)> {
+        (0..).zip(&mut self.states).filter_map(|(at, state)| Some((at, state.as_deref_mut()?)))
     }
 }
 
 impl Ledgers for All<'_> {
     fn of(&mut self, arena: u32) -> &mut Ledger {
-        &mut self.states[arena as usize].ledger
+        &mut self.state(arena).ledger
     }
 
     fn lends(&self, arena: u32) -> bool {
-        !self.apart.contains(&arena)
+        self.states[arena as usize].is_some()
     }
 
     fn changed(&mut self, arena: u32, split: SplitChange) {
-        self.states[arena as usize].note_moved(CLASS, split);
+        self.state(arena).note_moved(CLASS, split);
     }
 }
 

@@ -64,7 +64,8 @@ pub(in crate::pool) struct Book {
     areas: Vec<Area>,
     /// Streams by their number in `pages`, kept alive while memory may be in use by them.
     streams: Vec<Option<Stream>>,
-    pace: Pace,
+    /// By arena.
+    paces: Vec<Pace>,
     sharing: Sharing,
     /// How many views are kept.
     most_views: usize,
@@ -81,19 +82,17 @@ pub(in crate::pool) struct Book {
     planner: Planner,
 }
 
-/// What happened since nothing was in use last.
+/// What happened to an arena since it began anew last.
 #[derive(Debug, Default)]
 struct Pace {
-    /// As far as the miss at hand shows, the program only loads.
-    loads: bool,
-    /// The name of each arena's last miss, for the memo.
-    names: Vec<u64>,
+    /// The name of its last miss, for the memo.
+    name: u64,
     /// Misses that growing at home did not serve.
     misses: u64,
     /// Growths at home.
     extends: u64,
-    /// Each ledger's version by then.
-    versions: Vec<u64>,
+    /// The ledger's version by then.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -145,7 +144,7 @@ impl Expandable {
             physical: HashMap::new(),
             areas: Vec::new(),
             streams: Vec::new(),
-            pace: Pace::default(),
+            paces: Vec::new(),
             sharing: Sharing::default(),
             most_views,
             by_age: VecDeque::new(),

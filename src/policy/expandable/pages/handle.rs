@@ -57,12 +57,6 @@ impl Handle {
         if self.cut.is_empty() { std::slice::from_ref(&self.whole) } else { &self.cut }
     }
 
-    /// Its pieces, and the streams that may use what is idle of it.
-    pub(super) fn pieces_and_users(&mut self) -> (&[Piece], &mut Vec<u32>) {
-        let Self { whole, cut, idle_of, .. } = self;
-        (if cut.is_empty() { std::slice::from_ref(whole) } else { cut }, idle_of)
-    }
-
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.cut.is_empty() && self.whole.owner.is_none()

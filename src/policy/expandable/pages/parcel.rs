@@ -26,6 +26,8 @@ pub(crate) struct Parcel<'a> {
     pub(super) spans: Vec<Span>,
     /// The streams to wait for before they are the taker's, each once.
     pub(crate) users: Vec<u32>,
+    /// The arenas that what is idle was made for, each once.
+    makers: Vec<u32>,
 }
 
 /// What lies in one view.
@@ -109,18 +111,21 @@ impl Pages {
     ) -> Option<Parcel<'a>> {
         debug_assert!(self.is_current(site), "views of the site are gone");
         let parts = &site.parts[..];
-        let mut parcel = Parcel { parts, spans: Vec::with_capacity(16), users: Vec::new() };
+        let mut parcel =
+            Parcel { parts, spans: Vec::with_capacity(16), users: Vec::new(), makers: Vec::new() };
         self.see_owners(&mut parcel, taker);
-        let free = match site.twice {
-            true => self.are_free_once(ledgers, parts),
-            false => parcel.spans.iter().all(|span| self.is_free(ledgers, span)),
-        };
+        let lent = parcel.makers.iter().all(|&maker| ledgers.lends(maker));
+        let free = lent
+            && match site.twice {
+                true => self.are_free_once(ledgers, parts),
+                false => parcel.spans.iter().all(|span| self.is_free(ledgers, span)),
+            };
         free.then_some(parcel)
     }
 
     /// Sees whose the parts of a parcel are.
     fn see_owners(&self, parcel: &mut Parcel<'_>, taker: u32) {
-        let Parcel { parts, spans, users } = parcel;
+        let Parcel { parts, spans, users, makers } = parcel;
         let mut use_by = |user: u32| {
             if user != taker && !users.contains(&user) {
                 users.push(user);
@@ -146,6 +151,9 @@ impl Pages {
                     }
                     None => {
                         self.idle_users_of(handle, taker).for_each(&mut use_by);
+                        if !makers.contains(&handle.arena) {
+                            makers.push(handle.arena);
+                        }
                         None
                     }
                 };

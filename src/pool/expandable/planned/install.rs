@@ -181,7 +181,7 @@ impl Book {
     pub(super) fn give_up(&mut self, heaps: &[Arc<Heap>]) -> Result<()> {
         let Some(force) = self.planner.force.take() else { return Ok(()) };
         // Not all that is free lies together at home.
-        self.pace.misses += 1;
+        self.paces.iter_mut().for_each(|pace| pace.misses += 1);
         let pages = &self.pages;
         at_once(heaps, |all| {
             for &(arena, range, _) in &force.ranges {
