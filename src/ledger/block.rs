@@ -1,5 +1,7 @@
 //! What the ledger keeps: segments, and the blocks that tile them.
 
+use super::queue::Queue;
+
 /// Names a block of one ledger while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub(super) u32);
@@ -96,10 +98,8 @@ pub struct Block {
     /// Its neighbours in the segment.
     pub(super) prev: BlockId,
     pub(super) next: BlockId,
-    /// Its parent and children in the free index; meaningless while it is not free.
-    pub(super) parent: BlockId,
-    pub(super) left: BlockId,
-    pub(super) right: BlockId,
+    /// While it is the first of its bin, the others; else its place among those.
+    pub(super) queue: Queue,
 }
 
 impl Block {
@@ -137,7 +137,5 @@ pub(super) const NO_BLOCK: Block = Block {
     serial: 0,
     prev: BlockId::NONE,
     next: BlockId::NONE,
-    parent: BlockId::NONE,
-    left: BlockId::NONE,
-    right: BlockId::NONE,
+    queue: Queue::EMPTY,
 };

@@ -12,6 +12,7 @@ use std::ops::{Index, Range};
 use super::bins::Bins;
 use super::block::{Block, BlockId, NO_BLOCK, Segment, SegmentId, State};
 use super::places::PLACES;
+use super::queue::Queue;
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
 #[derive(Debug)]
@@ -129,9 +130,7 @@ impl Ledger {
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
-            parent: BlockId::NONE,
-            left: BlockId::NONE,
-            right: BlockId::NONE,
+            queue: Queue::EMPTY,
         });
         if class as usize >= self.free.len() {
             self.free.resize_with(class as usize + 1, || None);
@@ -281,8 +280,7 @@ impl Ledger {
     /// The free blocks of a class that hold `bytes`, best fit first.
     pub fn fits(&self, class: u8, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
         let bins = self.free.get(class as usize).and_then(Option::as_deref);
-        let first = bins.and_then(|bins| bins.best_fit(&self.blocks, bytes));
-        std::iter::successors(first, move |&id| bins?.after(&self.blocks, id))
+        bins.into_iter().flat_map(move |bins| bins.fits(&self.blocks, bytes))
     }
 
     /// The free blocks of a class that are whole segments, so that these could be given back.
@@ -302,8 +300,7 @@ impl Ledger {
     #[must_use]
     pub fn largest_free_bytes(&self, class: u8) -> u64 {
         let bins = self.free.get(class as usize).and_then(Option::as_deref);
-        let largest = bins.and_then(|bins| bins.largest(&self.blocks));
-        largest.map_or(0, |id| self[id].bytes)
+        bins.map_or(0, |bins| bins.largest_bytes(&self.blocks))
     }
 
     /// A block, if there is one of that name.
