@@ -104,8 +104,8 @@ impl Bins {
         let queue = blocks[first.at()].queue;
         let comes_first = blocks[id.at()].rank() < blocks[first.at()].rank();
         let (first, other) = if comes_first { (id, first) } else { (first, id) };
-        blocks[first.at()].queue = self.queues.push(blocks, queue, other);
         self.firsts[bin] = first;
+        self.queues.push(blocks, first, queue, other);
     }
 
     #[inline(always)]
@@ -128,15 +128,13 @@ impl Bins {
     /// Takes a block out of a bin that holds others.
     #[inline(never)]
     fn remove_among(&mut self, blocks: &mut [Block], bin: usize, id: BlockId) {
-        let mut first = self.firsts[bin];
-        let mut queue = blocks[first.at()].queue;
+        let first = self.firsts[bin];
+        let queue = blocks[first.at()].queue;
         if first == id {
-            (first, queue) = self.queues.pop(blocks, queue);
-            self.firsts[bin] = first;
+            self.firsts[bin] = self.queues.pop(blocks, queue);
         } else {
-            queue = self.queues.remove(blocks, queue, id);
+            self.queues.remove(blocks, first, queue, id);
         }
-        blocks[first.at()].queue = queue;
     }
 
     /// The first block in the order of search that holds `bytes`.

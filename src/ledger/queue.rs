@@ -135,14 +135,18 @@ impl Default for Queues {
 }
 
 impl Queues {
-    /// The queue with a block in it that was not.
+    /// Puts `id`, which is in no queue, into the one that `first` keeps.
     #[inline(always)]
-    pub(super) fn push(&mut self, blocks: &mut [Block], queue: Queue, id: BlockId) -> Queue {
-        if queue.is_empty() { Queue::alone(id) } else { self.push_among(blocks, queue, id) }
+    pub(super) fn push(&mut self, blocks: &mut [Block], first: BlockId, queue: Queue, id: BlockId) {
+        if queue.is_empty() {
+            blocks[first.at()].queue = Queue::alone(id);
+        } else {
+            self.push_among(blocks, first, queue, id);
+        }
     }
 
     #[inline(never)]
-    fn push_among(&mut self, blocks: &mut [Block], mut queue: Queue, id: BlockId) -> Queue {
+    fn push_among(&mut self, blocks: &mut [Block], first: BlockId, mut queue: Queue, id: BlockId) {
         if queue.bits() == 0 || queue.len() == 1 << queue.bits() {
             queue = self.enlarge(blocks, queue);
         }
@@ -150,36 +154,46 @@ impl Queues {
         queue.0 += ONE;
         let entry = Entry::of(blocks, id);
         rise(&mut self.entries[queue.range()], blocks, at, entry);
-        queue
+        blocks[first.at()].queue = queue;
     }
 
-    /// The first of a queue that is not empty, and the queue without it.
+    /// Takes the first out of a queue that is not empty; it keeps the queue from now on.
     #[inline(always)]
-    pub(super) fn pop(&mut self, blocks: &mut [Block], queue: Queue) -> (BlockId, Queue) {
+    pub(super) fn pop(&mut self, blocks: &mut [Block], queue: Queue) -> BlockId {
         if let Some(only) = queue.only() {
-            return (only, Queue::EMPTY);
+            blocks[only.at()].queue = Queue::EMPTY;
+            return only;
         }
         let first = self.entries[queue.start()].id;
-        (first, self.remove_at(blocks, queue, 0))
+        self.remove_at(blocks, first, queue, 0);
+        first
     }
 
-    /// The queue without a block that is in it.
+    /// Takes `id` out of the queue that `first` keeps.
     #[inline(always)]
-    pub(super) fn remove(&mut self, blocks: &mut [Block], queue: Queue, id: BlockId) -> Queue {
+    pub(super) fn remove(
+        &mut self,
+        blocks: &mut [Block],
+        first: BlockId,
+        queue: Queue,
+        id: BlockId,
+    ) {
         if queue.only().is_some() {
-            return Queue::EMPTY;
+            blocks[first.at()].queue = Queue::EMPTY;
+        } else {
+            let at = blocks[id.at()].place();
+            self.remove_at(blocks, first, queue, at);
         }
-        let at = blocks[id.at()].place();
-        self.remove_at(blocks, queue, at)
     }
 
     #[inline(never)]
-    fn remove_at(&mut self, blocks: &mut [Block], mut queue: Queue, at: usize) -> Queue {
+    fn remove_at(&mut self, blocks: &mut [Block], first: BlockId, mut queue: Queue, at: usize) {
         queue.0 -= ONE;
         if queue.len() == 1 {
             let left = self.entries[queue.start() + (at ^ 1)].id;
             self.leave(queue);
-            return Queue::alone(left);
+            blocks[first.at()].queue = Queue::alone(left);
+            return;
         }
         // The last one fills the place that is left.
         let last = self.entries[queue.range().end];
@@ -191,7 +205,7 @@ impl Queues {
                 sink(entries, blocks, at, last);
             }
         }
-        queue
+        blocks[first.at()].queue = queue;
     }
 
     /// The first of a queue that holds `bytes`. Looks at all of it.
