@@ -138,6 +138,24 @@ impl Timeline {
         }
     }
 
+    /// Marks the present end of a stream, in place of what was `latest`.
+    pub(super) fn record(&mut self, stream: StreamKey, latest: &mut Option<Arc<Mark>>) {
+        let lane = &self.lanes[stream];
+        if lane.stands != Stands::Ready || !lane.queue.is_empty() {
+            let mark = latest.insert(Arc::default());
+            let op = Op::Record(Arc::clone(mark));
+            return self.push(stream, op);
+        }
+        // Nothing is ahead of it, so its time is known.
+        let at_ns = lane.end_ns.max(self.now_ns);
+        self.reach(stream, at_ns);
+        let mark = Mark { at_ns: at_ns.into(), ..Mark::default() };
+        match latest.as_mut().and_then(Arc::get_mut) {
+            Some(unshared) => *unshared = mark,
+            None => *latest = Some(Arc::new(mark)),
+        }
+    }
+
     /// Raises a gate, and lets streams look at it again.
     pub(super) fn open(&mut self, gate: &Gate, value: u64) {
         let mut state = lock(&gate.0);
