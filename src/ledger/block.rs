@@ -1,5 +1,7 @@
 //! What the ledger keeps: segments, and the blocks that tile them.
 
+use std::num::NonZeroU32;
+
 use super::queue::Queue;
 
 /// Names a block of one ledger while it exists.
@@ -91,6 +93,8 @@ pub struct Block {
     pub class: u8,
     /// There is more to know of it elsewhere. The ledger only keeps this, while it is active.
     pub marked: bool,
+    /// Where that is, if it is kept by number. The ledger only keeps this, while it is active.
+    pub note: Option<NonZeroU32>,
     /// Where it is in the free index; meaningless while it is not free.
     pub(super) bin: u16,
     /// Its segment's age, for the order of the free index.
@@ -133,6 +137,7 @@ pub(super) const NO_BLOCK: Block = Block {
     state: State::Active,
     class: 0,
     marked: false,
+    note: None,
     bin: 0,
     serial: 0,
     prev: BlockId::NONE,

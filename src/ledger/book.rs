@@ -7,6 +7,7 @@
 //! 4. The totals are the sums over all blocks that are not absent.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::{Index, Range};
 
 use super::bins::Bins;
@@ -126,6 +127,7 @@ impl Ledger {
             state,
             class,
             marked: false,
+            note: None,
             bin: 0,
             serial,
             prev: BlockId::NONE,
@@ -324,6 +326,11 @@ impl Ledger {
     /// Sets [`Block::marked`] of an active block.
     pub fn set_marked(&mut self, id: BlockId, marked: bool) {
         self.blocks[id.at()].marked = marked;
+    }
+
+    /// Sets [`Block::note`] of an active block.
+    pub fn set_note(&mut self, id: BlockId, note: Option<NonZeroU32>) {
+        self.blocks[id.at()].note = note;
     }
 
     /// Sums over all segments.
