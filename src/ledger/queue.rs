@@ -335,3 +335,56 @@ fn settle(entries: &mut [Entry], blocks: &mut [Block], at: usize, entry: Entry) 
     entries[at] = entry;
     blocks[entry.id.at()].set_place(at);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::block::{NO_BLOCK, Rank};
+    use super::*;
+
+    proptest! {
+        /// Few sizes and segments, so that each of the three decides; two queues that grow and
+        /// shrink, so that rooms change hands.
+        #[test]
+        fn blocks_come_out_in_order_whatever_is_taken_out_between(
+            steps in proptest::collection::vec(
+                (0..7u8, 0..2usize, any::<u16>(), 1..4u64, 0..3u32), 1..600)
+        ) {
+            let mut queues = Queues::default();
+            let mut blocks = vec![NO_BLOCK; 3];
+            let keepers = [BlockId(1), BlockId(2)];
+            let mut models: [BTreeMap<Rank, BlockId>; 2] = Default::default();
+            for (step, which, noise, bytes, serial) in steps {
+                let (keeper, model) = (keepers[which], &mut models[which]);
+                let queue = blocks[keeper.at()].queue;
+                if step < 4 {
+                    let id = BlockId(blocks.len() as u32);
+                    let address = u64::from(noise) << 32 | u64::from(id.0);
+                    blocks.push(Block { address, bytes, serial, ..NO_BLOCK });
+                    model.insert(blocks[id.at()].rank(), id);
+                    queues.push(&mut blocks, keeper, queue, id);
+                } else if step == 4 && !model.is_empty() {
+                    let first = queues.pop(&mut blocks, queue);
+                    prop_assert_eq!(model.pop_first().map(|(_, id)| id), Some(first));
+                    blocks[keeper.at()].queue = blocks[first.at()].queue;
+                } else if !model.is_empty() {
+                    let rank = *model.keys().nth(usize::from(noise) % model.len()).unwrap();
+                    let id = model.remove(&rank).unwrap();
+                    queues.remove(&mut blocks, keeper, queue, id);
+                }
+                let queue = blocks[keeper.at()].queue;
+                prop_assert!(queues.is_sound(&blocks, queue));
+                let mut ids: Vec<_> = queues.ids(queue).collect();
+                ids.sort_unstable_by_key(|id| blocks[id.at()].rank());
+                prop_assert_eq!(ids, model.values().copied().collect::<Vec<_>>());
+                let fit = model.range((bytes, 0)..).next().map(|(_, &id)| id);
+                if !queue.is_empty() {
+                    prop_assert_eq!(queues.first_of(&blocks, queue, bytes).some(), fit);
+                }
+            }
+        }
+    }
+}
