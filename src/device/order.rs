@@ -121,6 +121,14 @@ impl Order {
         merge(&mut self.host, clock);
     }
 
+    /// The host has seen the event reached.
+    pub(super) fn event_seen(&mut self, event: u64) {
+        if self.in_use {
+            let clock = self.event_clock(event);
+            self.seen(&clock);
+        }
+    }
+
     pub(super) fn stream_gone(&mut self, stream: u64) {
         self.streams.remove(&stream);
     }

@@ -135,7 +135,8 @@ impl<T> RetireQueue<T> {
     }
 
     /// Gives every thing whose uses are over to `done`. Asks the driver once for each stream
-    /// that has something waiting, and once more for each mark reached. Never blocks.
+    /// that has something waiting, once more where that has reached all of it, and a logarithm
+    /// of its marks where it has reached some. Never blocks.
     pub fn poll(&mut self, events: &EventPool, mut done: impl FnMut(T)) {
         for (thing, uses) in std::mem::take(&mut self.put_off) {
             self.retire(thing, &uses, events);
@@ -148,19 +149,14 @@ impl<T> RetireQueue<T> {
         }
         let Self { waiting, marks, idle, queues, .. } = self;
         marks.retain_mut(|marks| {
-            while let Some((event, slot)) = marks.queue.front() {
-                // A driver that cannot answer any more has not said that the use is over.
-                if !event.query().unwrap_or(false) {
-                    break;
-                }
-                let left = &mut waiting[*slot].1;
+            let reached = reached_count(&marks.queue);
+            for (event, slot) in marks.queue.drain(..reached) {
+                let left = &mut waiting[slot].1;
                 *left -= 1;
                 if *left == 0 {
-                    done(waiting.remove(*slot).0);
+                    done(waiting.remove(slot).0);
                 }
-                if let Some((event, _)) = marks.queue.pop_front() {
-                    keep(idle, event, events);
-                }
+                keep(idle, event, events);
             }
             let goes_on = !marks.queue.is_empty();
             if !goes_on {
@@ -207,6 +203,29 @@ impl<T> RetireQueue<T> {
     }
 }
 
+/// How many of its marks a stream has reached: the oldest ones.
+fn reached_count(queue: &Queue) -> usize {
+    // A driver that cannot answer any more has not said that the use is over.
+    let is_reached = |at: usize| queue[at].0.query().unwrap_or(false);
+    if queue.is_empty() || !is_reached(0) {
+        return 0;
+    }
+    let last = queue.len() - 1;
+    if last == 0 || is_reached(last) {
+        return queue.len();
+    }
+    let (mut low, mut high) = (1, last);
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_reached(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
 /// Keeps an event for the next mark, unless somebody else still waits for it.
 fn keep(idle: &mut Vec<Arc<Event>>, mut event: Arc<Event>, events: &EventPool) {
     if Arc::get_mut(&mut event).is_none() {
@@ -247,6 +266,38 @@ mod tests {
         queue.poll(&events, |thing| done.push(thing));
         assert_eq!(done, ["fast", "slow", "both"]);
         assert_eq!(queue.waiting_count(), 0);
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_few_of_its_marks() {
+        // Where what nothing is in the way of has run when the call returns.
+        let device = Device::open("sim").unwrap();
+        let events = EventPool::new(&device);
+        let stream = Stream::new(&device, Priority::Normal).unwrap();
+        let gate = Gate::new(&device).unwrap();
+        let mut queue = RetireQueue::default();
+        let asked = || device.calls().get(crate::device::Call::QueryEvent);
+        for reached in 0..=16 {
+            for thing in 0..16 {
+                if thing == reached {
+                    stream.wait_gate(&gate, reached + 1).unwrap();
+                }
+                queue.retire(thing, [&stream], &events);
+            }
+            let before = asked();
+            let mut done = Vec::new();
+            queue.poll(&events, |thing| done.push(thing));
+            assert_eq!(done, (0..reached).collect::<Vec<_>>());
+            let most = match reached {
+                0 => 1,
+                16 => 2,
+                _ => 2 + 4,
+            };
+            assert!(asked() - before <= most, "{reached} reached");
+            gate.open(reached + 1).unwrap();
+            queue.poll(&events, |thing| done.push(thing));
+            assert_eq!(done, (0..16).collect::<Vec<_>>());
+        }
     }
 
     #[test]

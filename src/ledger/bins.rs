@@ -2,12 +2,13 @@
 //!
 //! A bin for every multiple of 512 bytes up to 2 MiB, then 256 to each power of two; a bitmap in
 //! two levels finds the next bin that holds anything. Within a bin blocks are ordered by size,
-//! age of the segment and address, in a [tree](super::tree) whose nodes are the blocks
-//! themselves: nearly always there is one, and a hundred thousand of one size still cost a
-//! logarithm.
+//! age of the segment and address: the first is at hand, and knows the [queue](super::queue) of
+//! the others. Nearly always there is one, and a hundred thousand of one size still cost a
+//! logarithm. Only a request larger than the first block of a bin of several sizes looks at all
+//! in it.
 
 use super::block::{Block, BlockId};
-use super::tree;
+use super::queue::{Queue, Queues};
 
 /// Sizes below this many units of 512 bytes have a bin of their own.
 const EXACT_BINS: usize = 4096;
@@ -29,21 +30,19 @@ pub(super) struct Bins {
     summary: [u64; SUMMARY_WORDS],
     /// A bit for each bin that holds anything.
     filled: [u64; WORDS],
-    bins: [Bin; BINS],
+    /// The first block of each bin, which knows where the others are queued.
+    firsts: [BlockId; BINS],
+    queues: Queues,
 }
-
-/// A tree of blocks, and the first in it.
-#[derive(Debug, Clone, Copy)]
-struct Bin {
-    root: BlockId,
-    first: BlockId,
-}
-
-const EMPTY: Bin = Bin { root: BlockId::NONE, first: BlockId::NONE };
 
 impl Default for Bins {
     fn default() -> Self {
-        Self { summary: [0; SUMMARY_WORDS], filled: [0; WORDS], bins: [EMPTY; BINS] }
+        Self {
+            summary: [0; SUMMARY_WORDS],
+            filled: [0; WORDS],
+            firsts: [BlockId::NONE; BINS],
+            queues: Queues::default(),
+        }
     }
 }
 
@@ -71,16 +70,15 @@ impl Bins {
         self.summary.iter().all(|&word| word == 0)
     }
 
-    /// How many blocks are in it, by counting them; `None` if they are not linked as they
-    /// should be.
+    /// How many blocks are in it, by counting them; `None` if one is not where it should be.
     pub(super) fn count(&self, blocks: &[Block]) -> Option<usize> {
-        let bins = std::iter::successors(self.next_filled(0), |bin| self.next_filled(bin + 1));
-        let counts = bins.map(|bin| {
-            let Bin { root, first } = self.bins[bin];
-            let is_first = tree::leftmost(blocks, root) == first;
-            tree::count(blocks, root, BlockId::NONE).filter(|_| is_first)
+        let bins = self.filled_from(0).map(|bin| {
+            let first = &blocks[self.firsts[bin].at()];
+            let is_first = self.queued(first).all(|id| first.rank() < blocks[id.at()].rank());
+            let is_sound = is_first && self.queues.is_sound(blocks, first.queue);
+            is_sound.then(|| 1 + self.queued(first).count())
         });
-        counts.sum()
+        bins.sum()
     }
 
     #[inline(always)]
@@ -88,39 +86,54 @@ impl Bins {
         let block = &mut blocks[id.at()];
         let bin = bin_of(block.bytes);
         block.bin = bin as u16;
-        let place = &mut self.bins[bin];
-        if place.root == BlockId::NONE {
-            tree::plant(block);
-            *place = Bin { root: id, first: id };
+        let first = &mut self.firsts[bin];
+        if *first == BlockId::NONE {
+            *first = id;
+            block.queue = Queue::EMPTY;
             self.filled[bin / 64] |= 1 << (bin % 64);
             self.summary[bin / 4096] |= 1 << (bin / 64 % 64);
         } else {
-            let (root, is_first) = tree::insert(blocks, place.root, id);
-            place.root = root;
-            if is_first {
-                place.first = id;
-            }
+            self.insert_among(blocks, bin, id);
         }
+    }
+
+    /// Puts a block into a bin that holds others.
+    #[inline(never)]
+    fn insert_among(&mut self, blocks: &mut [Block], bin: usize, id: BlockId) {
+        let first = self.firsts[bin];
+        let queue = blocks[first.at()].queue;
+        let comes_first = blocks[id.at()].rank() < blocks[first.at()].rank();
+        let (first, other) = if comes_first { (id, first) } else { (first, id) };
+        self.firsts[bin] = first;
+        self.queues.push(blocks, first, queue, other);
     }
 
     #[inline(always)]
     pub(super) fn remove(&mut self, blocks: &mut [Block], id: BlockId) {
         let block = &blocks[id.at()];
         let bin = usize::from(block.bin);
-        let place = &mut self.bins[bin];
-        let is_alone = place.root == id && block.left.0 | block.right.0 == BlockId::NONE.0;
+        let is_alone = self.firsts[bin] == id && block.queue.is_empty();
         if is_alone {
-            *place = EMPTY;
+            self.firsts[bin] = BlockId::NONE;
             let word = self.filled[bin / 64] & !(1 << (bin % 64));
             self.filled[bin / 64] = word;
             if word == 0 {
                 self.summary[bin / 4096] &= !(1 << (bin / 64 % 64));
             }
         } else {
-            if place.first == id {
-                place.first = tree::second(blocks, id);
-            }
-            place.root = tree::remove(blocks, place.root, id);
+            self.remove_among(blocks, bin, id);
+        }
+    }
+
+    /// Takes a block out of a bin that holds others.
+    #[inline(never)]
+    fn remove_among(&mut self, blocks: &mut [Block], bin: usize, id: BlockId) {
+        let first = self.firsts[bin];
+        let queue = blocks[first.at()].queue;
+        if first == id {
+            self.firsts[bin] = self.queues.pop(blocks, queue);
+        } else {
+            self.queues.remove(blocks, first, queue, id);
         }
     }
 
@@ -130,37 +143,60 @@ impl Bins {
         let mut bin = bin_of(bytes);
         // Of such a bin not every block holds them.
         if bin >= EXACT_BINS || !bytes.is_multiple_of(1 << UNIT_BITS) {
-            let Bin { root, first } = self.bins[bin];
-            if blocks[first.at()].bytes >= bytes {
+            let first = self.firsts[bin];
+            let Block { bytes: first_bytes, queue, .. } = blocks[first.at()];
+            if first_bytes >= bytes {
                 return Some(first);
             }
-            if let Some(found) = tree::first_of(blocks, root, bytes).some() {
+            if !queue.is_empty()
+                && let Some(found) = self.queues.first_of(blocks, queue, bytes).some()
+            {
                 return Some(found);
             }
             bin += 1;
         }
-        Some(self.bins[self.next_filled(bin)?].first)
+        Some(self.firsts[self.next_filled(bin)?])
     }
 
-    /// The next block after `id` in the order of search.
-    pub(super) fn after(&self, blocks: &[Block], id: BlockId) -> Option<BlockId> {
-        let (bytes, order) = blocks[id.at()].rank();
-        let bin = bin_of(bytes);
-        let found = tree::first_from(blocks, self.bins[bin].root, (bytes, order + 1)).some();
-        found.or_else(|| Some(self.bins[self.next_filled(bin + 1)?].first))
+    /// The blocks that hold `bytes`, in the order of search.
+    pub(super) fn fits<'a>(
+        &'a self,
+        blocks: &'a [Block],
+        bytes: u64,
+    ) -> impl Iterator<Item = BlockId> + 'a {
+        let ids = self.filled_from(bin_of(bytes)).flat_map(move |bin| {
+            let first = self.firsts[bin];
+            let mut others: Vec<_> = self.queued(&blocks[first.at()]).collect();
+            others.sort_unstable_by_key(|id| blocks[id.at()].rank());
+            std::iter::once(first).chain(others)
+        });
+        ids.skip_while(move |id| blocks[id.at()].bytes < bytes)
     }
 
-    /// The largest block.
-    pub(super) fn largest(&self, blocks: &[Block]) -> Option<BlockId> {
-        let summary = self.summary.iter().rposition(|&word| word != 0)?;
+    /// The largest block's size; 0 if there is none.
+    pub(super) fn largest_bytes(&self, blocks: &[Block]) -> u64 {
+        let Some(summary) = self.summary.iter().rposition(|&word| word != 0) else { return 0 };
         let word = summary * 64 + 63 - self.summary[summary].leading_zeros() as usize;
         let bin = word * 64 + 63 - self.filled[word].leading_zeros() as usize;
-        Some(tree::rightmost(blocks, self.bins[bin].root))
+        let first = &blocks[self.firsts[bin].at()];
+        let others = self.queued(first).map(|id| blocks[id.at()].bytes);
+        others.fold(first.bytes, u64::max)
     }
 
     pub(super) fn contains(&self, blocks: &[Block], id: BlockId) -> bool {
-        let rank = blocks[id.at()].rank();
-        tree::first_from(blocks, self.bins[bin_of(rank.0)].root, rank) == id
+        let bin = bin_of(blocks[id.at()].bytes);
+        let first = self.firsts[bin];
+        first == id || self.queued(&blocks[first.at()]).any(|other| other == id)
+    }
+
+    /// The others in the bin of its first block.
+    fn queued(&self, first: &Block) -> impl Iterator<Item = BlockId> + '_ {
+        self.queues.ids(first.queue)
+    }
+
+    /// The bins from this one on that hold anything.
+    fn filled_from(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(self.next_filled(from), |bin| self.next_filled(bin + 1))
     }
 
     /// The first bin from this one on that holds anything.

@@ -1,5 +1,9 @@
 //! What the ledger keeps: segments, and the blocks that tile them.
 
+use std::num::NonZeroU32;
+
+use super::queue::Queue;
+
 /// Names a block of one ledger while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub(super) u32);
@@ -89,6 +93,8 @@ pub struct Block {
     pub class: u8,
     /// There is more to know of it elsewhere. The ledger only keeps this, while it is active.
     pub marked: bool,
+    /// Where that is, if it is kept by number. The ledger only keeps this, while it is active.
+    pub note: Option<NonZeroU32>,
     /// Where it is in the free index; meaningless while it is not free.
     pub(super) bin: u16,
     /// Its segment's age, for the order of the free index.
@@ -96,10 +102,8 @@ pub struct Block {
     /// Its neighbours in the segment.
     pub(super) prev: BlockId,
     pub(super) next: BlockId,
-    /// Its parent and children in the free index; meaningless while it is not free.
-    pub(super) parent: BlockId,
-    pub(super) left: BlockId,
-    pub(super) right: BlockId,
+    /// While it is the first of its bin, the others; else its place among those.
+    pub(super) queue: Queue,
 }
 
 impl Block {
@@ -133,11 +137,10 @@ pub(super) const NO_BLOCK: Block = Block {
     state: State::Active,
     class: 0,
     marked: false,
+    note: None,
     bin: 0,
     serial: 0,
     prev: BlockId::NONE,
     next: BlockId::NONE,
-    parent: BlockId::NONE,
-    left: BlockId::NONE,
-    right: BlockId::NONE,
+    queue: Queue::EMPTY,
 };

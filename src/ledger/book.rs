@@ -6,11 +6,13 @@
 //! 3. The bins of a class hold exactly its free blocks.
 //! 4. The totals are the sums over all blocks that are not absent.
 
+use std::num::NonZeroU32;
 use std::ops::{Index, Range};
 
 use super::bins::Bins;
 use super::block::{Block, BlockId, NO_BLOCK, Segment, SegmentId, State};
 use super::places::PLACES;
+use super::queue::Queue;
 
 /// Segments of one stream, the blocks in them, and an index over what is free.
 #[derive(Debug)]
@@ -125,13 +127,12 @@ impl Ledger {
             state,
             class,
             marked: false,
+            note: None,
             bin: 0,
             serial,
             prev: BlockId::NONE,
             next: BlockId::NONE,
-            parent: BlockId::NONE,
-            left: BlockId::NONE,
-            right: BlockId::NONE,
+            queue: Queue::EMPTY,
         });
         if class as usize >= self.free.len() {
             self.free.resize_with(class as usize + 1, || None);
@@ -281,8 +282,7 @@ impl Ledger {
     /// The free blocks of a class that hold `bytes`, best fit first.
     pub fn fits(&self, class: u8, bytes: u64) -> impl Iterator<Item = BlockId> + '_ {
         let bins = self.free.get(class as usize).and_then(Option::as_deref);
-        let first = bins.and_then(|bins| bins.best_fit(&self.blocks, bytes));
-        std::iter::successors(first, move |&id| bins?.after(&self.blocks, id))
+        bins.into_iter().flat_map(move |bins| bins.fits(&self.blocks, bytes))
     }
 
     /// The free blocks of a class that are whole segments, so that these could be given back.
@@ -302,8 +302,7 @@ impl Ledger {
     #[must_use]
     pub fn largest_free_bytes(&self, class: u8) -> u64 {
         let bins = self.free.get(class as usize).and_then(Option::as_deref);
-        let largest = bins.and_then(|bins| bins.largest(&self.blocks));
-        largest.map_or(0, |id| self[id].bytes)
+        bins.map_or(0, |bins| bins.largest_bytes(&self.blocks))
     }
 
     /// A block, if there is one of that name.
@@ -327,6 +326,11 @@ impl Ledger {
     /// Sets [`Block::marked`] of an active block.
     pub fn set_marked(&mut self, id: BlockId, marked: bool) {
         self.blocks[id.at()].marked = marked;
+    }
+
+    /// Sets [`Block::note`] of an active block.
+    pub fn set_note(&mut self, id: BlockId, note: Option<NonZeroU32>) {
+        self.blocks[id.at()].note = note;
     }
 
     /// Sums over all segments.

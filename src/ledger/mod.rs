@@ -6,8 +6,8 @@ mod block;
 mod book;
 mod check;
 mod places;
+mod queue;
 mod ranges;
-mod tree;
 
 pub use block::{Block, BlockId, Segment, SegmentId, State};
 pub use book::{Ledger, NewSegment, SplitChange, Totals};

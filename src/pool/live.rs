@@ -86,7 +86,7 @@ impl HeapState {
     pub(super) fn live_blocks(&self) -> Vec<LiveBlock> {
         let active = self.ledger.blocks().filter(|block| block.state == State::Active);
         let live = active.map(|block| {
-            let label = self.label_at(block.address);
+            let label = self.label_of(block);
             LiveBlock {
                 ptr: DevicePtr(block.address),
                 bytes: block.bytes,

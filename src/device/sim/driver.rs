@@ -131,14 +131,13 @@ impl SimDriver {
         state: &mut State,
         work: impl FnOnce(&mut State) -> Result<T, Status>,
     ) -> DeviceResult<T> {
-        self.calls.count(call);
         let begun_ns = state.time.now_ns;
         state.time.pass(self.price(call, 0));
         let outcome = match self.faults.strike(call) {
             Some(status) => Err(status),
             None => work(state),
         };
-        self.calls.add_time_ns(call, state.time.now_ns - begun_ns);
+        self.calls.count_locked(call, state.time.now_ns - begun_ns);
         outcome.map_err(|status| refusal(&self.info.name, call, status))
     }
 
@@ -218,7 +217,7 @@ impl SimDriver {
         state.time.pass_until(at_ns);
         state.pools.order.seen(&clock);
         state.release_pools();
-        self.calls.add_time_ns(call, state.time.now_ns - begun_ns);
+        self.calls.add_time_locked(call, state.time.now_ns - begun_ns);
         Ok(())
     }
 
@@ -387,9 +386,8 @@ impl Driver for SimDriver {
     fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
         self.run(Call::RecordEvent, |state| {
             let lane = *state.streams.get(stream.raw())?;
-            let mark = Arc::new(Mark::default());
-            state.events.get_mut(event.raw())?.latest = Some(Arc::clone(&mark));
-            state.time.push(lane, Op::Record(mark));
+            let latest = &mut state.events.get_mut(event.raw())?.latest;
+            state.time.record(lane, latest);
             state.pools.order.recorded(event.raw(), stream.raw());
             Ok(())
         })
@@ -400,8 +398,7 @@ impl Driver for SimDriver {
             let latest = &state.events.get(event.raw())?.latest;
             let reached = latest.as_ref().is_none_or(|mark| mark.is_reached(state.time.now_ns));
             if reached {
-                let clock = state.pools.order.event_clock(event.raw());
-                state.pools.order.seen(&clock);
+                state.pools.order.event_seen(event.raw());
             }
             Ok(reached)
         })

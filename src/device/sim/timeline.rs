@@ -6,7 +6,8 @@
 //! virtual time of their end may still be to come.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::engine::{Engines, duration_ns};
 use crate::base::lock;
@@ -15,17 +16,31 @@ use crate::device::contract::HostFn;
 /// Key of a stream on the timeline.
 pub(super) type StreamKey = usize;
 
-/// A mark in a stream. It has its time once that is known, which may be ahead of the host.
-#[derive(Debug, Default)]
+/// A mark in a stream, touched under the driver's lock alone. It has its time once that is known, which may be ahead of the host.
+#[derive(Debug)]
 pub(super) struct Mark {
-    at_ns: OnceLock<u64>,
+    /// [`UNKNOWN`] until that is known.
+    at_ns: AtomicU64,
     waiting: Mutex<Vec<StreamKey>>,
 }
 
+/// No time a mark is given: it would be after 584 years.
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self { at_ns: AtomicU64::new(UNKNOWN), waiting: Mutex::default() }
+    }
+}
+
 impl Mark {
+    fn set(&self, at_ns: u64) {
+        self.at_ns.store(at_ns.min(UNKNOWN - 1), Ordering::Relaxed);
+    }
+
     /// When it is reached, if that is known yet.
     pub(super) fn at_ns(&self) -> Option<u64> {
-        self.at_ns.get().copied()
+        Some(self.at_ns.load(Ordering::Relaxed)).filter(|&at_ns| at_ns != UNKNOWN)
     }
 
     /// True when host time has come to it.
@@ -138,6 +153,24 @@ impl Timeline {
         }
     }
 
+    /// Marks the present end of a stream, in place of what was `latest`.
+    pub(super) fn record(&mut self, stream: StreamKey, latest: &mut Option<Arc<Mark>>) {
+        let lane = &self.lanes[stream];
+        if lane.stands != Stands::Ready || !lane.queue.is_empty() {
+            let mark = latest.insert(Arc::default());
+            let op = Op::Record(Arc::clone(mark));
+            return self.push(stream, op);
+        }
+        // Nothing is ahead of it, so its time is known.
+        let at_ns = lane.end_ns.max(self.now_ns);
+        self.reach(stream, at_ns);
+        match latest.as_mut().and_then(Arc::get_mut) {
+            // Nobody waits for it, for whoever does has it too.
+            Some(unshared) => unshared.set(at_ns),
+            None => latest.insert(Arc::default()).set(at_ns),
+        }
+    }
+
     /// Raises a gate, and lets streams look at it again.
     pub(super) fn open(&mut self, gate: &Gate, value: u64) {
         let mut state = lock(&gate.0);
@@ -180,8 +213,7 @@ impl Timeline {
             let started = stream_end.max(issued_ns.saturating_add(self.start_ns));
             let end = match op {
                 Op::Record(mark) => {
-                    // A mark is recorded once, so this never finds it set.
-                    let _ = mark.at_ns.set(ready);
+                    mark.set(ready);
                     for waiting in std::mem::take(&mut *lock(&mark.waiting)) {
                         self.wake(waiting);
                     }

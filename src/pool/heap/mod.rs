@@ -16,7 +16,7 @@ mod retired;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use self::notes::{ByAddress, Note};
+use self::notes::Notes;
 use self::raw::RawBlocks;
 use super::expandable::Expandable;
 use super::mailbox::Mailbox;
@@ -88,8 +88,8 @@ pub(super) struct HeapState {
     pub(super) anew_from: u64,
     /// Blocks handed out as bare addresses.
     raw: RawBlocks,
-    /// What more there is to know of blocks that are marked, by address.
-    notes: ByAddress<Note>,
+    /// What more there is to know of blocks that are marked.
+    notes: Notes,
 }
 
 /// The block that was handed out last, by a search. While the ledger has not changed since, it
@@ -179,7 +179,7 @@ impl Heap {
                 unused: Vec::new(),
                 anew_from: 0,
                 raw: RawBlocks::default(),
-                notes: ByAddress::default(),
+                notes: Notes::default(),
             }),
         }
     }
@@ -345,7 +345,7 @@ impl HeapState {
             }
         }
         let marked = self.ledger.blocks().filter(|block| block.marked);
-        let noted = marked.filter(|block| self.notes.contains_key(&block.address)).count();
+        let noted = marked.filter(|block| self.notes.get(block.note).is_some()).count();
         if noted != self.notes.len() {
             return Err(format!("{} blocks are noted and {noted} marked", self.notes.len()));
         }

@@ -1,18 +1,16 @@
 //! What is known of some blocks only: other streams that use them, and what their owners said of
 //! them.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
+
+use slab::Slab;
 
 use super::super::options::AllocOptions;
 use super::super::shared::Shared;
 use super::{HeapState, Taken, Which};
 use crate::device::Stream;
 use crate::fence::StreamKey;
-use crate::ledger::BlockId;
-
-/// Something by the address of its block.
-pub(super) type ByAddress<T> = HashMap<u64, T, BuildHasherDefault<AddressHasher>>;
+use crate::ledger::{Block, BlockId};
 
 /// What is known of a block that is marked.
 #[derive(Debug, Default)]
@@ -48,22 +46,33 @@ impl Uses {
     }
 }
 
-/// Addresses are multiples of 512 and spread by multiplying.
+/// Notes by number, as their blocks have them.
 #[derive(Debug, Default)]
-pub(super) struct AddressHasher(u64);
+pub(super) struct Notes(Slab<Note>);
 
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
+impl Notes {
+    /// Numbers count from 1, and there are no more than blocks.
+    fn at(number: NonZeroU32) -> usize {
+        number.get() as usize - 1
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    /// The note of this number, or a new one, with its number.
+    fn get_or_add(&mut self, number: Option<NonZeroU32>) -> (NonZeroU32, &mut Note) {
+        let known = number.map(Self::at).filter(|&at| self.0.contains(at));
+        let at = known.unwrap_or_else(|| self.0.insert(Note::default()));
+        (NonZeroU32::MIN.saturating_add(at as u32), &mut self.0[at])
     }
 
-    fn write_u64(&mut self, value: u64) {
-        let product = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ (product >> 32);
+    pub(super) fn get(&self, number: Option<NonZeroU32>) -> Option<&Note> {
+        self.0.get(Self::at(number?))
+    }
+
+    fn remove(&mut self, number: Option<NonZeroU32>) -> Option<Note> {
+        self.0.try_remove(Self::at(number?))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -97,9 +106,9 @@ impl HeapState {
         self.note(taken.id).label = Some(Box::new(label.clone()));
     }
 
-    /// What the owner of the block at `address` said of it.
-    pub(in crate::pool) fn label_at(&self, address: u64) -> Option<&AllocOptions> {
-        self.notes.get(&address)?.label.as_deref()
+    /// What the owner of a block said of it.
+    pub(in crate::pool) fn label_of(&self, block: &Block) -> Option<&AllocOptions> {
+        self.notes.get(block.note)?.label.as_deref()
     }
 
     fn note(&mut self, id: BlockId) -> &mut Note {
@@ -107,15 +116,18 @@ impl HeapState {
             self.forget_last();
         }
         self.ledger.set_marked(id, true);
-        self.notes.entry(self.ledger[id].address).or_default()
+        let (number, note) = self.notes.get_or_add(self.ledger[id].note);
+        self.ledger.set_note(id, Some(number));
+        note
     }
 
     /// Forgets what was noted of a block that its owner gives up. Gives the other streams that
     /// use it.
     pub(super) fn take_note(&mut self, shared: &Shared, id: BlockId, others: &[Stream]) -> Uses {
+        let Block { note, bytes, .. } = self.ledger[id];
         self.ledger.set_marked(id, false);
-        let (address, bytes) = (self.ledger[id].address, self.ledger[id].bytes);
-        let Note { mut uses, label } = self.notes.remove(&address).unwrap_or_default();
+        self.ledger.set_note(id, None);
+        let Note { mut uses, label } = self.notes.remove(note).unwrap_or_default();
         if let Some(lifetime) = label.and_then(|label| label.lifetime) {
             shared.unlabel(lifetime, bytes);
         }
