@@ -14,7 +14,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use growth::{budget, cut, growth_bytes};
+pub(crate) use growth::{FINE_BELOW_BYTES, budget, cut, growth_bytes};
 pub(crate) use memo::{Memo, Moment, Placed, after, key_of, live_hash};
 pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId};
 pub(crate) use place::{Plan, chain, cover, shortest_run};

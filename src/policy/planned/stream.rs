@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cursor::{Cursor, Step};
 use super::recording::{Recording, units};
+use super::sparing::sparing;
 use super::table::Row;
 use super::{Seen, UNIT_BYTES};
 use crate::conf::Conf;
-use crate::ledger::{Ledger, Place, SegmentId};
+use crate::ledger::{BlockId, Ledger, Place, SegmentId};
 use crate::policy::expandable::Expandable;
 use crate::policy::{Fit, Policy, Request};
 
@@ -110,6 +111,11 @@ impl Planned {
         let found = found.map(|row| (following.range, following.place(&row, block_bytes)));
         self.see_if_lost();
         found.filter(|_| !self.is_lost)
+    }
+
+    /// Where a request goes that is not planned: a free block, and the first byte of it to take.
+    pub(crate) fn spare(&self, ledger: &Ledger, request: &Request) -> Option<(BlockId, u64)> {
+        sparing(ledger, request)
     }
 
     /// A planned place was not free.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::members::{All, at_once};
 use super::{Book, Expandable};
 use crate::base::Result;
+use crate::conf::PLANNED;
 use crate::device::Stream;
 use crate::policy::Request;
 use crate::policy::expandable::{
-    Moment, PAGE_BYTES, Placed, after, key_of, live_hash, shortest_run,
+    FINE_BELOW_BYTES, Moment, PAGE_BYTES, Placed, after, key_of, live_hash, shortest_run,
 };
 use crate::pool::heap::{Heap, Taken};
 use crate::pool::shared::Shared;
@@ -120,8 +121,11 @@ impl Climb<'_> {
         })?;
         self.live_bytes = live_bytes + request.block_bytes;
         let pace = &mut book.pace;
-        // Nothing had to be put together so far, and nearly all that is held is in use.
-        pace.loads = pace.misses == 0 && held_bytes - live_bytes <= live_bytes / FREE_PART;
+        // Nothing had to be put together so far, and nearly all that is held is in use. What a
+        // plan packs tightly has to come in single pages while that is not many.
+        let is_fine = shared.conf.policy() == PLANNED && held_bytes < FINE_BELOW_BYTES;
+        let is_full = held_bytes - live_bytes <= live_bytes / FREE_PART;
+        pace.loads = pace.misses == 0 && is_full && !is_fine;
         pace.peak_bytes = pace.peak_bytes.max(self.live_bytes);
         Ok(taken)
     }

@@ -68,7 +68,9 @@ impl HeapState {
                 {
                     return None;
                 }
-                planned.fit(&self.ledger, request)?
+                let (block, address) = planned.spare(&self.ledger, request)?;
+                let block = self.part_at(block, address);
+                return Some(self.hand_out(shared, block, request.block_bytes, request));
             }
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?

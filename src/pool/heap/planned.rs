@@ -4,7 +4,7 @@ use super::super::shared::Shared;
 use super::super::tally::{Counted, Tally};
 use super::{HeapState, Taken};
 use crate::device::DevicePtr;
-use crate::ledger::{BlockId, PLACES, Place, SegmentId, SplitChange};
+use crate::ledger::{Block, BlockId, PLACES, Place, SegmentId, SplitChange};
 use crate::policy::{Chosen, Planned, Policy, Request};
 
 impl HeapState {
@@ -35,6 +35,17 @@ impl HeapState {
         let taken = self.took_place(id, split, place, request.requested_bytes);
         self.note_taken(shared, taken, request, place.bytes);
         Some(taken)
+    }
+
+    /// The part of a free block from `address` on, which has to be taken next.
+    pub(super) fn part_at(&mut self, id: BlockId, address: u64) -> BlockId {
+        let Block { address: start, segment, class, .. } = self.ledger[id];
+        if address == start {
+            return id;
+        }
+        let (part, split) = self.ledger.part_at(segment, address);
+        self.note_moved(class, split);
+        part
     }
 
     #[inline(always)]
