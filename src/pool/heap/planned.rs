@@ -19,6 +19,26 @@ impl HeapState {
         Some(self.took_place(id, split, &place, requested_bytes))
     }
 
+    /// Serves a request while there is no plan, if something free fits and nothing else is due.
+    #[inline(never)]
+    pub(super) fn take_unplanned(&mut self, requested_bytes: u64) -> Taken {
+        let active_bytes = self.ledger.totals().active_bytes;
+        let begins_anew = active_bytes == 0 && self.ledger.version() >= self.anew_from;
+        let found = self.planned().filter(|planned| !begins_anew && planned.is_loose(active_bytes));
+        let Some(request) = found.and_then(|planned| planned.request(requested_bytes)) else {
+            return Taken::NONE;
+        };
+        let Chosen::Planned(planned) = &self.policy else { return Taken::NONE };
+        let Some((block, address)) = planned.spare(&self.ledger, &request) else {
+            return Taken::NONE;
+        };
+        let block = self.part_at(block, address);
+        let taken = self.place(block, request.block_bytes, &request);
+        self.record_taken(taken, &request);
+        self.forget_last();
+        taken
+    }
+
     /// The place the plan has for a request.
     pub(in crate::pool) fn find_place(&mut self, request: &Request) -> Option<(SegmentId, Place)> {
         self.planned()?.find(request.block_bytes)
@@ -79,6 +99,19 @@ impl HeapState {
         if planned.record_taken(request.block_bytes, taken.id.place()) {
             self.ledger.set_marked(taken.id, true);
         }
+    }
+
+    /// Notes that a marked block is given up; false, with nothing done, if it is marked for more
+    /// than the recording.
+    #[cold]
+    pub(super) fn free_recorded(&mut self, id: BlockId) -> bool {
+        let is_noted = || self.notes.contains_key(&self.ledger[id].address);
+        if !matches!(self.policy, Chosen::Planned(_)) || !self.notes.is_empty() && is_noted() {
+            return false;
+        }
+        self.record_freed(id);
+        self.ledger.set_marked(id, false);
+        true
     }
 
     /// Notes that a marked block is given up.
