@@ -197,7 +197,7 @@ impl Planner {
         self.fruitless = if repeats { 0 } else { self.fruitless.saturating_add(1) };
         match self.fruitless.checked_sub(FRUITLESS_FIRST) {
             Some(more) if more.is_multiple_of(FRUITLESS_NEXT) => {
-                recorded * REST << (more / FRUITLESS_NEXT).min(MOST_DOUBLED)
+                (recorded * REST) << (more / FRUITLESS_NEXT).min(MOST_DOUBLED)
             }
             _ => 0,
         }
