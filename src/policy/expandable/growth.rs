@@ -6,7 +6,7 @@ use crate::base::{GIB, MIB};
 /// Below this much reserved every handle is one page, unless the program only loads: what does
 /// not come back together wastes half a handle at each end of each free run, and little reserved
 /// leaves little slack for it.
-const FINE_BELOW_BYTES: u64 = 2 * GIB;
+pub(crate) const FINE_BELOW_BYTES: u64 = 2 * GIB;
 /// The largest handle, but for programs that only load.
 const HANDLE_BYTES: u64 = 32 * MIB;
 /// Handles of a program that only loads are at least this large, as nothing of it comes back yet.

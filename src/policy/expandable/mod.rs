@@ -16,7 +16,7 @@ mod sharing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use growth::{budget, cut, growth_bytes};
+pub(crate) use growth::{FINE_BELOW_BYTES, budget, cut, growth_bytes};
 pub(crate) use memo::{Memo, Moment, Placed, after, key_of, live_hash};
 pub(crate) use pages::{Arena, HandleId, Ledgers, Pages, Range, RangeId, Site};
 pub(crate) use place::{Plan, chain, cover};

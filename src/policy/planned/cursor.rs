@@ -16,7 +16,7 @@ const SETTLED: u32 = 4;
 const LOST: u32 = 64;
 /// So many requests that were not as planned, and one part in so many of those that came, are too
 /// many.
-const MANY: u32 = 32;
+const MANY: u32 = 4;
 const MANY_PART: usize = 64;
 /// A smaller request takes the place of a planned one if it fills so much of it: one part in.
 const FILLS_PART: u32 = 2;

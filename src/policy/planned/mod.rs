@@ -8,6 +8,7 @@
 mod cursor;
 mod period;
 mod recording;
+mod sparing;
 mod stream;
 mod table;
 

@@ -2,7 +2,7 @@
 
 use super::UNIT_BYTES;
 
-/// The most requests of one recording; then it begins anew.
+/// The most requests of one recording.
 const MOST_REQUESTS: usize = 1 << 21;
 
 /// No request: of a block that is not in the recording.
@@ -55,9 +55,6 @@ impl Recording {
 
     /// The next request, for `bytes`, was served at `time` by the block of this place.
     pub(crate) fn took(&mut self, bytes: u64, time: u64, block: usize) {
-        if self.seen.len() >= MOST_REQUESTS {
-            *self = Self::cut();
-        }
         let units = units(bytes);
         self.digest = (self.digest.rotate_left(5) ^ u64::from(units)).wrapping_mul(MIX);
         if self.of_block.len() <= block {
@@ -74,6 +71,11 @@ impl Recording {
         if let Some(seen) = self.seen.get_mut(at as usize) {
             seen.freed = time;
         }
+    }
+
+    /// True if no more requests belong in it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.seen.len() >= MOST_REQUESTS
     }
 
     /// True if it is not of a whole iteration.

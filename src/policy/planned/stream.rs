@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cursor::{Cursor, Step};
 use super::recording::{Recording, units};
+use super::sparing::sparing;
 use super::table::Row;
 use super::{Seen, UNIT_BYTES};
 use crate::conf::Conf;
-use crate::ledger::{Ledger, Place, SegmentId};
+use crate::ledger::{BlockId, Ledger, Place, SegmentId};
 use crate::policy::expandable::Expandable;
 use crate::policy::{Fit, Policy, Request};
 
@@ -18,6 +19,8 @@ static CLOCK: AtomicU64 = AtomicU64::new(0);
 const FIRST_LOOK: usize = 4096;
 /// What is looked at next is longer by one part in so many.
 const LOOK_PART: usize = 4;
+/// From full recording to full recording the rest behind it is twice as long, so often.
+const MOST_FILLED: u32 = 4;
 
 /// The planned policy of one stream. By itself it does what the expandable policy does.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ pub struct Planned {
     online: Expandable,
     following: Option<Following>,
     recording: Option<Recording>,
+    /// Requests that are not recorded before recording begins again.
+    rest: usize,
+    /// How many recordings were full in a row, and nothing came of them.
+    filled: u32,
     /// Following, not recording, and not lost: the next request may be one of the plan's.
     is_quick: bool,
     is_lost: bool,
@@ -63,6 +70,8 @@ impl Planned {
             online: Expandable::new(conf),
             following: None,
             recording: None,
+            rest: 0,
+            filled: 0,
             is_quick: false,
             is_lost: false,
             is_paused: false,
@@ -112,6 +121,11 @@ impl Planned {
         found.filter(|_| !self.is_lost)
     }
 
+    /// Where a request goes that is not planned: a free block, and the first byte of it to take.
+    pub(crate) fn spare(&self, ledger: &Ledger, request: &Request) -> Option<(BlockId, u64)> {
+        sparing(ledger, request)
+    }
+
     /// A planned place was not free.
     pub(crate) fn note_miss(&mut self) {
         if let Some(following) = &mut self.following {
@@ -144,6 +158,11 @@ impl Planned {
             None => self.is_begun() && active_bytes <= self.base_bytes,
         };
         is_over || self.is_adrift() || self.recorded() >= self.look_at || self.is_in_phase()
+    }
+
+    /// True while there is no plan to follow and nothing to be done but to record.
+    pub(crate) fn is_loose(&self, active_bytes: u64) -> bool {
+        self.following.is_none() && !self.is_due(active_bytes)
     }
 
     /// True where an iteration may end: all that came in it is gone, or the plan has no more.
@@ -183,7 +202,7 @@ impl Planned {
         }
         self.is_quick = self.following.is_some();
         if records {
-            self.is_quick = false;
+            (self.is_quick, self.rest) = (false, 0);
             self.recording = Some(Recording::default());
         }
     }
@@ -205,13 +224,13 @@ impl Planned {
     /// Follows another plan, or none, from the next iteration on.
     pub(crate) fn follow(&mut self, following: Option<Following>) {
         self.following = following;
-        self.is_quick = false;
+        (self.is_quick, self.rest, self.filled) = (false, 0, 0);
     }
 
     /// Goes on without a plan in the midst of an iteration.
     pub(crate) fn give_up(&mut self) {
         if self.following.take().is_some() {
-            (self.is_lost, self.is_quick) = (true, false);
+            (self.is_lost, self.is_quick, self.rest) = (true, false, 0);
             self.recording.get_or_insert_with(Recording::cut);
         }
     }
@@ -229,6 +248,16 @@ impl Planned {
     /// True where the plan was left for the rest of the iteration.
     pub(crate) fn is_lost(&self) -> bool {
         self.is_lost
+    }
+
+    /// Records nothing for so many requests.
+    pub(crate) fn rest(&mut self, requests: usize) {
+        (self.rest, self.recording, self.phase) = (requests, None, None);
+    }
+
+    /// True while nothing is recorded because recording came to nothing before.
+    pub(crate) fn rests(&self) -> bool {
+        self.rest > 0
     }
 
     /// Goes on with a recording that was taken.
@@ -277,7 +306,17 @@ impl Planned {
     /// A request was served by the block of this place in the ledger. True if that was recorded,
     /// so that its end has to be as well.
     pub(crate) fn record_taken(&mut self, block_bytes: u64, block: usize) -> bool {
-        let Some(recording) = &mut self.recording else { return false };
+        if self.recording.as_ref().is_some_and(Recording::is_full) {
+            self.rest(self.recorded() << self.filled.min(MOST_FILLED));
+            (self.filled, self.look_at) = (self.filled + 1, FIRST_LOOK);
+        }
+        let Some(recording) = &mut self.recording else {
+            if self.rest > 0 && !self.is_paused {
+                self.rest -= 1;
+                self.recording = (self.rest == 0).then(Recording::cut);
+            }
+            return false;
+        };
         recording.took(block_bytes, CLOCK.fetch_add(1, Ordering::Relaxed), block);
         true
     }
@@ -313,5 +352,26 @@ impl Policy for Planned {
     /// Every request is a step of the cursor: none is served from what was freed last.
     fn repeats(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recording_begins_again_after_a_rest() {
+        let mut planned = Planned::new(&Conf::default());
+        assert!(planned.record_taken(512, 0));
+        planned.rest(3);
+        for _ in 0..3 {
+            assert!(planned.rests() && !planned.record_taken(512, 0));
+        }
+        assert!(!planned.rests() && planned.record_taken(512, 0));
+        assert!(planned.take_recording().is_some_and(|recording| recording.is_cut()));
+        // An iteration that is to be recorded ends a rest.
+        planned.rest(3);
+        planned.begin(0, true);
+        assert!(planned.record_taken(512, 0) && !planned.seen().is_empty());
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::members::{All, at_once_but};
 use super::{Book, Expandable, Pace};
 use crate::base::{Result, thread_token};
+use crate::conf::PLANNED;
 use crate::device::Stream;
 use crate::ledger::Ledger;
 use crate::policy::Request;
 use crate::policy::expandable::{
-    Moment, PAGE_BYTES, Placed, Seen, Share, after, key_of, live_hash, shortest_run,
+    FINE_BELOW_BYTES, Moment, PAGE_BYTES, Placed, Seen, Share, after, key_of, live_hash,
+    shortest_run,
 };
 use crate::pool::heap::{Heap, Taken};
 use crate::pool::shared::Shared;
@@ -134,8 +136,11 @@ impl Climb<'_> {
             (state.reuse(shared, &request), share, misses)
         })?;
         let before = share.used - request.block_bytes;
-        // Nothing had to be put together so far, and nearly all that is held is in use.
-        self.loads = misses == 0 && share.held - before <= before / FREE_PART;
+        // Nothing had to be put together so far, and nearly all that is held is in use. What a
+        // plan packs tightly has to come in single pages while that is not many.
+        let is_fine = shared.conf.policy() == PLANNED && share.held < FINE_BELOW_BYTES;
+        let is_full = share.held - before <= before / FREE_PART;
+        self.loads = misses == 0 && is_full && !is_fine;
         self.share = share;
         Ok(taken)
     }

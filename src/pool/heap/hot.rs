@@ -19,7 +19,9 @@ impl HeapState {
         let request = match &self.policy {
             Chosen::Caching(caching) => caching.request(bytes),
             Chosen::Expandable(expandable) => expandable.request(bytes),
-            Chosen::Planned(_) => return self.follow(bytes).unwrap_or(Taken::NONE),
+            Chosen::Planned(_) => {
+                return self.follow(bytes).unwrap_or_else(|| self.take_unplanned(bytes));
+            }
             Chosen::Registered(_) => None,
         };
         let Some(request) = request else { return Taken::NONE };
@@ -68,7 +70,9 @@ impl HeapState {
                 {
                     return None;
                 }
-                planned.fit(&self.ledger, request)?
+                let (block, address) = planned.spare(&self.ledger, request)?;
+                let block = self.part_at(block, address);
+                return Some(self.hand_out(shared, block, request.block_bytes, request));
             }
             Chosen::Registered(policy) => {
                 checked_fit(&mut **policy, shared, &self.ledger, request)?
@@ -91,7 +95,7 @@ impl HeapState {
     }
 
     #[inline(always)]
-    fn place(&mut self, id: BlockId, take_bytes: u64, request: &Request) -> Taken {
+    pub(super) fn place(&mut self, id: BlockId, take_bytes: u64, request: &Request) -> Taken {
         let split = self.ledger.take(id, take_bytes, request.requested_bytes);
         let Block { class, address, .. } = self.ledger[id];
         let counted = Counted::new(class, take_bytes, request.requested_bytes);
@@ -189,7 +193,7 @@ impl HeapState {
     #[inline(never)]
     pub(super) fn free_own(&mut self, id: BlockId) -> bool {
         let Block { bytes, requested_bytes, class, marked, .. } = self.ledger[id];
-        if marked || class == DEDICATED_CLASS {
+        if class == DEDICATED_CLASS || marked && !self.free_recorded(id) {
             return false;
         }
         if self.again_bytes != 0 {

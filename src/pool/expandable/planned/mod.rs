@@ -50,6 +50,8 @@ pub(super) struct Planner {
     again: u32,
     /// The digest of the last iteration that was recorded whole.
     last: Option<u64>,
+    /// Iterations recorded whole in a row that were not like the ones before.
+    fruitless: u32,
     /// The user marks iterations.
     is_marked: bool,
     /// Handles on their way back to the driver, once their streams are done.

@@ -17,6 +17,14 @@ use crate::pool::shared::Shared;
 const LEAST_REQUESTS: usize = 64;
 /// The same iteration is packed again at most so often.
 const MOST_AGAIN: u32 = 4;
+/// Iterations recorded in vain before recording rests, and after that between two rests: two have
+/// to come for one to repeat the other.
+const FRUITLESS_FIRST: u32 = 8;
+const FRUITLESS_NEXT: u32 = 2;
+/// The first rest is so many times as long as an iteration; then each is twice the one before,
+/// so often.
+const REST: usize = 2;
+const MOST_DOUBLED: u32 = 4;
 
 /// What is to be done once no heap is entered.
 #[derive(Debug, Default)]
@@ -27,6 +35,8 @@ struct Due {
     pack: Option<Vec<Vec<Seen>>>,
     /// The next iteration is to be recorded.
     records: bool,
+    /// Recording is to rest for so many requests.
+    rest: usize,
     /// Bytes of the plan may have been lent.
     gathers: bool,
     /// The plan is of no use.
@@ -85,7 +95,7 @@ impl Book {
         if !due.begins {
             return Ok(());
         }
-        let mut records = due.records;
+        let (mut records, rest) = (due.records, due.rest);
         if let Some(table) = self.planner.ready.take() {
             records = !self.try_install(shared, &heaps, &table);
         } else if due.gathers {
@@ -98,6 +108,9 @@ impl Book {
                 match turn {
                     Turn::End => planned.pause(),
                     _ => planned.begin(active_bytes, records),
+                }
+                if rest > 0 {
+                    planned.rest(rest);
                 }
             }
         })
@@ -133,13 +146,15 @@ impl Planner {
             return self.within(all, arena);
         }
         let (mut misses, mut lost, mut follows, mut cut) = (0, false, false, false);
-        let (mut digest, mut recorded) = (0, 0);
+        let (mut digest, mut recorded, mut rests) = (0, 0, true);
         let mut streams = Vec::new();
         for state in all.states() {
             let seen = state.planned().and_then(|planned| {
                 misses += planned.misses();
                 lost |= planned.is_lost();
                 follows |= planned.follows();
+                rests &= planned.rests();
+                cut |= planned.rests();
                 planned.take_recording()
             });
             let seen = seen.unwrap_or_default();
@@ -162,9 +177,10 @@ impl Planner {
         if lost {
             self.planned = None;
         }
-        due.records = !self.is_in_force() || misses > 0 || lost;
+        due.records = !rests && (!self.is_in_force() || misses > 0 || lost);
         if recorded > 0 && !cut && !is_short {
             let repeats = self.last.replace(digest) == Some(digest);
+            due.rest = self.rest_after(repeats, recorded);
             let is_new = self.planned != Some(digest);
             let is_other = !is_new && misses > 0 && self.again < MOST_AGAIN;
             if repeats && (is_new || is_other) && self.packing.is_none() && self.ready.is_none() {
@@ -174,6 +190,17 @@ impl Planner {
             }
         }
         due
+    }
+
+    /// For how many requests recording should rest after an iteration of `recorded` requests.
+    fn rest_after(&mut self, repeats: bool, recorded: usize) -> usize {
+        self.fruitless = if repeats { 0 } else { self.fruitless.saturating_add(1) };
+        match self.fruitless.checked_sub(FRUITLESS_FIRST) {
+            Some(more) if more.is_multiple_of(FRUITLESS_NEXT) => {
+                (recorded * REST) << (more / FRUITLESS_NEXT).min(MOST_DOUBLED)
+            }
+            _ => 0,
+        }
     }
 
     /// True where all that came in an iteration is gone, or a period found before begins again.
@@ -241,4 +268,22 @@ fn least_live(seen: &[Seen], length: usize) -> usize {
 
 fn mix(digest: u64, other: u64) -> u64 {
     (digest.rotate_left(17) ^ other).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_while_nothing_repeats_and_end_when_something_does() {
+        let mut planner = Planner::default();
+        let mut rests = |repeats: &[bool]| -> Vec<usize> {
+            repeats.iter().map(|&repeats| planner.rest_after(repeats, 100)).collect()
+        };
+        assert_eq!(rests(&[false; 7]), [0; 7]);
+        assert_eq!(rests(&[false; 5]), [200, 0, 400, 0, 800]);
+        assert_eq!(rests(&[false; 40]).into_iter().max(), Some(3200));
+        assert_eq!(rests(&[true]), [0]);
+        assert_eq!(rests(&[false; 7]), [0; 7]);
+    }
 }
