@@ -7,6 +7,7 @@
 //!
 //! Ownership is in bytes, not pages: two blocks may share a page through two views.
 
+mod free;
 mod handle;
 mod parcel;
 
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use slab::Slab;
 
+pub(crate) use self::free::Free;
 pub(crate) use self::handle::Handle;
 use self::handle::Piece;
 pub(crate) use self::parcel::Site;
@@ -73,6 +75,8 @@ pub(crate) struct Arena {
     pub(crate) brk: u64,
     /// Where free handles are mapped behind one another.
     pub(crate) runs: Vec<RangeId>,
+    /// Such ranges as nothing is mapped in any more.
+    pub(crate) spare: Vec<RangeId>,
 }
 
 /// Everything physical of one allocator.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::PAGE_BYTES;
-use super::pages::{HandleId, Ledgers, Pages, Range, RangeId};
+use super::pages::{Free, HandleId, Ledgers, Pages, Range, RangeId};
 use crate::base::MIB;
 
 /// Room a range must have beyond twice the request for a chain to go on at its end.
@@ -57,9 +57,10 @@ pub(crate) fn chain(
     bytes: u64,
     may_wait: bool,
 ) -> Plan {
-    let on = go_on_at(pages, ledgers, arena, bytes);
+    let free = Free::now(pages, ledgers);
+    let on = go_on_at(pages, &free, arena, bytes);
     let taker = pages.arenas[arena as usize].stream;
-    let stock = Stock::of(pages, ledgers, |id| may_wait || pages.is_ready(id, taker));
+    let stock = Stock::of(pages, ledgers, &free, |id| may_wait || pages.is_ready(id, taker));
     let going_on = stock.plan(pages, bytes, on);
     let Some(range) = going_on.range else { return going_on };
     // Handles are mapped whole, so they may need more room than what is asked of them.
@@ -89,7 +90,7 @@ struct Prefix {
 }
 
 /// The range with the longest free end, if it is long enough to be worth it.
-fn go_on_at(pages: &Pages, ledgers: &mut dyn Ledgers, arena: u32, bytes: u64) -> Prefix {
+fn go_on_at(pages: &Pages, free: &Free, arena: u32, bytes: u64) -> Prefix {
     let mut best = Prefix::default();
     for &id in &pages.arenas[arena as usize].runs {
         let Range { end, limit, .. } = pages.ranges[id];
@@ -97,7 +98,7 @@ fn go_on_at(pages: &Pages, ledgers: &mut dyn Ledgers, arena: u32, bytes: u64) ->
         if limit - end <= room {
             continue;
         }
-        let found = free_end(pages, ledgers, id);
+        let found = free_end(pages, free, id);
         if found.bytes < bytes && found.bytes > best.bytes {
             best = found;
         }
@@ -105,7 +106,7 @@ fn go_on_at(pages: &Pages, ledgers: &mut dyn Ledgers, arena: u32, bytes: u64) ->
     if best.bytes * PREFIX_PART < bytes { Prefix::default() } else { best }
 }
 
-fn free_end(pages: &Pages, ledgers: &mut dyn Ledgers, id: RangeId) -> Prefix {
+fn free_end(pages: &Pages, free: &Free, id: RangeId) -> Prefix {
     let Range { start, end, .. } = pages.ranges[id];
     let mut found = Prefix { range: Some(id), ..Prefix::default() };
     let mut reached = end;
@@ -114,7 +115,7 @@ fn free_end(pages: &Pages, ledgers: &mut dyn Ledgers, id: RangeId) -> Prefix {
         if address + bytes != reached || found.handles.contains(&view.handle) {
             break;
         }
-        match pages.free_runs(ledgers, view.handle).last() {
+        match free.runs(view.handle).last() {
             Some(&(from, to)) if to == bytes => {
                 found.bytes += bytes - from;
                 found.handles.insert(view.handle);
@@ -130,11 +131,19 @@ fn free_end(pages: &Pages, ledgers: &mut dyn Ledgers, id: RangeId) -> Prefix {
 }
 
 impl Stock {
-    fn of(pages: &Pages, ledgers: &mut dyn Ledgers, may: impl Fn(HandleId) -> bool) -> Self {
+    fn of(
+        pages: &Pages,
+        ledgers: &mut dyn Ledgers,
+        free: &Free,
+        may: impl Fn(HandleId) -> bool,
+    ) -> Self {
         let mut stock = Self::default();
-        for (id, handle) in pages.handles.iter().filter(|&(id, _)| may(id)) {
-            let runs = pages.free_runs(ledgers, id);
+        for (id, handle) in &pages.handles {
+            let runs = free.runs(id);
             let (Some(&first), Some(&last)) = (runs.first(), runs.last()) else { continue };
+            if !may(id) {
+                continue;
+            }
             if first == (0, handle.bytes) {
                 let block_bytes = handle.sole_owner().map_or(0, |view| {
                     let range = pages.ranges[pages.views[&view].range];
@@ -201,7 +210,8 @@ impl Stock {
 /// Wholly free handles of `bytes` together, as near as they come without being less, and how many
 /// bytes have to be made anew where all of them are too few. `bytes` is a multiple of the page.
 pub(crate) fn cover(pages: &Pages, ledgers: &mut dyn Ledgers, bytes: u64) -> (Vec<HandleId>, u64) {
-    let wholes = Stock::of(pages, ledgers, |_| true).wholes;
+    let free = Free::now(pages, ledgers);
+    let wholes = Stock::of(pages, ledgers, &free, |_| true).wholes;
     let total: u64 = wholes.iter().map(|whole| whole.bytes).sum();
     let chosen = if total < bytes { by_home(wholes) } else { least_sum(wholes, bytes) };
     (chosen.iter().map(|whole| whole.handle).collect(), bytes.saturating_sub(total))

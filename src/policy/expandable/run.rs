@@ -1,7 +1,7 @@
 //! A run of free bytes that is mapped already, for a request that no free block fits. Reads the
 //! pages, decides, changes nothing.
 
-use super::pages::{Arena, HandleId, Ledgers, Pages, Range, View};
+use super::pages::{Arena, Free, HandleId, Ledgers, Pages, Range, View};
 
 /// The first byte of the shortest run of mapped addresses of an arena that is free for `bytes`,
 /// whoever owns them now.
@@ -11,7 +11,10 @@ pub(crate) fn shortest_run(
     arena: u32,
     bytes: u64,
 ) -> Option<u64> {
-    let mut free = FreeRuns::new(pages);
+    let free = Free::now(pages, ledgers);
+    if free.bytes() < bytes {
+        return None;
+    }
     let mut run = Run::new(pages, bytes);
     let Arena { home, runs, brk, .. } = &pages.arenas[arena as usize];
     for &id in home.iter().chain(runs) {
@@ -20,40 +23,13 @@ pub(crate) fn shortest_run(
         let end = if *home == Some(id) { end.min(*brk) } else { end };
         run.begin(start);
         for (&view, &View { handle, .. }) in pages.views.range(start..end) {
-            for &(from, to) in free.of(pages, ledgers, handle) {
+            for &(from, to) in free.runs(handle) {
                 run.add(Part { handle, from, to, view });
             }
         }
     }
     run.note();
     run.best.map(|(_, start)| start)
-}
-
-/// The free runs of handles, each asked for once.
-struct FreeRuns {
-    runs: Vec<(u64, u64)>,
-    /// Where those of a handle are, by its name.
-    of: Vec<Option<(u32, u32)>>,
-}
-
-impl FreeRuns {
-    fn new(pages: &Pages) -> Self {
-        Self { runs: Vec::new(), of: vec![None; pages.handles.capacity()] }
-    }
-
-    fn of(&mut self, pages: &Pages, ledgers: &mut dyn Ledgers, id: HandleId) -> &[(u64, u64)] {
-        let (from, to) = match self.of[id] {
-            Some(known) => known,
-            None => {
-                let from = self.runs.len();
-                pages.add_free_runs(ledgers, id, &mut self.runs);
-                let known = (from as u32, self.runs.len() as u32);
-                self.of[id] = Some(known);
-                known
-            }
-        };
-        &self.runs[from as usize..to as usize]
-    }
 }
 
 /// Free bytes of a handle, as seen by one of its views.

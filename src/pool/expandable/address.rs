@@ -4,7 +4,7 @@ use super::Book;
 use crate::base::{MIB, Result};
 use crate::device::DevicePtr;
 use crate::ledger::NewSegment;
-use crate::policy::expandable::{CLASS, PAGE_BYTES, Range, RangeId};
+use crate::policy::expandable::{CLASS, PAGE_BYTES, Pages, Range, RangeId};
 use crate::pool::heap::{Heap, HeapState};
 use crate::pool::shared::Shared;
 
@@ -49,6 +49,10 @@ impl Book {
         arena: u32,
         bytes: u64,
     ) -> Result<RangeId> {
+        if let Some(range) = self.take_spare(arena, bytes) {
+            self.pages.arenas[arena as usize].runs.push(range);
+            return Ok(range);
+        }
         let room = bytes.next_multiple_of(PAGE_BYTES).saturating_mul(4).saturating_add(ROOM_BYTES);
         let has_room = |area: &&mut Area| area.bytes - area.used_bytes >= room;
         let at = match self.areas.iter_mut().find(has_room) {
@@ -69,17 +73,52 @@ impl Book {
         Ok(range)
     }
 
+    /// The smallest spare range with room for `bytes` twice, empty.
+    fn take_spare(&mut self, arena: u32, bytes: u64) -> Option<RangeId> {
+        let least = bytes.saturating_mul(2).saturating_add(PAGE_BYTES);
+        let room = |id: RangeId| {
+            let Range { start, limit, .. } = self.pages.ranges[id];
+            let is_unmapped =
+                !self.doomed.iter().any(|view| (start..limit).contains(&view.address));
+            (is_unmapped && limit - start >= least).then_some(limit - start)
+        };
+        let spare = self.pages.arenas[arena as usize].spare.iter().enumerate();
+        let fits = spare.filter_map(|(at, &id)| Some((room(id)?, at)));
+        let (_, at) = fits.min()?;
+        let id = self.pages.arenas[arena as usize].spare.swap_remove(at);
+        let range = &mut self.pages.ranges[id];
+        range.end = range.start;
+        Some(id)
+    }
+
+    /// Sets ranges of chains aside that nothing is mapped in any more, for other chains.
+    pub(super) fn spare_ranges(&mut self) {
+        let Pages { arenas, ranges, views, .. } = &mut self.pages;
+        for arena in arenas {
+            let spare = &mut arena.spare;
+            arena.runs.retain(|&id| {
+                let Range { start, limit, .. } = ranges[id];
+                let is_mapped = views.range(start..limit).next().is_some();
+                if !is_mapped {
+                    spare.push(id);
+                }
+                is_mapped
+            });
+        }
+    }
+
     /// Takes back what [`make_run`](Self::make_run) made last and nothing is mapped in.
     pub(super) fn unmake_run(&mut self, state: &mut HeapState, id: RangeId) {
         let Range { arena, segment, start, limit, .. } = self.pages.ranges[id];
-        if state.ledger.remove_range(segment).is_none() {
-            return;
-        }
-        self.pages.ranges.remove(id);
-        self.pages.arenas[arena as usize].runs.retain(|&run| run != id);
+        let own = &mut self.pages.arenas[arena as usize];
+        own.runs.retain(|&run| run != id);
         let last = |area: &&mut Area| area.at + area.used_bytes == limit && area.at <= start;
-        if let Some(area) = self.areas.iter_mut().find(last) {
-            area.used_bytes -= limit - start;
+        match self.areas.iter_mut().find(last) {
+            Some(area) if state.ledger.remove_range(segment).is_some() => {
+                area.used_bytes -= limit - start;
+                self.pages.ranges.remove(id);
+            }
+            _ => own.spare.push(id),
         }
     }
 

@@ -8,7 +8,7 @@ use super::grow::{came, cuts};
 use super::members::at_once_but;
 use super::{Book, Doomed};
 use crate::base::Result;
-use crate::device::PageId;
+use crate::device::{Event, PageId};
 use crate::policy::expandable::{HandleId, Placed, Plan, RangeId, chain};
 use crate::pool::shared::Shared;
 
@@ -89,32 +89,50 @@ impl Climb<'_> {
         if book.pages.views.len() <= book.most_views || shared.captures.any() {
             return;
         }
+        // What each stream was given by now: one event serves all its views.
+        let mut marks: Vec<(u32, Arc<Event>)> = Vec::new();
         for _ in 0..book.by_age.len() {
             if book.pages.views.len() <= book.most_views / 8 * 7 {
-                return;
+                break;
             }
-            let Some(address) = book.by_age.pop_front() else { return };
+            let Some(address) = book.by_age.pop_front() else { break };
             let Some(&view) = book.pages.views.get(&address) else { continue };
             let handle = &book.pages.handles[view.handle];
             let arena = &book.pages.arenas[book.pages.ranges[view.range].arena as usize];
-            let stream = book.streams.get(arena.stream as usize).and_then(Option::as_ref);
             let marked = if handle.owns_any(address) || handle.home == address {
                 None
             } else {
-                stream.and_then(|stream| shared.events.record(stream).ok())
+                book.mark(shared, arena.stream, &mut marks)
             };
             let Some(after) = marked else {
                 book.by_age.push_back(address);
                 continue;
             };
-            let doomed = Doomed { address, bytes: handle.bytes, after: Arc::new(after) };
+            let doomed = Doomed { address, bytes: handle.bytes, after };
             book.note_unmapped(shared, view.handle, address);
             book.doomed.push(doomed);
         }
+        book.spare_ranges();
     }
 }
 
 impl Book {
+    /// An event behind all that a stream was given by now; recorded once.
+    fn mark(
+        &self,
+        shared: &Shared,
+        stream: u32,
+        marks: &mut Vec<(u32, Arc<Event>)>,
+    ) -> Option<Arc<Event>> {
+        if let Some((_, known)) = marks.iter().find(|&&(of, _)| of == stream) {
+            return Some(Arc::clone(known));
+        }
+        let of = self.streams.get(stream as usize).and_then(Option::as_ref)?;
+        let event = Arc::new(shared.events.record(of).ok()?);
+        marks.push((stream, Arc::clone(&event)));
+        Some(event)
+    }
+
     /// Maps what a plan says at the end of a range. A failure leaves nothing mapped.
     fn map_chain(
         &mut self,

@@ -2,11 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::address::Area;
 use super::{Book, Doomed};
 use crate::base::Result;
-use crate::device::{Device, DevicePtr, PageId};
+use crate::device::{Device, DevicePtr, Event, PageId};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
 use crate::policy::expandable::{HandleId, Pages, RangeId};
@@ -119,8 +120,18 @@ impl Book {
             return;
         }
         let device = &self.device;
+        // Many of them have the same event: it is asked once.
+        let mut asked: Option<(Arc<Event>, bool)> = None;
         self.doomed.retain(|Doomed { address, bytes, after }| {
-            let done = waited || after.query().unwrap_or(false);
+            let known = asked.as_ref().filter(|(event, _)| Arc::ptr_eq(event, after));
+            let done = match known {
+                Some(&(_, done)) => done,
+                None => {
+                    let done = waited || after.query().unwrap_or(false);
+                    asked = Some((Arc::clone(after), done));
+                    done
+                }
+            };
             !(done && unmap(device, *address, *bytes))
         });
     }

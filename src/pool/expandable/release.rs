@@ -127,6 +127,7 @@ impl Book {
             self.pages.ranges.remove(id);
             let arena = &mut self.pages.arenas[number as usize];
             arena.runs.retain(|&run| run != id);
+            arena.spare.retain(|&run| run != id);
             if arena.home == Some(id) {
                 (arena.home, arena.brk, arena.home_used) = (None, 0, 0);
                 arena.home_handles.clear();
