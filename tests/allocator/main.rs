@@ -20,6 +20,7 @@ mod policies;
 mod private_pools;
 mod raw;
 mod reuse;
+mod sharing;
 mod stats_scope;
 mod streams;
 mod vectors;

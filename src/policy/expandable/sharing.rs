@@ -65,7 +65,7 @@ pub(crate) struct Share {
 }
 
 impl Sharing {
-    /// A miss of `thread` on `arena` begins: says whether all others are looked at.
+    /// A miss of `thread` on `arena` begins: [`apart`](Self::apart) need not be looked at.
     pub(crate) fn begin(&mut self, thread: u64, arena: u32) {
         self.misses += 1;
         let at = arena as usize;
@@ -132,7 +132,7 @@ impl Sharing {
         self.peaks.retain(|peak| peak.apart != self.apart);
     }
 
-    /// All were looked at: chooses which are left alone from the next miss on.
+    /// All were looked at: chooses which are left alone, at this miss and the next ones.
     fn choose(&mut self, arena: u32) {
         let misses = self.misses;
         let is_settled = |worker: &Worker| worker.streak >= SETTLED_MISSES;
@@ -144,6 +144,7 @@ impl Sharing {
             |other: &Worker| other.thread != own.thread && is_settled(other) && is_at_work(other);
         let apart = (0..).zip(&self.workers).filter(|(_, other)| is_apart(other));
         let apart: Vec<u32> = apart.map(|(number, _)| number).collect();
+        self.apart.clone_from(&apart);
         self.workers[arena as usize].apart = apart;
         self.workers[arena as usize].unlooked = 0;
     }
@@ -192,11 +193,12 @@ mod tests {
     #[test]
     fn threads_at_their_own_pace_keep_theirs_until_one_stops() {
         let mut sharing = Sharing::default();
-        for version in 0..u64::from(SETTLED_MISSES) {
+        for version in 1..u64::from(SETTLED_MISSES) {
             let seen = [(version, 100), (version, 70)];
             assert_eq!(miss(&mut sharing, 8, 0, &seen).used, 171);
             assert_eq!(miss(&mut sharing, 9, 1, &seen).used, 171);
         }
+        assert_eq!(miss(&mut sharing, 8, 0, &[(99, 100), (99, 70)]).used, 171, "9 may still share");
         let share = miss(&mut sharing, 9, 1, &[(99, 100), (99, 70)]);
         assert_eq!(share, Share { used: 71, held: 140, peak: 71 });
         assert_eq!(sharing.apart(), [0]);

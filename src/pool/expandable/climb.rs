@@ -126,6 +126,7 @@ impl Climb<'_> {
             all.bring_up_to_date(shared);
             let seen = all.numbered().map(|(at, state)| (at, seen(&state.ledger)));
             let mut share = book.sharing.note(arena, request.block_bytes, seen);
+            all.leave_out(book.sharing.apart());
             if book.begin_anew(all, arena, share.used == request.block_bytes) {
                 book.sharing.begin_anew();
                 share.peak = share.used;

@@ -116,6 +116,13 @@ impl<'a> All<'a> {
         }
     }
 
+    /// These arenas are as if their heaps had not been entered.
+    pub(super) fn leave_out(&mut self, arenas: &[u32]) {
+        for &arena in arenas {
+            self.states[arena as usize] = None;
+        }
+    }
+
     /// The inside of one that was entered.
     pub(super) fn state(&mut self, arena: u32) -> &mut HeapState {
         let state = self.states[arena as usize].as_deref_mut();
