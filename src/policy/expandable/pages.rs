@@ -402,20 +402,6 @@ impl Pages {
         idle.map(|(start, end)| end - start).sum()
     }
 
-    /// What is reserved and, of that, in handles that are not idle; but for handles made for the
-    /// arenas `apart`.
-    pub(crate) fn bytes_but(&self, apart: &[u32]) -> (u64, u64) {
-        if apart.is_empty() {
-            return (self.reserved_bytes, self.used_bytes);
-        }
-        let (mut reserved, mut used) = (0, 0);
-        for (_, handle) in self.handles.iter().filter(|(_, it)| !apart.contains(&it.arena)) {
-            reserved += handle.bytes;
-            used += if handle.is_idle() { 0 } else { handle.bytes };
-        }
-        (reserved, used)
-    }
-
     /// The streams whose work may still use what is idle.
     pub(crate) fn idle_users(&self) -> HashSet<u32> {
         self.handles.iter().flat_map(|(_, handle)| &handle.idle_of).copied().collect()

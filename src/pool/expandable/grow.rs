@@ -43,7 +43,10 @@ impl Climb<'_> {
             let budget = budget(self.share.peak).min(self.capacity_bytes());
             let book = &mut *self.book;
             if !begun {
-                let (_, used_bytes) = book.pages.bytes_but(book.sharing.apart());
+                let used_bytes = match book.sharing.apart() {
+                    [] => book.pages.used_bytes,
+                    _ => self.share.held,
+                };
                 let over = used_bytes + missing > budget;
                 if if fresh { over } else { !idle } {
                     return Ok(None);
@@ -71,7 +74,11 @@ impl Climb<'_> {
         let reserved = self.book.pages.reserved_bytes;
         // The last page stays absent: no free block is ever a whole range.
         let room = (limit - end - PAGE_BYTES).min(capacity.saturating_sub(reserved));
-        let (sharing_bytes, _) = self.book.pages.bytes_but(self.book.sharing.apart());
+        // Whose handles bytes lie in says nothing where threads took some of each other's.
+        let sharing_bytes = match self.book.sharing.apart() {
+            [] => reserved,
+            _ => self.share.held,
+        };
         if missing > room || sharing_bytes + missing > budget {
             return Ok(false);
         }
