@@ -1,6 +1,6 @@
 //! What was decided before. The same requests since beginning anew, or the same blocks live and
-//! the same request: the same place, if its bytes are free. Programs that repeat themselves find all their places here, and what is found
-//! needs no driver call.
+//! the same request: the same place, if its bytes are free. Programs that repeat themselves find
+//! all their places here, and what is found needs no driver call.
 
 use std::collections::HashMap;
 use std::sync::Arc;

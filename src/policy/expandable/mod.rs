@@ -3,8 +3,9 @@
 //! behind one another before new ones are made.
 //!
 //! This is the deciding half, without a device: [`Pages`] says which address owns which bytes,
-//! `run` and `place` where a request goes that no free block fits, `growth` how much more to take, [`Memo`]
-//! repeats what was decided before in the same state. `pool::expandable` asks the driver.
+//! `run` and `place` where a request goes that no free block fits, `growth` how much more to take,
+//! [`Memo`] repeats what was decided before in the same state, [`Sharing`] keeps threads at work
+//! out of each other's free memory. `pool::expandable` asks the driver.
 //! `docs/expandable.md` tells the whole.
 
 mod growth;

@@ -68,15 +68,11 @@ impl Sharing {
     /// A miss of `thread` on `arena` begins: [`apart`](Self::apart) need not be looked at.
     pub(crate) fn begin(&mut self, thread: u64, arena: u32) {
         self.misses += 1;
-        let at = arena as usize;
-        if at >= self.workers.len() {
-            self.workers.resize_with(at + 1, Worker::default);
-        }
-        let own = &mut self.workers[at];
+        let own = worker(&mut self.workers, arena);
         let again = own.thread == thread;
         own.streak = if again { own.streak.saturating_add(1) } else { 1 };
         own.thread = thread;
-        own.unlooked += 1;
+        own.unlooked = own.unlooked.saturating_add(1);
         if !again || own.unlooked >= MISSES_A_LOOK {
             own.apart.clear();
         }
@@ -91,11 +87,7 @@ impl Sharing {
         seen: impl Iterator<Item = (u32, Seen)>,
     ) -> Share {
         for (number, seen) in seen {
-            let at = number as usize;
-            if at >= self.workers.len() {
-                self.workers.resize_with(at + 1, Worker::default);
-            }
-            let worker = &mut self.workers[at];
+            let worker = worker(&mut self.workers, number);
             if worker.seen.version != seen.version {
                 worker.changed = self.misses;
             }
@@ -161,6 +153,14 @@ impl Sharing {
         self.peaks.push(Peak { apart: self.apart.clone(), bytes: used });
         used
     }
+}
+
+fn worker(workers: &mut Vec<Worker>, arena: u32) -> &mut Worker {
+    let at = arena as usize;
+    if at >= workers.len() {
+        workers.resize_with(at + 1, Worker::default);
+    }
+    &mut workers[at]
 }
 
 #[cfg(test)]

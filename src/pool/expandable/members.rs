@@ -126,6 +126,8 @@ impl<'a> All<'a> {
     /// The inside of one that was entered.
     pub(super) fn state(&mut self, arena: u32) -> &mut HeapState {
         let state = self.states[arena as usize].as_deref_mut();
+        // Never `None`: a miss's own arena is never left alone, and `Ledgers::lends` keeps all
+        // else that was not entered out of what is seen as free, so no claim names it.
         state.expect("what lends nothing is not asked for")
     }
 
