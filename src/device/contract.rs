@@ -15,12 +15,13 @@
 //! and stay valid until the matching `destroy_*`, which is why destroying is `unsafe` and using
 //! is not. Memory is the caller's business: whatever reads or writes it is `unsafe`.
 
+use std::any::Any;
 use std::fmt;
 use std::ptr::NonNull;
 
 use super::calls::{Call, CallCounts};
 use super::faults::refusal;
-use super::info::{DeviceInfo, MemoryInfo};
+use super::info::{DeviceInfo, DriverInfo, MemoryInfo};
 use super::kernel::Kernel;
 use crate::base::DeviceError;
 
@@ -118,14 +119,91 @@ pub enum PoolAttribute {
     UsedHigh,
 }
 
+/// A place in host or device memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Device memory.
+    Device(DevicePtr),
+    /// Pinned host memory.
+    Host(*mut u8),
+}
+
+impl From<DevicePtr> for Place {
+    fn from(at: DevicePtr) -> Self {
+        Self::Device(at)
+    }
+}
+
+impl From<*mut u8> for Place {
+    fn from(at: *mut u8) -> Self {
+        Self::Host(at)
+    }
+}
+
+/// A copy of rows that lie a pitch apart. Sizes in bytes; a pitch is at least the width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copy2d {
+    /// Where the first row goes.
+    pub dst: Place,
+    /// From one row's start to the next.
+    pub dst_pitch: u64,
+    /// Where the first row is.
+    pub src: Place,
+    /// From one row's start to the next.
+    pub src_pitch: u64,
+    /// Of a row.
+    pub width: u64,
+    /// How many rows.
+    pub height: u64,
+}
+
+impl Copy2d {
+    /// A plain copy: one row.
+    pub(super) fn row(dst: impl Into<Place>, src: impl Into<Place>, bytes: u64) -> Self {
+        let (dst, src) = (dst.into(), src.into());
+        Self { dst, dst_pitch: bytes, src, src_pitch: bytes, width: bytes, height: 1 }
+    }
+
+    /// The bytes from the first row's start to the last one's end, of target and source; `None`
+    /// where a pitch is below the width or a sum overflows.
+    pub(super) fn spans(&self) -> Option<(u64, u64)> {
+        if self.dst_pitch < self.width || self.src_pitch < self.width {
+            return None;
+        }
+        let Some(steps) = self.height.checked_sub(1).filter(|_| self.width > 0) else {
+            return Some((0, 0));
+        };
+        let span = |pitch: u64| pitch.checked_mul(steps)?.checked_add(self.width);
+        Some((span(self.dst_pitch)?, span(self.src_pitch)?))
+    }
+}
+
+/// One copy of a batch to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyH2d {
+    /// Where it goes.
+    pub dst: DevicePtr,
+    /// Where it comes from, in pinned host memory.
+    pub src: *const u8,
+    /// How much.
+    pub bytes: u64,
+}
+
 /// A function a stream calls on the host. It must not call the driver, and it must return:
 /// the stream stands still meanwhile.
 pub type HostFn = Box<dyn FnOnce() + Send>;
 
+/// Gates are opened to and waited for at values below this.
+pub const GATE_VALUES: u64 = 1 << 48;
+
 /// What a device can be asked. Object-safe; only slow paths call it.
-pub trait Driver: fmt::Debug + Send + Sync + 'static {
+pub trait Driver: Any + fmt::Debug + Send + Sync {
     /// Name, kind and abilities; constant for the driver's life.
     fn info(&self) -> &DeviceInfo;
+    /// What was found of the vendor's driver; `None` for a device without one.
+    fn driver_info(&self) -> Option<&DriverInfo> {
+        None
+    }
     /// How often each call was made.
     fn calls(&self) -> &CallCounts;
     /// The host's time on the device's virtual clock, in nanoseconds; `None` for a device that
@@ -138,8 +216,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     // Memory -------------------------------------------------------------------------------
 
-    /// Takes `bytes` (above 0) of device memory, aligned to `info().granularity_bytes`, of
-    /// undefined content. Fails with `OUT_OF_MEMORY` when the device is full.
+    /// Takes `bytes` (above 0) of device memory, aligned to 512, of undefined content; what is
+    /// taken is rounded up to `info().granularity_bytes`. Fails with `OUT_OF_MEMORY` when the device is full.
     fn alloc(&self, bytes: u64) -> DeviceResult<DevicePtr>;
     /// Gives back what [`alloc`](Self::alloc) took.
     ///
@@ -188,6 +266,9 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     unsafe fn destroy_stream(&self, stream: StreamId) -> DeviceResult<()>;
     /// Blocks until everything enqueued so far has run.
     fn synchronize_stream(&self, stream: StreamId) -> DeviceResult<()>;
+    /// True while what is enqueued on `stream` is recorded into a graph instead of run. Devices
+    /// without graphs say false.
+    fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool>;
     /// Enqueues a call of `function` on the host.
     fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()>;
     /// Enqueues a kernel.
@@ -226,10 +307,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// # Safety
     /// `gate` is not used again.
     unsafe fn destroy_gate(&self, gate: GateId) -> DeviceResult<()>;
-    /// Raises the gate to `value`; it never falls. What the caller wrote before is seen by
-    /// work behind the gate.
+    /// Raises the gate to `value`, below [`GATE_VALUES`]; it never falls. What the caller wrote
+    /// before is seen by work behind the gate.
     fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()>;
-    /// Makes what is enqueued on `stream` from now on wait until the gate is at `value` or above.
+    /// Makes what is enqueued on `stream` from now on wait until the gate is at `value`, below
+    /// [`GATE_VALUES`], or above.
     fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()>;
 
     // Pinned host memory -------------------------------------------------------------------
@@ -285,6 +367,33 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         &self,
         stream: StreamId,
         dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()>;
+
+    /// Enqueues copies to the device in one call, in no order among themselves. Where the driver
+    /// has no such call they are enqueued one by one, and a failure in the middle leaves those
+    /// before it enqueued.
+    ///
+    /// # Safety
+    /// As [`copy_h2d`](Self::copy_h2d), of each; no two targets overlap.
+    unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()>;
+    /// Enqueues a copy of rows between device and pinned host memory or on the device; from
+    /// host to host is `INVALID_VALUE`.
+    ///
+    /// # Safety
+    /// As [`copy_h2d`](Self::copy_h2d) and [`copy_d2h`](Self::copy_d2h), of every row.
+    unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()>;
+    /// Enqueues a copy to this device from `src` of the device `from`, which is of the same
+    /// kind (else `NOT_SUPPORTED`). `stream` is this device's.
+    ///
+    /// # Safety
+    /// As [`copy_h2d`](Self::copy_h2d).
+    unsafe fn copy_peer(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        from: &dyn Driver,
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()>;

@@ -27,6 +27,28 @@ pub struct DeviceInfo {
     pub copy_engines: u32,
 }
 
+/// What was found of a vendor's driver, and what that means.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct DriverInfo {
+    /// `CUDA` or `ROCm`.
+    pub vendor: String,
+    /// The library's name or path.
+    pub library: String,
+    /// The version, in words.
+    pub version: String,
+    /// Functions the library lacks, by name, each with what that costs.
+    pub missing: Vec<(String, String)>,
+    /// What is off or done another way on this device, and why.
+    pub notes: Vec<String>,
+    /// The device's address on the PCI bus (`0000:17:00.0`).
+    pub pci_bus_id: Option<String>,
+    /// The NUMA node its memory traffic goes through.
+    pub numa_node: Option<u32>,
+    /// The link now and at best (`16.0 GT/s x16 of 32.0 GT/s x16`), as the kernel tells.
+    pub pcie_link: Option<String>,
+}
+
 /// Device memory now, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryInfo {

@@ -28,11 +28,11 @@ mod table;
 
 pub use calls::{Call, CallCounts};
 pub use contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
-    Priority, StreamId,
+    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GATE_VALUES, GateId, HostFn, PageId,
+    Place, PoolAttribute, PoolId, Priority, StreamId,
 };
 pub use handles::{Event, Gate, Stream};
-pub use info::{DeviceInfo, MemoryInfo};
+pub use info::{DeviceInfo, DriverInfo, MemoryInfo};
 pub use kernel::{Checksum, Kernel, checksum};
 pub use open::{Device, Listing, list};
 pub(crate) use reaper::reap;

@@ -10,13 +10,13 @@ use super::pools::is_reached;
 use super::spec::{HostSpec, PAGE_BYTES};
 use super::sync::{EventState, GateState, Mark};
 use super::table::SharedTable;
-use super::worker::{Address, Op, Queue};
+use super::worker::{Op, Queue};
 use crate::base::{DeviceError, Error, GIB, Result, lock};
 use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
-    Priority, StreamId,
+    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GATE_VALUES, GateId, HostFn, PageId,
+    PoolAttribute, PoolId, Priority, StreamId,
 };
 use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
@@ -33,8 +33,8 @@ pub struct HostDriver {
     pub(super) memory: Arc<Memory>,
     /// Locked before memory.
     pub(super) pools: Mutex<Pools<Arc<Mark>>>,
-    h2d: Arc<Link>,
-    d2h: Arc<Link>,
+    pub(super) h2d: Arc<Link>,
+    pub(super) d2h: Arc<Link>,
     pub(super) streams: SharedTable<Queue>,
     events: SharedTable<EventState>,
     gates: SharedTable<GateState>,
@@ -44,7 +44,7 @@ pub struct HostDriver {
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) arena: Mutex<Arena<SharedFile>>,
-    pinned: Mutex<PinnedRanges>,
+    pub(super) pinned: Mutex<PinnedRanges>,
 }
 
 impl HostDriver {
@@ -115,34 +115,6 @@ impl HostDriver {
     fn enqueue(&self, call: Call, stream: StreamId, op: impl FnOnce() -> Op) -> DeviceResult<()> {
         self.run(call, || {
             self.streams.get(stream.raw())?.push(op());
-            Ok(())
-        })
-    }
-
-    fn copy(
-        &self,
-        call: Call,
-        stream: StreamId,
-        device: &[DevicePtr],
-        host: Option<*const u8>,
-        bytes: u64,
-        op: impl FnOnce(usize) -> Op,
-    ) -> DeviceResult<()> {
-        self.run(call, || {
-            let queue = self.streams.get(stream.raw())?;
-            let len = usize::try_from(bytes).map_err(|_| DeviceError::INVALID_VALUE)?;
-            if len == 0 {
-                return Ok(());
-            }
-            let mapped = device.iter().all(|at| {
-                lock(&self.memory.arena).is_mapped(at.0, bytes)
-                    && self.pools_allow(stream, *at, bytes)
-            });
-            let pinned = host.is_none_or(|at| lock(&self.memory.pinned).holds(at as u64, bytes));
-            if !mapped || !pinned {
-                return Err(DeviceError::INVALID_VALUE);
-            }
-            queue.push(op(len));
             Ok(())
         })
     }
@@ -241,6 +213,11 @@ impl Driver for HostDriver {
             self.release_pools();
             Ok(())
         })
+    }
+
+    fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool> {
+        // There are no graphs.
+        self.run(Call::IsCapturing, || self.streams.get(stream.raw()).map(|_| false))
     }
 
     fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()> {
@@ -355,7 +332,11 @@ impl Driver for HostDriver {
 
     fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()> {
         self.run(Call::OpenGate, || {
-            self.gates.get(gate.raw())?.open(value);
+            let gate = self.gates.get(gate.raw())?;
+            if value >= GATE_VALUES {
+                return Err(DeviceError::INVALID_VALUE);
+            }
+            gate.open(value);
             Ok(())
         })
     }
@@ -364,6 +345,9 @@ impl Driver for HostDriver {
         self.run(Call::WaitGate, || {
             let queue = self.streams.get(stream.raw())?;
             let gate = self.gates.get(gate.raw())?;
+            if value >= GATE_VALUES {
+                return Err(DeviceError::INVALID_VALUE);
+            }
             lock(&self.pools).order.waited_at_gate(stream.raw());
             queue.push(Op::WaitGate(gate, value));
             Ok(())
@@ -393,12 +377,7 @@ impl Driver for HostDriver {
         src: *const u8,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.copy(Call::CopyH2d, stream, &[dst], Some(src), bytes, |bytes| Op::Copy {
-            link: Some(Arc::clone(&self.h2d)),
-            dst: Address(dst.0 as *mut u8),
-            src: Address(src.cast_mut()),
-            bytes,
-        })
+        self.enqueue_copy(Call::CopyH2d, stream, &Copy2d::row(dst, src.cast_mut(), bytes))
     }
 
     unsafe fn copy_d2h(
@@ -408,12 +387,7 @@ impl Driver for HostDriver {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.copy(Call::CopyD2h, stream, &[src], Some(dst), bytes, |bytes| Op::Copy {
-            link: Some(Arc::clone(&self.d2h)),
-            dst: Address(dst),
-            src: Address(src.0 as *mut u8),
-            bytes,
-        })
+        self.enqueue_copy(Call::CopyD2h, stream, &Copy2d::row(dst, src, bytes))
     }
 
     unsafe fn copy_d2d(
@@ -423,12 +397,26 @@ impl Driver for HostDriver {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.copy(Call::CopyD2d, stream, &[dst, src], None, bytes, |bytes| Op::Copy {
-            link: None,
-            dst: Address(dst.0 as *mut u8),
-            src: Address(src.0 as *mut u8),
-            bytes,
-        })
+        self.enqueue_copy(Call::CopyD2d, stream, &Copy2d::row(dst, src, bytes))
+    }
+
+    unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()> {
+        self.enqueue_batch(stream, copies)
+    }
+
+    unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()> {
+        self.enqueue_copy(Call::Copy2d, stream, copy)
+    }
+
+    unsafe fn copy_peer(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        from: &dyn Driver,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        self.enqueue_peer_copy(stream, dst, from, src, bytes)
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {

@@ -21,7 +21,10 @@ pub(super) enum Op {
         link: Option<Arc<Link>>,
         dst: Address,
         src: Address,
-        bytes: usize,
+        /// From row to row, of target and source.
+        pitches: (usize, usize),
+        width: usize,
+        height: usize,
     },
     Launch(Kernel),
     /// The stream was given up: nothing follows.
@@ -89,13 +92,21 @@ impl Queue {
                         tracing::error!("a host function panicked on a stream; the stream goes on");
                     }
                 }),
-                Op::Copy { link, dst, src, bytes } => {
-                    // SAFETY: the caller of `Driver::copy_*` promised that both ranges are valid
-                    // until the copy has run and that nothing unordered touches them; ranges of
-                    // one copy do not overlap by the same contract.
-                    let copy = || unsafe { std::ptr::copy_nonoverlapping(src.0, dst.0, bytes) };
+                Op::Copy { link, dst, src, pitches, width, height } => {
+                    let copy = || {
+                        for row in 0..height {
+                            // SAFETY: the caller of `Driver::copy_*` promised that all rows are
+                            // valid until the copy has run and that nothing unordered touches
+                            // them; ranges of one copy do not overlap by the same contract.
+                            unsafe {
+                                let to = dst.0.add(row * pitches.0);
+                                let from = src.0.add(row * pitches.1);
+                                std::ptr::copy_nonoverlapping(from, to, width);
+                            }
+                        }
+                    };
                     match link {
-                        Some(link) => link.carry(bytes as u64, ready, copy),
+                        Some(link) => link.carry((width * height) as u64, ready, copy),
                         None => timed(ready, copy),
                     }
                 }

@@ -15,8 +15,8 @@ use crate::base::{DeviceError, Error, Result, lock, wait};
 use crate::device::arena::{Arena, Status};
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, PoolAttribute, PoolId,
-    Priority, StreamId,
+    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GATE_VALUES, GateId, HostFn, PageId,
+    PoolAttribute, PoolId, Priority, StreamId,
 };
 use crate::device::faults::{Faults, refusal};
 use crate::device::info::{DeviceInfo, MemoryInfo};
@@ -28,10 +28,10 @@ pub struct SimDriver {
     info: DeviceInfo,
     calls: CallCounts,
     faults: Faults,
-    profile: Profile,
+    pub(super) profile: Profile,
     /// By the number of the call.
     costs: Vec<Cost>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Something got its time: for threads that wait at an event or a stream.
     moved: Condvar,
 }
@@ -153,7 +153,7 @@ impl SimDriver {
         })
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         call: Call,
         stream: StreamId,
@@ -219,22 +219,6 @@ impl SimDriver {
         state.release_pools();
         self.calls.add_time_locked(call, state.time.now_ns - begun_ns);
         Ok(())
-    }
-
-    fn copy(
-        &self,
-        call: Call,
-        stream: StreamId,
-        device: DevicePtr,
-        host: *const u8,
-        bytes: u64,
-        op: Op,
-    ) -> DeviceResult<()> {
-        self.enqueue(call, stream, |state| {
-            let mapped = bytes == 0 || state.holds(stream, device, bytes);
-            let pinned = bytes == 0 || state.pinned.holds(host as u64, bytes);
-            if mapped && pinned { Ok(op) } else { Err(DeviceError::INVALID_VALUE) }
-        })
     }
 }
 
@@ -348,6 +332,11 @@ impl Driver for SimDriver {
         })
     }
 
+    fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool> {
+        // There are no graphs.
+        self.run(Call::IsCapturing, |state| state.streams.get(stream.raw()).map(|_| false))
+    }
+
     fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()> {
         self.enqueue(Call::LaunchHost, stream, |_| Ok(Op::Host(function)))
     }
@@ -445,6 +434,9 @@ impl Driver for SimDriver {
     fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()> {
         self.run(Call::OpenGate, |state| {
             let gate: &Gate = state.gates.get(gate.raw())?;
+            if value >= GATE_VALUES {
+                return Err(DeviceError::INVALID_VALUE);
+            }
             state.time.open(gate, value);
             Ok(())
         })
@@ -453,6 +445,9 @@ impl Driver for SimDriver {
     fn wait_gate(&self, stream: StreamId, gate: GateId, value: u64) -> DeviceResult<()> {
         self.enqueue(Call::WaitGate, stream, |state| {
             let gate = Arc::clone(state.gates.get(gate.raw())?);
+            if value >= GATE_VALUES {
+                return Err(DeviceError::INVALID_VALUE);
+            }
             state.pools.order.waited_at_gate(stream.raw());
             Ok(Op::WaitGate(gate, value))
         })
@@ -497,7 +492,7 @@ impl Driver for SimDriver {
         src: *const u8,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.copy(Call::CopyH2d, stream, dst, src, bytes, Op::ToDevice(bytes))
+        self.enqueue_copy(Call::CopyH2d, stream, &Copy2d::row(dst, src.cast_mut(), bytes))
     }
 
     unsafe fn copy_d2h(
@@ -507,7 +502,7 @@ impl Driver for SimDriver {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.copy(Call::CopyD2h, stream, src, dst, bytes, Op::ToHost(bytes))
+        self.enqueue_copy(Call::CopyD2h, stream, &Copy2d::row(dst, src, bytes))
     }
 
     unsafe fn copy_d2d(
@@ -517,14 +512,26 @@ impl Driver for SimDriver {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        self.enqueue(Call::CopyD2d, stream, |state| {
-            if bytes > 0 && !(state.holds(stream, dst, bytes) && state.holds(stream, src, bytes)) {
-                return Err(DeviceError::INVALID_VALUE);
-            }
-            // Every byte is read and written.
-            let bytes_per_second = self.profile.memory_gb_per_s.value * 1e9 / 2.0;
-            Ok(Timeline::work(bytes, bytes_per_second))
-        })
+        self.enqueue_copy(Call::CopyD2d, stream, &Copy2d::row(dst, src, bytes))
+    }
+
+    unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()> {
+        self.enqueue_batch(stream, copies)
+    }
+
+    unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()> {
+        self.enqueue_copy(Call::Copy2d, stream, copy)
+    }
+
+    unsafe fn copy_peer(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        from: &dyn Driver,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        self.enqueue_peer_copy(stream, dst, from, src, bytes)
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {

@@ -7,6 +7,7 @@
 //! run. Prices, rates and sizes come from a [`Profile`].
 
 mod backing;
+mod copies;
 mod driver;
 mod engine;
 mod pools;
