@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::contract::Driver;
+use super::cuda::Cuda;
+use super::gpu::{self, GpuSpec};
+use super::hip::Hip;
 use super::host::{HostDriver, HostSpec};
 use super::sim::{Profile, SimDriver, SimSpec};
-use super::{CallCounts, DeviceInfo, MemoryInfo, cuda, hip};
+use super::{CallCounts, DeviceInfo, DriverInfo, MemoryInfo};
 use crate::base::{Error, Result};
 
 /// An open device. Clones name the same one; it stays open while any clone, or anything made
@@ -15,12 +18,14 @@ use crate::base::{Error, Result};
 pub struct Device(Arc<dyn Driver>);
 
 impl Device {
-    /// Opens a device by name: `host` or `sim`, alone or with settings
-    /// (`host:vram=8GiB,h2d=12GB/s`, see [`HostSpec`]; `sim:rtx4090,vram=16GiB`, see
-    /// [`SimSpec`]).
+    /// Opens a device by name: `cuda` or `hip` with the device's number (`cuda:0`, see
+    /// [`GpuSpec`]), `host` or `sim`, alone or with settings (`host:vram=8GiB,h2d=12GB/s`, see
+    /// [`HostSpec`]; `sim:rtx4090,vram=16GiB`, see [`SimSpec`]). A GPU is shared with whoever
+    /// else uses it in this process: its primary context is used.
     ///
     /// # Errors
-    /// An unknown name or setting; a device that is absent, with the reason.
+    /// An unknown name or setting; a device that is absent, with the reason; what the driver
+    /// says.
     ///
     /// ```
     /// let device = riverbed::device::Device::open("host:vram=64MiB")?;
@@ -38,19 +43,13 @@ impl Device {
                 let spec: SimSpec = name.parse()?;
                 Ok(Self::from_driver(SimDriver::new(name, spec)?))
             }
-            "cuda" | "hip" => Err(Error::Unsupported {
-                what: format!("device '{name}'"),
-                by: "this version".into(),
-                way_out: format!(
-                    "it runs on 'host' and 'sim' only ({})",
-                    if kind == "cuda" { cuda::probe() } else { hip::probe() }
-                ),
-            }),
+            "cuda" => Ok(Self(gpu::open::<Cuda>(name, &name.parse::<GpuSpec>()?)?)),
+            "hip" => Ok(Self(gpu::open::<Hip>(name, &name.parse::<GpuSpec>()?)?)),
             _ => Err(Error::invalid(
                 "device",
                 name,
-                "devices are 'host', 'host:vram=8GiB,h2d=12GB/s', 'sim' and 'sim:rtx4090'; \
-                 'riverbed devices' lists them",
+                "devices are 'cuda:0', 'hip:0', 'host', 'host:vram=8GiB,h2d=12GB/s', 'sim' and \
+                 'sim:rtx4090'; 'riverbed devices' lists them",
             )),
         }
     }
@@ -73,6 +72,12 @@ impl Device {
     /// What the driver says.
     pub fn memory(&self) -> Result<MemoryInfo> {
         Ok(self.0.memory()?)
+    }
+
+    /// What was found of the vendor's driver; `None` for a device without one.
+    #[must_use]
+    pub fn driver_info(&self) -> Option<&DriverInfo> {
+        self.0.driver_info()
     }
 
     /// How often each driver call was made.
@@ -136,29 +141,34 @@ pub struct Listing {
     pub detail: String,
     /// Facts about an available device.
     pub info: Option<DeviceInfo>,
+    /// What was found of its driver, where it has one.
+    pub driver: Option<DriverInfo>,
 }
 
 /// The devices of this machine: the host, the cards the simulator knows, and what was found of
-/// CUDA and ROCm. Loads the vendors' libraries where they are installed; never fails.
+/// CUDA and ROCm. Loads the vendors' libraries where they are installed, takes hold of no GPU,
+/// and never fails.
 #[must_use]
 pub fn list() -> Vec<Listing> {
-    let absent = |name: &str, detail: String| Listing {
-        name: name.into(),
-        available: false,
-        detail,
-        info: None,
-    };
     let open = |name: &str| match Device::open(name) {
         Ok(device) => Listing {
             name: name.into(),
             available: true,
             detail: device.info().description.clone(),
             info: Some(device.info().clone()),
+            driver: None,
         },
-        Err(error) => absent(name, error.to_string()),
+        Err(error) => Listing {
+            name: name.into(),
+            available: false,
+            detail: error.to_string(),
+            info: None,
+            driver: None,
+        },
     };
     let mut devices = vec![open("host")];
-    devices.extend([absent("cuda", cuda::probe()), absent("hip", hip::probe())]);
+    devices.extend(gpu::survey::<Cuda>());
+    devices.extend(gpu::survey::<Hip>());
     devices.extend(Profile::names().map(|card| open(&format!("sim:{card}"))));
     devices
 }

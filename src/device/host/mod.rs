@@ -19,3 +19,4 @@ mod worker;
 pub use super::faults::Faults;
 pub use driver::HostDriver;
 pub use spec::HostSpec;
+pub(in crate::device) use sync::GateState;

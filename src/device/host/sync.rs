@@ -70,17 +70,17 @@ impl EventState {
 
 /// A gate: a number that only rises, with the device time of its last rise.
 #[derive(Debug)]
-pub(super) struct GateState {
+pub(in crate::device) struct GateState {
     state: Mutex<(u64, Instant)>,
     risen: Condvar,
 }
 
 impl GateState {
-    pub(super) fn new() -> Self {
+    pub(in crate::device) fn new() -> Self {
         Self { state: Mutex::new((0, Instant::now())), risen: Condvar::new() }
     }
 
-    pub(super) fn open(&self, value: u64) {
+    pub(in crate::device) fn open(&self, value: u64) {
         let mut state = lock(&self.state);
         if value > state.0 {
             *state = (value, Instant::now());
@@ -89,7 +89,7 @@ impl GateState {
     }
 
     /// Blocks until the number is at `value`; gives the device time of its last rise.
-    pub(super) fn wait(&self, value: u64) -> Instant {
+    pub(in crate::device) fn wait(&self, value: u64) -> Instant {
         let mut state = lock(&self.state);
         while state.0 < value {
             state = wait(&self.risen, state);

@@ -30,9 +30,18 @@ const WIDE_BYTES: u64 = 16;
 /// The least and the most bytes of a gather that a block copies before it takes the next.
 const TILE_BYTES: [u64; 2] = [1 << 10, 1 << 16];
 
+/// Names of all functions.
+pub(in crate::device) const FUNCTIONS: [&CStr; 6] = [
+    c"riverbed_checksum_start",
+    c"riverbed_checksum",
+    c"riverbed_fill",
+    c"riverbed_gather",
+    c"riverbed_cast",
+    c"riverbed_busy",
+];
+
 /// One launch of a function of the device code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "for the drivers of real devices")]
 pub(in crate::device) struct Launch {
     /// Name of the function.
     pub(in crate::device) function: &'static CStr,
@@ -48,7 +57,6 @@ impl Kernel {
     /// The launches that do its work, to be enqueued in this order; none when there is nothing
     /// to do. `clock_khz` is the rate of the device's fixed clock; `None` for one that counts
     /// nanoseconds (CUDA's `globaltimer`). The kernel [is sound](Self::is_sound).
-    #[allow(dead_code, reason = "for the drivers of real devices")]
     pub(in crate::device) fn launches(&self, clock_khz: Option<u32>) -> Vec<Launch> {
         match self {
             Self::Checksum { src, bytes, out } => {

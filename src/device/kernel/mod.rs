@@ -9,11 +9,8 @@ mod objects;
 
 pub use cast::{FloatFormat, cast, cast_bits};
 pub use checksum::{Checksum, checksum};
-#[allow(unused_imports, reason = "for the drivers of real devices")]
-pub(in crate::device) use {
-    launch::Launch,
-    objects::{code_object, ptx},
-};
+pub(in crate::device) use launch::{FUNCTIONS, Launch};
+pub(in crate::device) use objects::{code_objects, ptx};
 
 use super::contract::DevicePtr;
 

@@ -1,0 +1,24 @@
+//! What CUDA and HIP share: the device contract over a vendor's driver, which is found at run
+//! time. `cuda` and `hip` fill in where the two differ ([`vendor::Vendor`]).
+//!
+//! Nothing here panics or aborts whatever the driver lacks or answers: a missing library,
+//! function or device, a status nobody knows, and a device that was lost are errors that name
+//! the call and the status.
+
+pub mod abi;
+pub(in crate::device) mod calls;
+mod card;
+mod driver;
+mod gates;
+pub(in crate::device) mod library;
+mod mappings;
+mod modules;
+mod open;
+mod pci;
+mod spec;
+pub(in crate::device) mod symbols;
+mod trial;
+pub(in crate::device) mod vendor;
+
+pub(super) use open::{open, survey};
+pub use spec::GpuSpec;
