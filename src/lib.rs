@@ -7,6 +7,7 @@
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
 //! - [`replay`]: recorded allocations against any policy and conf, measured and ranked.
+//! - [`selftest`]: whether a device keeps its contract, and how fast it is.
 //! - [`pack::pack`]: offline packing of buffers with known lifetimes.
 //!
 //! Everything runs on the embedded host device ([`device::host`]). The floors of the crate and
@@ -27,6 +28,7 @@ pub mod policy;
 pub mod pool;
 pub mod prefetch;
 pub mod replay;
+pub mod selftest;
 pub mod transfer;
 pub mod weights;
 

@@ -23,6 +23,7 @@ const RANKS: &[(&str, u32)] = &[
     ("offload", 8),
     ("report", 8),
     ("replay", 9),
+    ("selftest", 9),
     ("interop", 9),
     ("capi", 10),
 ];
@@ -50,6 +51,13 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/offload/residents.rs", "shows resident memory"),
     ("src/replay/clock.rs", "reads the processor's counter"),
     ("src/replay/target.rs", "frees blocks nothing uses"),
+    ("src/selftest/lab/cleanup.rs", "gives back what checks took"),
+    ("src/selftest/lab/events.rs", "gives events of the driver up"),
+    ("src/selftest/lab/gates.rs", "gives gates of the driver up"),
+    ("src/selftest/lab/memory.rs", "works on memory that is held"),
+    ("src/selftest/lab/pinned.rs", "reads and writes pinned memory"),
+    ("src/selftest/lab/pools.rs", "gives blocks and pools back"),
+    ("src/selftest/lab/virtual_memory.rs", "gives pages and address space back"),
 ];
 
 /// A file of the project, by its path from the root.

@@ -1,7 +1,8 @@
 //! The device contract: everything Riverbed asks of a GPU, with what each side promises.
 //!
 //! Written after the semantics CUDA and HIP share; where they differ the weaker promise is the
-//! contract. `tests/contract` runs the same suite on every implementation.
+//! contract. The checks of `selftest` run on every implementation; `tests/contract` adds what only
+//! devices without a driver promise.
 //!
 //! Invariants
 //! 1. Work on one stream runs in the order it was enqueued. Work on two streams is unordered

@@ -14,7 +14,6 @@ mod occupancy;
 mod orders;
 mod packing;
 mod race;
-mod random;
 mod restarts;
 mod search;
 mod squeaky;

@@ -5,8 +5,8 @@ use super::decompose::Piece;
 use super::effort::Effort;
 use super::orders::Order;
 use super::race::{Lost, race};
-use super::random::Random;
 use super::search::{Limits, Outcome, Search};
+use crate::base::Random;
 
 /// Conflicts a search of the first round may have.
 const CONFLICTS_FIRST: u64 = 200;

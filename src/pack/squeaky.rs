@@ -10,8 +10,8 @@ use super::first_fit::{UNPLACED, first_fit};
 use super::instance::Instance;
 use super::orders::Order;
 use super::race::{Lost, race};
-use super::random::Random;
 use super::search::{Lists, neighbours};
+use crate::base::Random;
 use crate::base::lock;
 
 /// Orders that are begun with, each a wheel of its own.

@@ -1,4 +1,4 @@
-//! Stream-ordered pools: who gets freed memory when, and when it goes back to the device.
+//! Stream-ordered pools as the devices without a driver model them: to the byte and the address.
 
 use std::sync::mpsc;
 
@@ -330,23 +330,6 @@ pub(crate) fn memory_is_freed_once_and_by_its_address(device: &Device) {
     unsafe { device.driver().free(memory) }.expect("the plain way takes it too");
     assert_eq!(pool.get(UsedCurrent), 0);
     stream.synchronize().unwrap();
-}
-
-pub(crate) fn a_stream_given_up_still_frees(device: &Device) {
-    let before = device.memory().unwrap();
-    let Some(pool) = Pool::new(device, 0) else { return };
-    let (going, staying) = (stream(device), stream(device));
-    let gate = Gate::new(device).unwrap();
-    let freed = Event::new(device).unwrap();
-    going.wait_gate(&gate, 1).unwrap();
-    let memory = pool.alloc(5000, &going).unwrap();
-    pool.free(memory, &going).unwrap();
-    freed.record(&going).unwrap();
-    drop(going);
-    gate.open(1).unwrap();
-    freed.synchronize().unwrap();
-    staying.synchronize().unwrap();
-    assert_eq!(device.memory().unwrap(), before);
 }
 
 /// Real drivers leave these undefined; devices without a driver report them.

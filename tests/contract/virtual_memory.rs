@@ -1,9 +1,9 @@
-//! Virtual memory: address space, pages, and the mappings between them.
+//! Mappings that cannot be: over others, in part, outside of what is reserved.
 
 use riverbed::base::DeviceError;
 use riverbed::device::{Call, Device, DevicePtr, Kernel, PageId};
 
-use crate::support::{Pinned, download, pattern, shows, status, stream, upload};
+use crate::support::{Pinned, pattern, shows, status, stream, upload};
 
 /// Address space and pages that are given back at the end of a test.
 struct Space<'a> {
@@ -63,66 +63,6 @@ impl<'a> Space<'a> {
         let released = unsafe { self.device.driver().release(self.at, self.bytes) };
         released.map_err(|error| error.status)
     }
-
-    fn free_bytes(&self) -> u64 {
-        self.device.memory().unwrap().free_bytes
-    }
-}
-
-pub(crate) fn a_mapped_page_holds_bytes(device: &Device) {
-    let Some(space) = Space::new(device, 2) else { return };
-    assert_eq!(space.at.0 % space.page_bytes(), 0);
-    let before = device.memory().unwrap();
-    let page = space.create(1);
-    assert_eq!(before.free_bytes - space.free_bytes(), space.page_bytes());
-    space.map(1, page).unwrap();
-    let stream = stream(device);
-    let bytes = pattern(10_000, 3);
-    let at = space.at(2).offset(0u64.wrapping_sub(10_000));
-    upload(&stream, at, &bytes);
-    assert_eq!(download(&stream, at, 10_000), bytes);
-    space.unmap(1, 1).unwrap();
-    space.destroy(page);
-    space.release().unwrap();
-    assert_eq!(device.memory().unwrap(), before);
-}
-
-pub(crate) fn one_page_at_two_addresses_shows_the_same_bytes(device: &Device) {
-    let Some(space) = Space::new(device, 3) else { return };
-    let page = space.create(1);
-    space.map(0, page).unwrap();
-    space.map(2, page).unwrap();
-    let stream = stream(device);
-    let bytes = pattern(5000, 4);
-    upload(&stream, space.at(0).offset(77), &bytes);
-    assert_eq!(download(&stream, space.at(2).offset(77), 5000), bytes);
-    // And the other way round, by a kernel.
-    let fill = Kernel::Fill { dst: space.at(2), bytes: 4096, value: 9 };
-    // SAFETY: the page is mapped there past `synchronize`, and only this stream touches it.
-    unsafe { device.driver().launch(stream.id(), &fill) }.unwrap();
-    stream.synchronize().unwrap();
-    assert_eq!(download(&stream, space.at(0), 4096), vec![9; 4096]);
-    space.unmap(0, 1).unwrap();
-    assert_eq!(download(&stream, space.at(2).offset(5000), 77), bytes[4923..]);
-    space.unmap(2, 1).unwrap();
-    space.destroy(page);
-    space.release().unwrap();
-}
-
-pub(crate) fn neighbouring_pages_are_one_range(device: &Device) {
-    let Some(space) = Space::new(device, 3) else { return };
-    let (one, two) = (space.create(2), space.create(1));
-    // Out of order, so that neighbours in space are not neighbours in memory.
-    space.map(1, one).unwrap();
-    space.map(0, two).unwrap();
-    let stream = stream(device);
-    let bytes = pattern(space.bytes as usize - 2, 5);
-    upload(&stream, space.at(0).offset(1), &bytes);
-    assert!(download(&stream, space.at(0).offset(1), bytes.len()) == bytes);
-    space.unmap(0, 3).unwrap();
-    space.destroy(one);
-    space.destroy(two);
-    space.release().unwrap();
 }
 
 pub(crate) fn pages_are_mapped_in_a_row_or_not_at_all(device: &Device) {
@@ -156,57 +96,6 @@ pub(crate) fn pages_are_mapped_in_a_row_or_not_at_all(device: &Device) {
     assert_eq!(space.unmap(0, 6), Err(DeviceError::INVALID_VALUE), "nothing was mapped in part");
     space.destroy(one);
     space.destroy(two);
-    space.release().unwrap();
-}
-
-pub(crate) fn a_page_keeps_its_bytes_when_it_moves(device: &Device) {
-    let Some(space) = Space::new(device, 2) else { return };
-    let page = space.create(1);
-    space.map(0, page).unwrap();
-    let stream = stream(device);
-    let bytes = pattern(4097, 6);
-    upload(&stream, space.at(0), &bytes);
-    space.unmap(0, 1).unwrap();
-    space.map(1, page).unwrap();
-    assert_eq!(download(&stream, space.at(1), 4097), bytes);
-    space.unmap(1, 1).unwrap();
-    space.destroy(page);
-    space.release().unwrap();
-}
-
-pub(crate) fn capacity_counts_a_page_once(device: &Device) {
-    let Some(space) = Space::new(device, 8) else { return };
-    let before = space.free_bytes();
-    let page = space.create(2);
-    let created = space.free_bytes();
-    assert_eq!(before - created, 2 * space.page_bytes());
-    for index in [0, 2, 4, 6] {
-        space.map(index, page).unwrap();
-        assert_eq!(space.free_bytes(), created, "a mapping takes no memory");
-    }
-    space.unmap(0, 8).unwrap();
-    assert_eq!(space.free_bytes(), created, "the page is still there");
-    space.destroy(page);
-    assert_eq!(space.free_bytes(), before);
-    space.release().unwrap();
-}
-
-pub(crate) fn a_destroyed_page_lives_until_its_last_mapping_is_gone(device: &Device) {
-    let Some(space) = Space::new(device, 2) else { return };
-    let before = space.free_bytes();
-    let page = space.create(1);
-    space.map(0, page).unwrap();
-    space.map(1, page).unwrap();
-    let stream = stream(device);
-    let bytes = pattern(100, 8);
-    upload(&stream, space.at(0), &bytes);
-    space.destroy(page);
-    assert_eq!(before - space.free_bytes(), space.page_bytes(), "still mapped");
-    space.unmap(0, 1).unwrap();
-    assert_eq!(before - space.free_bytes(), space.page_bytes(), "still mapped once");
-    assert!(shows(&stream, space.at(1), &bytes));
-    space.unmap(1, 1).unwrap();
-    assert_eq!(space.free_bytes(), before);
     space.release().unwrap();
 }
 
@@ -320,20 +209,5 @@ pub(crate) fn unmapped_space_is_refused_to_work(device: &Device) {
     space.unmap(0, 3).unwrap();
     space.destroy(one);
     space.destroy(two);
-    space.release().unwrap();
-}
-
-pub(crate) fn pages_run_out_like_memory(device: &Device) {
-    let Some(space) = Space::new(device, 1) else { return };
-    let before = device.memory().unwrap();
-    let too_much = (before.free_bytes / space.page_bytes() + 1) * space.page_bytes();
-    let failed = status(device.driver().create_page(too_much));
-    assert_eq!(failed, DeviceError::OUT_OF_MEMORY);
-    let most = before.free_bytes / space.page_bytes() / 2;
-    let page = space.create(most);
-    let failed = status(device.driver().alloc(too_much - most * space.page_bytes()));
-    assert_eq!(failed, DeviceError::OUT_OF_MEMORY, "pages and allocations share the device");
-    space.destroy(page);
-    assert_eq!(device.memory().unwrap(), before);
     space.release().unwrap();
 }

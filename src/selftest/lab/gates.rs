@@ -1,0 +1,148 @@
+//! Gates, and the watcher that opens them all when nothing moves any more.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{Found, Lab};
+use crate::base::lock;
+use crate::device::{Device, GateId, Stream};
+use crate::selftest::finding::Finding;
+
+/// A gate of a check.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::selftest) struct Gate<'a> {
+    lab: &'a Lab,
+    id: GateId,
+}
+
+impl Lab {
+    /// A gate at 0, opened by the lab at the latest.
+    pub(in crate::selftest) fn gate(&self) -> Found<Gate<'_>> {
+        Ok(Gate { lab: self, id: self.watcher.create()? })
+    }
+
+    /// Lets everybody through who waits at a gate.
+    pub(in crate::selftest) fn open_all(&self) -> Found {
+        self.watcher.shared.open_all()
+    }
+}
+
+impl Gate<'_> {
+    /// Raises the gate.
+    pub(in crate::selftest) fn open(self, value: u64) -> Found {
+        Ok(self.lab.driver().open_gate(self.id, value)?)
+    }
+
+    /// Makes `stream` wait until the gate is at `value`.
+    pub(in crate::selftest) fn hold(self, stream: &Stream, value: u64) -> Found {
+        Ok(self.lab.driver().wait_gate(stream.id(), self.id, value)?)
+    }
+
+    /// Gives it up while streams may still wait at it.
+    pub(in crate::selftest) fn give_up(self) -> Found {
+        self.lab.watcher.destroy(self.id)
+    }
+}
+
+/// The gates there are, and a thread that looks after them once there is one.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    patience: Duration,
+    thread: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: Device,
+    gates: Mutex<Vec<GateId>>,
+    /// Whether patience was over.
+    stood_still: AtomicBool,
+}
+
+impl Watcher {
+    pub(super) fn new(device: &Device, patience: Duration) -> Self {
+        let shared = Shared {
+            device: device.clone(),
+            gates: Mutex::default(),
+            stood_still: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), patience, thread: Mutex::default() }
+    }
+
+    fn create(&self) -> Found<GateId> {
+        self.start()?;
+        let mut gates = lock(&self.shared.gates);
+        let gate = self.shared.device.driver().create_gate()?;
+        gates.push(gate);
+        Ok(gate)
+    }
+
+    fn destroy(&self, gate: GateId) -> Found {
+        let mut gates = lock(&self.shared.gates);
+        // SAFETY: the gate is taken off the list with it, and the check's copies of the handle
+        // are not used after this.
+        unsafe { self.shared.device.driver().destroy_gate(gate) }?;
+        gates.retain(|&other| other != gate);
+        Ok(())
+    }
+
+    fn start(&self) -> Found {
+        let mut thread = lock(&self.thread);
+        if thread.is_some() {
+            return Ok(());
+        }
+        let (ended, end) = channel::<()>();
+        let (shared, patience) = (Arc::clone(&self.shared), self.patience);
+        let watch = move || {
+            while end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                shared.stood_still.store(true, Ordering::Relaxed);
+                let _ = shared.open_all();
+            }
+        };
+        let named = std::thread::Builder::new().name("riverbed-watcher".into());
+        let started = named.spawn(watch).map_err(|error| {
+            Finding::new(format!("the system refuses one more thread: {error}"))
+        })?;
+        *thread = Some((ended, started));
+        Ok(())
+    }
+
+    /// Whether all moved in time.
+    pub(super) fn verdict(&self) -> Found {
+        if self.shared.stood_still.load(Ordering::Relaxed) {
+            let patience = self.patience.as_secs_f64();
+            return Err(Finding::new(format!("nothing moved for {patience} s at closed gates")));
+        }
+        Ok(())
+    }
+
+    /// Gives all gates up and ends the thread; `insist` calls until the call succeeds.
+    pub(super) fn finish(
+        &self,
+        mut insist: impl FnMut(&mut dyn FnMut() -> crate::device::DeviceResult<()>) -> bool,
+    ) {
+        for gate in std::mem::take(&mut *lock(&self.shared.gates)) {
+            // SAFETY: all streams have run, and nobody knows the gate any more.
+            insist(&mut || unsafe { self.shared.device.driver().destroy_gate(gate) });
+        }
+        if let Some((ended, thread)) = lock(&self.thread).take() {
+            drop(ended);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn open_all(&self) -> Found {
+        let gates = lock(&self.gates);
+        let driver = self.device.driver();
+        let opened = gates.iter().map(|&gate| driver.open_gate(gate, u64::MAX));
+        // All of them, also after one that fails.
+        Ok(opened.fold(Ok(()), Result::and)?)
+    }
+}

@@ -1,0 +1,146 @@
+//! Host memory that copies go to and from.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ptr::NonNull;
+
+use super::{Found, Lab};
+use crate::base::lock;
+use crate::selftest::finding::{Finding, ensure};
+
+/// Pages of the host.
+const PAGE: usize = 4096;
+
+/// An address in host memory the lab holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::selftest) struct HostPtr(NonNull<u8>);
+
+// SAFETY: a number; every access goes through the lab, which checks the range.
+unsafe impl Send for HostPtr {}
+// SAFETY: as above.
+unsafe impl Sync for HostPtr {}
+
+impl HostPtr {
+    /// The address `bytes` further on.
+    pub(in crate::selftest) fn offset(self, bytes: usize) -> Self {
+        Self(NonNull::new(self.as_ptr().wrapping_add(bytes)).unwrap_or(self.0))
+    }
+
+    pub(in crate::selftest) fn address(self) -> u64 {
+        self.as_ptr() as u64
+    }
+
+    pub(super) fn as_ptr(self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+
+    pub(super) fn start(self) -> NonNull<u8> {
+        self.0
+    }
+}
+
+impl fmt::Debug for HostPtr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl Lab {
+    /// Takes pinned memory from the driver.
+    pub(in crate::selftest) fn pinned(&self, len: usize) -> Found<HostPtr> {
+        let start = HostPtr(self.driver().alloc_pinned(len as u64)?);
+        let mut held = lock(&self.held);
+        held.pinned.push(start);
+        held.host.add(start.address(), len as u64);
+        Ok(start)
+    }
+
+    /// Pinned memory with these bytes in it.
+    pub(in crate::selftest) fn pinned_with(&self, bytes: &[u8]) -> Found<HostPtr> {
+        let start = self.pinned(bytes.len().max(1))?;
+        self.write(start, bytes)?;
+        Ok(start)
+    }
+
+    /// Gives pinned memory back that nothing in flight touches.
+    pub(in crate::selftest) fn free_pinned(&self, start: HostPtr) -> Found {
+        // Off the books first: another thread may get the memory at once.
+        let bytes = {
+            let mut held = lock(&self.held);
+            let place = held.pinned.iter().position(|&other| other == start);
+            let place = place.ok_or_else(|| Finding::new(format!("{start:?} is not held")))?;
+            held.pinned.swap_remove(place);
+            held.host.remove(start.address())
+        };
+        // SAFETY: from `pinned`, not freed yet, and the check synchronized what touches it.
+        let freed = unsafe { self.driver().free_pinned(start.0) };
+        if freed.is_err() {
+            let mut held = lock(&self.held);
+            held.pinned.push(start);
+            held.host.add(start.address(), bytes);
+        }
+        Ok(freed?)
+    }
+
+    /// Whole pages of ordinary memory, zeroed and touched, pinned through `register`. They
+    /// belong to the lab until it ends.
+    pub(in crate::selftest) fn registered(&self, len: usize) -> Found<HostPtr> {
+        let mut own = Vec::new();
+        let room = len.next_multiple_of(PAGE).saturating_add(PAGE);
+        own.try_reserve_exact(room)
+            .map_err(|_| Finding::new(format!("the system has no {room} bytes of memory")))?;
+        own.resize(room, 0u8);
+        let skip = own.as_ptr().align_offset(PAGE);
+        let start = own.get_mut(skip..).map(|own| NonNull::from(own).cast());
+        let start = start.ok_or_else(|| Finding::new("memory cannot be aligned"))?;
+        // SAFETY: the memory is the lab's own, which keeps it until the pinning has ended.
+        let registered = unsafe { self.driver().register(start, len as u64) };
+        let mut held = lock(&self.held);
+        held.own.push(own);
+        registered?;
+        let start = HostPtr(start);
+        held.registered.push(start);
+        held.host.add(start.address(), len as u64);
+        Ok(start)
+    }
+
+    /// Ends the pinning of [`registered`](Self::registered) memory.
+    pub(in crate::selftest) fn unregister(&self, start: HostPtr) -> Found {
+        let held = lock(&self.held).registered.contains(&start);
+        ensure!(held, "{start:?} is not registered");
+        // SAFETY: registered and not ended yet; the check synchronized what touches it.
+        unsafe { self.driver().unregister(start.0) }?;
+        let mut held = lock(&self.held);
+        held.registered.retain(|&other| other != start);
+        held.host.remove(start.address());
+        Ok(())
+    }
+
+    /// Writes to pinned memory that nothing in flight touches, or only behind a closed gate.
+    pub(in crate::selftest) fn write(&self, at: HostPtr, bytes: &[u8]) -> Found {
+        let held = lock(&self.held);
+        ensure!(held.host.covers(at.address(), bytes.len() as u64), "{at:?} is not all pinned");
+        // SAFETY: the range is held, and the lock keeps it so.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Reads pinned memory that nothing in flight writes.
+    pub(in crate::selftest) fn read(&self, at: HostPtr, len: usize) -> Found<Vec<u8>> {
+        let held = lock(&self.held);
+        ensure!(held.host.covers(at.address(), len as u64), "{at:?} is not all pinned");
+        let mut bytes = vec![0; len];
+        // SAFETY: the range is held, and the lock keeps it so.
+        unsafe { std::ptr::copy_nonoverlapping(at.as_ptr(), bytes.as_mut_ptr(), len) };
+        Ok(bytes)
+    }
+
+    /// Gives a function that reads the byte at `at`, for the host functions of streams.
+    pub(in crate::selftest) fn peek(&self, at: HostPtr) -> Found<impl Fn() -> u8 + Send + use<>> {
+        let pinned = lock(&self.held).host.covers(at.address(), 1);
+        ensure!(pinned, "{at:?} is not pinned");
+        // SAFETY: streams run dry before the lab gives pinned memory back, and the function is
+        // called by one.
+        Ok(move || unsafe { at.as_ptr().read_volatile() })
+    }
+}
