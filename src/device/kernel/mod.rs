@@ -4,6 +4,8 @@
 
 mod cast;
 mod checksum;
+#[cfg(all(test, target_os = "linux"))]
+mod emulated;
 mod launch;
 mod objects;
 
