@@ -111,7 +111,7 @@ impl Kernel {
     }
 
     /// The ranges it touches, of a kernel that [is sound](Self::is_sound); none is empty.
-    pub(super) fn touched(&self) -> impl Iterator<Item = (DevicePtr, u64)> + '_ {
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (DevicePtr, u64)> + '_ {
         let nothing = (DevicePtr::default(), 0);
         let (ranges, pieces): (_, &[Piece]) = match self {
             Self::Checksum { src, bytes, out } => ([(*src, *bytes), (*out, 8)], &[]),

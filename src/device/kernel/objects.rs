@@ -20,6 +20,15 @@ pub(in crate::device) fn code_objects() -> impl Iterator<Item = (&'static str, &
     OBJECTS.iter().copied()
 }
 
+macro_rules! objects {
+    ($($target:literal),+ $(,)?) => {
+        &[$((
+            $target,
+            include_bytes!(concat!("../../../kernels/gen/", $target, ".hsaco")),
+        )),+]
+    };
+}
+
 /// Target and code object.
 static OBJECTS: &[(&str, &[u8])] = objects![
     "gfx906",

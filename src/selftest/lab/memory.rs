@@ -81,13 +81,8 @@ impl Lab {
     }
 
     pub(in crate::selftest) fn launch(&self, stream: &Stream, kernel: &Kernel) -> Found {
-        match *kernel {
-            Kernel::Checksum { src, bytes, out } => {
-                self.holds(src, bytes)?;
-                self.holds(out, 8)?;
-            }
-            Kernel::Fill { dst, bytes, .. } => self.holds(dst, bytes)?,
-            Kernel::Busy { .. } => {}
+        for (at, bytes) in kernel.touched() {
+            self.holds(at, bytes)?;
         }
         // SAFETY: as above.
         Ok(unsafe { self.driver().launch(stream.id(), kernel) }?)
