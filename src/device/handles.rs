@@ -79,6 +79,14 @@ impl Stream {
         Ok(self.driver().wait_gate(self.id(), gate.id, value)?)
     }
 
+    /// True while what is enqueued is recorded into a graph instead of run. Never blocks.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn is_capturing(&self) -> Result<bool> {
+        Ok(self.driver().is_capturing(self.id())?)
+    }
+
     /// Enqueues a call of `function` on the host. It must not call the driver. Never blocks.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         contract::memory::CHECKS,
         contract::pinned::CHECKS,
         contract::copies::CHECKS,
+        contract::wide_copies::CHECKS,
         contract::virtual_memory::CHECKS,
         contract::pools::CHECKS,
         contract::counts::CHECKS,

@@ -108,6 +108,12 @@ selftest! {
         bytes_arrive_as_they_left_at_every_size,
         copies_cross_pages,
         a_copy_of_nothing_does_nothing;
+    wide_copies:
+        rows_arrive_where_they_belong,
+        rows_of_nothing_are_no_copy,
+        every_piece_of_a_batch_arrives,
+        a_batch_of_nothing_does_nothing,
+        a_device_is_its_own_peer;
     virtual_memory:
         a_mapped_page_holds_bytes,
         one_page_at_two_addresses_shows_the_same_bytes,

@@ -3,7 +3,7 @@
 use crate::device::{Call, PoolAttribute, Stream};
 use crate::selftest::check::checks;
 use crate::selftest::finding::ensure;
-use crate::selftest::lab::{Found, Lab};
+use crate::selftest::lab::{End, Found, Lab, Rows};
 
 checks! { "counts":
     every_call_counts_once [VirtualMemory, Pools],
@@ -21,7 +21,12 @@ fn each_call_once(lab: &Lab) -> Found {
     lab.h2d(&stream, memory, pinned, 64)?;
     lab.d2h(&stream, own, memory, 64)?;
     lab.d2d(&stream, memory, space, 64)?;
+    let to = Rows { at: End::Device(memory), pitch: 8 };
+    lab.copy_rows(&stream, to, Rows { at: End::Host(pinned), ..to }, (8, 8))?;
+    lab.batch(&stream, &[(memory, pinned, 64)])?;
+    lab.copy_from_itself(&stream, memory, space, 64)?;
     stream.busy(1)?;
+    ensure!(!stream.is_capturing()?, "a stream that nobody captures");
     stream.launch_host(Box::new(|| ()))?;
     each_order_call_once(lab, &stream)?;
     let pool = lab.pool(0)?;

@@ -11,3 +11,4 @@ pub(super) mod pinned;
 pub(super) mod pools;
 pub(super) mod streams;
 pub(super) mod virtual_memory;
+pub(super) mod wide_copies;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Found, Lab};
 use crate::base::lock;
-use crate::device::{Device, GateId, Stream};
+use crate::device::{Device, GATE_VALUES, GateId, Stream};
 use crate::selftest::finding::Finding;
 
 /// A gate of a check.
@@ -141,7 +141,7 @@ impl Shared {
     fn open_all(&self) -> Found {
         let gates = lock(&self.gates);
         let driver = self.device.driver();
-        let opened = gates.iter().map(|&gate| driver.open_gate(gate, u64::MAX));
+        let opened = gates.iter().map(|&gate| driver.open_gate(gate, GATE_VALUES - 1));
         // All of them, also after one that fails.
         Ok(opened.fold(Ok(()), Result::and)?)
     }

@@ -113,14 +113,14 @@ impl Lab {
         lock(&self.held).usable.remove(at.0);
     }
 
-    fn holds(&self, at: DevicePtr, bytes: u64) -> Found {
+    pub(super) fn holds(&self, at: DevicePtr, bytes: u64) -> Found {
         if bytes == 0 || lock(&self.held).usable.covers(at.0, bytes) {
             return Ok(());
         }
         Err(Finding::new(format!("{bytes} bytes at {at:?} are not all held: nothing was enqueued")))
     }
 
-    fn holds_host(&self, at: HostPtr, bytes: u64) -> Found {
+    pub(super) fn holds_host(&self, at: HostPtr, bytes: u64) -> Found {
         if bytes == 0 || lock(&self.held).host.covers(at.address(), bytes) {
             return Ok(());
         }

@@ -22,6 +22,7 @@ mod pinned;
 mod pools;
 mod ranges;
 mod virtual_memory;
+mod wide_copies;
 mod work;
 
 use std::sync::Mutex;
@@ -37,6 +38,7 @@ use ranges::Ranges;
 
 pub(in crate::selftest) use helpers::Log;
 pub(in crate::selftest) use pinned::HostPtr;
+pub(in crate::selftest) use wide_copies::{End, Rows};
 
 /// What checks end with.
 pub(in crate::selftest) type Found<T = ()> = Result<T, Finding>;
