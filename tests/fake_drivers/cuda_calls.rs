@@ -120,7 +120,6 @@ calls! {
     fn cuDriverGetVersion(version: &mut i32);
     fn cuDeviceGetCount(count: &mut i32);
     fn cuDeviceGet(device: &mut i32, ordinal: i32);
-    fn cuDeviceGetName(name: *mut c_char, len: i32, device: i32);
     fn cuDeviceGetPCIBusId(name: *mut c_char, len: i32, device: i32);
     fn cuDeviceTotalMem_v2(bytes: &mut usize, device: i32);
     fn cuDeviceGetAttribute(value: &mut i32, attribute: u32, device: i32);

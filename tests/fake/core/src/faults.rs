@@ -59,14 +59,14 @@ impl Faults {
         let mut struck = None;
         let mut lost = None;
         self.pending.retain_mut(|fault| {
-            if fault.call.as_deref().is_some_and(|wanted| wanted != call) || struck.is_some() {
+            if fault.call.as_deref().is_some_and(|wanted| wanted != call) {
                 return true;
             }
             if fault.skip > 0 {
                 fault.skip -= 1;
                 return true;
             }
-            struck = Some(fault.status);
+            struck.get_or_insert(fault.status);
             if fault.loses_device {
                 lost = Some(fault.status);
             }

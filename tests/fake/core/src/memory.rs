@@ -55,6 +55,10 @@ impl SmallPages {
         self.0.insert(page, BTreeMap::from([(page, UNIT_BYTES)]));
     }
 
+    pub(crate) fn hold(&self, at: u64) -> bool {
+        self.0.range(..=at).next_back().is_some_and(|(page, _)| at - page < PAGE_BYTES)
+    }
+
     /// Frees a place; gives the page when it was the last.
     fn free(&mut self, at: u64) -> Option<u64> {
         let (&page, taken) = self.0.range_mut(..=at).next_back()?;

@@ -105,7 +105,8 @@ impl State {
         let runs_into = self.blocks.range(at..end).next().is_some()
             || self.reservations.range(at..end).next().is_some()
             || self.pinned.range(at..end).next().is_some();
-        if runs_into || self.freed.contains(&at) {
+        let shares = self.small.iter().any(|pages| pages.hold(at));
+        if runs_into || shares || self.freed.contains(&at) {
             return Err(outside(at, bytes, "live memory"));
         }
         Ok(Range { at, bytes, owner: Owner::Pageable, gpu: None, signal: false })
