@@ -33,6 +33,6 @@ pub use contract::{
 };
 pub use handles::{Event, Gate, Stream};
 pub use info::{DeviceInfo, MemoryInfo};
-pub use kernel::{Checksum, Kernel, checksum};
+pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum};
 pub use open::{Device, Listing, list};
 pub(crate) use reaper::reap;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod casts;
 mod copies;
 mod counts;
 mod events;
@@ -85,6 +86,10 @@ macro_rules! contract_suite {
                 kernels:
                     kernels_beyond_the_memory_are_refused,
                     a_checksum_needs_an_aligned_place;
+                casts:
+                    casts_and_gathers_of_nothing_touch_nothing,
+                    casts_and_gathers_beyond_the_memory_are_refused,
+                    casts_and_gathers_that_make_no_sense_are_refused;
                 pools:
                     memory_freed_on_a_stream_is_taken_again_there_at_once,
                     an_event_hands_memory_to_another_stream,
@@ -130,6 +135,10 @@ macro_rules! bytes_suite {
                     checksums_are_those_of_the_reference,
                     fill_writes_its_range_and_no_more,
                     kernels_over_nothing_touch_nothing;
+                casts:
+                    casts_are_those_of_the_reference,
+                    a_cast_writes_its_range_and_no_more,
+                    gathered_pieces_arrive_whole;
             }
         }
     };

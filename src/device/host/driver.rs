@@ -250,14 +250,12 @@ impl Driver for HostDriver {
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
         self.run(Call::Launch, || {
             let queue = self.streams.get(stream.raw())?;
-            let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
-            let allowed =
-                |&(at, bytes): &(DevicePtr, u64)| bytes == 0 || self.pools_allow(stream, at, bytes);
-            if !touched.iter().all(allowed) {
+            let is_allowed = |(at, bytes)| self.pools_allow(stream, at, bytes);
+            if !kernel.is_sound() || !kernel.touched().all(is_allowed) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             let arena = lock(&self.memory.arena);
-            if !touched.iter().all(|&(at, bytes)| bytes == 0 || arena.is_mapped(at.0, bytes)) {
+            if !kernel.touched().all(|(at, bytes)| arena.is_mapped(at.0, bytes)) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             queue.push(Op::Launch(kernel.clone()));

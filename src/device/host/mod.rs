@@ -6,6 +6,7 @@
 //! It is a product, not a mock: CPU runtimes stream models through it, and users test on it.
 
 mod backing;
+mod compute;
 mod driver;
 mod link;
 mod pools;

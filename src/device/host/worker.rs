@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use super::compute::compute;
 use super::link::{Link, sleep_until};
 use super::sync::{GateState, Mark};
 use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
-use crate::device::kernel::{Kernel, checksum};
+use crate::device::kernel::Kernel;
 
 /// A thing a stream does.
 pub(super) enum Op {
@@ -99,7 +100,15 @@ impl Queue {
                         None => timed(ready, copy),
                     }
                 }
-                Op::Launch(kernel) => run_kernel(&kernel, ready),
+                Op::Launch(Kernel::Busy { ns }) => {
+                    let end = ready + Duration::from_nanos(ns);
+                    sleep_until(end);
+                    end
+                }
+                // SAFETY: the caller of `Driver::launch` promised that the memory the kernel
+                // names is valid until it has run and that nothing unordered writes it; the
+                // launch was refused unless the kernel is sound.
+                Op::Launch(kernel) => timed(ready, || unsafe { compute(&kernel) }),
                 Op::End => return,
             };
         }
@@ -117,32 +126,4 @@ fn timed(ready: Instant, work: impl FnOnce()) -> Instant {
     let started = Instant::now();
     work();
     ready + started.elapsed()
-}
-
-fn run_kernel(kernel: &Kernel, ready: Instant) -> Instant {
-    match *kernel {
-        Kernel::Checksum { src, bytes, out } => timed(ready, || {
-            let data = match bytes {
-                // An address of no bytes may be 0, which no slice has.
-                0 => &[],
-                // SAFETY: the caller of `Driver::launch` promised that `bytes` at `src` are valid
-                // and not written until the kernel has run.
-                _ => unsafe { std::slice::from_raw_parts(src.0 as *const u8, bytes as usize) },
-            };
-            let sum = checksum(data);
-            // SAFETY: by the same promise the 8 bytes at `out` are valid, aligned, ours to write.
-            unsafe { (out.0 as *mut u64).write(sum.to_le()) };
-        }),
-        Kernel::Fill { bytes: 0, .. } => ready,
-        Kernel::Fill { dst, bytes, value } => timed(ready, || {
-            // SAFETY: the caller of `Driver::launch` promised that `bytes` at `dst` are valid and
-            // touched by nothing unordered.
-            unsafe { std::ptr::write_bytes(dst.0 as *mut u8, value, bytes as usize) };
-        }),
-        Kernel::Busy { ns } => {
-            let end = ready + Duration::from_nanos(ns);
-            sleep_until(end);
-            end
-        }
-    }
 }

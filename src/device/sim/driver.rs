@@ -354,16 +354,14 @@ impl Driver for SimDriver {
 
     unsafe fn launch(&self, stream: StreamId, kernel: &Kernel) -> DeviceResult<()> {
         self.enqueue(Call::Launch, stream, |state| {
-            let touched = kernel.touched().ok_or(DeviceError::INVALID_VALUE)?;
-            if !touched.iter().all(|&(at, bytes)| bytes == 0 || state.holds(stream, at, bytes)) {
+            let is_held = |(at, bytes)| state.holds(stream, at, bytes);
+            if !kernel.is_sound() || !kernel.touched().all(is_held) {
                 return Err(DeviceError::INVALID_VALUE);
             }
             let bytes_per_second = self.profile.memory_gb_per_s.value * 1e9;
             Ok(match *kernel {
                 Kernel::Busy { ns } => Op::Work(ns),
-                Kernel::Fill { bytes, .. } | Kernel::Checksum { bytes, .. } => {
-                    Timeline::work(bytes, bytes_per_second)
-                }
+                _ => Timeline::work(kernel.bytes_moved(), bytes_per_second),
             })
         })
     }

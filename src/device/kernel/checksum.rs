@@ -1,51 +1,4 @@
-//! The kernels the device contract knows, and their reference in Rust. `kernels/` holds the
-//! device sources; every implementation must give the reference's results bit for bit.
-
-use super::contract::DevicePtr;
-
-/// A kernel and its arguments. Sizes in bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kernel {
-    /// Writes the [`checksum`] of `bytes` bytes at `src` to the 8 bytes at `out`
-    /// (little-endian, 8-aligned).
-    Checksum {
-        /// Where to read.
-        src: DevicePtr,
-        /// How much to read.
-        bytes: u64,
-        /// Where the sum goes.
-        out: DevicePtr,
-    },
-    /// Sets `bytes` bytes at `dst` to `value`.
-    Fill {
-        /// Where to write.
-        dst: DevicePtr,
-        /// How much to write.
-        bytes: u64,
-        /// The byte to write.
-        value: u8,
-    },
-    /// Keeps the stream busy for so many nanoseconds: compute time to hide copies behind.
-    Busy {
-        /// How long.
-        ns: u64,
-    },
-}
-
-impl Kernel {
-    /// The ranges it touches, unused ones of 0 bytes; `None` where an address is misaligned.
-    pub(super) fn touched(&self) -> Option<[(DevicePtr, u64); 2]> {
-        let nothing = (DevicePtr::default(), 0);
-        match *self {
-            Self::Checksum { src, bytes, out } => {
-                out.0.is_multiple_of(8).then_some([(src, bytes), (out, 8)])
-            }
-            Self::Fill { dst, bytes, .. } => Some([(dst, bytes), nothing]),
-            Self::Busy { .. } => Some([nothing; 2]),
-        }
-    }
-}
+//! The checksum of a byte range: the reference of [`Kernel::Checksum`](super::Kernel::Checksum).
 
 /// Weyl constant (2^64 / golden ratio): makes every word's position count.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -114,7 +67,8 @@ impl Checksum {
     }
 }
 
-fn mix(x: u64) -> u64 {
+/// Spreads the bits of a word.
+pub(super) fn mix(x: u64) -> u64 {
     let y = (x ^ (x >> 32)).wrapping_mul(MIX);
     y ^ (y >> 29)
 }
