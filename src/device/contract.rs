@@ -272,7 +272,7 @@ pub trait Driver: Any + fmt::Debug + Send + Sync {
     fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool>;
     /// Enqueues a call of `function` on the host.
     fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()>;
-    /// Enqueues a kernel.
+    /// Enqueues a kernel. Fails with `INVALID_VALUE` for what [`Kernel`] says is refused.
     ///
     /// # Safety
     /// The memory the kernel names is valid until it has run, and no unordered work writes it.

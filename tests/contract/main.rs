@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod casts;
 mod copies;
 mod kernels;
 mod misuse;
@@ -196,6 +197,10 @@ macro_rules! without_a_driver {
                 kernels:
                     kernels_beyond_the_memory_are_refused,
                     a_checksum_needs_an_aligned_place;
+                casts:
+                    casts_and_gathers_of_nothing_touch_nothing,
+                    casts_and_gathers_beyond_the_memory_are_refused,
+                    casts_and_gathers_that_make_no_sense_are_refused;
                 pools:
                     memory_freed_on_a_stream_is_taken_again_there_at_once,
                     an_event_hands_memory_to_another_stream,

@@ -1,0 +1,1 @@
+//! A fake `libamdhip64.so.6`.

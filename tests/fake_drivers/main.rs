@@ -1,0 +1,11 @@
+//! The fake driver libraries themselves, called through their C ABI.
+#![allow(non_snake_case, reason = "the calls have the drivers' names")]
+
+#[path = "../support/fake.rs"]
+mod fake;
+
+mod cuda_calls;
+mod cuda_capture;
+mod cuda_faults;
+mod cuda_life;
+mod cuda_misuse;
