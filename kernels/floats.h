@@ -40,19 +40,23 @@ DEVICE u32 as_bits(float value) {
 }
 
 // The bits of the f32 that a code, sign and all, stands for. Exact; a NaN becomes some NaN.
+// Here and in `narrow` all cases are worked out and one is picked: cheaper than threads that part.
 template <typename Format> DEVICE u32 widen(u32 code) {
     const u32 sign_shift = 8 * Format::size - 1;
     const u32 sign = code >> sign_shift << 31;
-    code &= (1u << sign_shift) - 1;
-    const u32 shifted = code << (23 - Format::mantissa);
-    if (Format::bias == 127) return sign | shifted;
-    // Codes above it are no finite numbers; all but E4M3's one NaN keep their exponent of ones.
-    if (code > Format::largest) return sign | shifted | F32_INFINITY;
-    if (code >= 1u << Format::mantissa) return sign | (shifted + ((127 - Format::bias) << 23));
-    // A denormal: the fraction upon the smallest normal number, less that number. Both are
-    // normal f32s and so is the difference, or 0: no rounding, nothing a GPU might flush.
+    const u32 magnitude = code & ((1u << sign_shift) - 1);
+    const u32 shifted = magnitude << (23 - Format::mantissa);
+    if constexpr (Format::bias == 127) return sign | shifted;
+    const u32 normal = shifted + ((127 - Format::bias) << 23);
+    // The fraction upon the smallest normal number, less that number. Both are normal f32s and so
+    // is the difference, or 0: no rounding, nothing a GPU might flush.
     const u32 smallest = (128 - Format::bias) << 23;
-    return sign | as_bits(as_float(smallest | shifted) - as_float(smallest));
+    const u32 denormal = as_bits(as_float(smallest | shifted) - as_float(smallest));
+    // Codes above the largest are no finite numbers; all but E4M3's one NaN have an exponent of
+    // ones, which stays.
+    const u32 other = shifted | F32_INFINITY;
+    const u32 finite = magnitude < (1u << Format::mantissa) ? denormal : normal;
+    return sign | (magnitude > Format::largest ? other : finite);
 }
 
 // Drops the low `shift` bits, 1 to 31; to the nearest, ties to even.
@@ -68,16 +72,19 @@ template <typename Format> DEVICE u32 narrow(u32 bits, bool saturate) {
     const u32 magnitude = bits & 0x7fffffff;
     const u32 exponent = magnitude >> 23;
     u32 code = magnitude;
-    if (shift == 0) {
-    } else if (Format::bias == 127 || exponent > 127 - Format::bias) {
-        code = round_off(magnitude - ((127 - Format::bias) << 23), shift);
-    } else {
-        // Denormals: the leading bit is written out, and steps are as large as those of the
+    if constexpr (Format::bias < 127) {
+        // In denormals the leading bit is written out, and steps are as large as those of the
         // smallest normal numbers. From 25 on all bits are less than half a step.
         const u32 more = shift + 128 - Format::bias - exponent;
-        code = round_off((magnitude & (F32_HIDDEN_BIT - 1)) | F32_HIDDEN_BIT, more < 25 ? more : 25);
+        const u32 rebased = magnitude - ((127 - Format::bias) << 23);
+        const u32 significand = (magnitude & (F32_HIDDEN_BIT - 1)) | F32_HIDDEN_BIT;
+        const bool normal = exponent > 127 - Format::bias;
+        code = round_off(normal ? rebased : significand, normal ? shift : more < 25 ? more : 25);
+    } else if constexpr (shift > 0) {
+        code = round_off(magnitude, shift);
     }
-    if (code > Format::largest) code = saturate ? Format::largest : Format::largest + 1;
+    const u32 bound = saturate ? Format::largest : Format::largest + 1;
+    code = code < bound ? code : bound;
     return sign | (magnitude > F32_INFINITY ? Format::nan : code);
 }
 
@@ -114,6 +121,7 @@ template <typename Format> struct Access {
 
 template <typename Format> DEVICE void read_row(Row &row, u64 at) {
     typedef Access<Format> Wide;
+    typedef typename Word<Format::size>::type Code;
     if (Wide::aligned(at)) {
         u32 words[Wide::bytes / 4];
 #pragma unroll
@@ -124,13 +132,14 @@ template <typename Format> DEVICE void read_row(Row &row, u64 at) {
 #pragma unroll
         for (u32 i = 0; i < ROW; ++i) {
             const u32 byte = i * Format::size;
-            const u32 code = words[byte / 4] >> (8 * (byte % 4));
-            row.number[i] = widen<Format>((typename Word<Format::size>::type)code);
+            row.number[i] = (Code)(words[byte / 4] >> (8 * (byte % 4)));
         }
     } else {
 #pragma unroll
-        for (u32 i = 0; i < ROW; ++i) row.number[i] = read_one<Format>(at + i * Format::size);
+        for (u32 i = 0; i < ROW; ++i) row.number[i] = load<Code>(at + i * Format::size);
     }
+#pragma unroll
+    for (u32 i = 0; i < ROW; ++i) row.number[i] = widen<Format>(row.number[i]);
 }
 
 // `at` is aligned for it.
