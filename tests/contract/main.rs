@@ -113,6 +113,7 @@ selftest! {
         one_page_at_two_addresses_shows_the_same_bytes,
         neighbouring_pages_are_one_range,
         pages_are_mapped_in_a_row,
+        pages_in_a_row_keep_their_order,
         a_page_keeps_its_bytes_when_it_moves,
         address_space_is_used_again,
         capacity_counts_a_page_once,

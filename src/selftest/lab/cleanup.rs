@@ -102,7 +102,7 @@ fn give_back(driver: &dyn Driver, held: Held, insist: &mut Insistence) {
         // Memory that is still pinned must stay where it is.
         std::mem::forget(held.own);
     }
-    let pools = !held.pools.is_empty();
+    let pools = !(held.pools.is_empty() && held.pooled.is_empty());
     for pool in held.pools {
         // SAFETY: not destroyed yet, and nobody knows it any more.
         insist.on(|| unsafe { driver.destroy_pool(pool) });
