@@ -11,9 +11,9 @@ use riverbed::selftest::{Check, Outcome, checks};
 /// A status that no device gives by itself.
 const INJECTED: u32 = 4242;
 /// Far more than any step of a check takes here, and far less than a hanging test would.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A check with more calls than this has the later ones tried in strides.
-const ALL_UP_TO: u64 = 40;
+const ALL_UP_TO: u64 = 36;
 
 /// A device whose n-th call from now on can be made to fail once.
 struct Faulty<'a> {
@@ -53,7 +53,7 @@ impl Faulty<'_> {
             }
             let after = self.device.memory().unwrap();
             assert_eq!(after, before, "{check} leaks when call {nth} fails");
-            nth += 1 + nth / ALL_UP_TO * (nth / 4);
+            nth += 1 + nth / ALL_UP_TO * (nth / 2);
         }
     }
 

@@ -21,11 +21,14 @@
 //! # Ok::<(), riverbed::Error>(())
 //! ```
 
+mod allocator;
 mod check;
 mod contract;
 mod finding;
 mod kernels;
 mod lab;
+mod scratch;
+mod streaming;
 
 pub use check::{Check, Outcome};
 pub use finding::Finding;
@@ -43,6 +46,8 @@ pub fn checks() -> impl Iterator<Item = Check> {
         contract::pools::CHECKS,
         contract::counts::CHECKS,
         kernels::CHECKS,
+        allocator::CHECKS,
+        streaming::CHECKS,
     ]
     .into_iter()
     .flatten()

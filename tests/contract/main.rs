@@ -139,6 +139,15 @@ selftest! {
         fill_writes_its_range_and_no_more,
         kernels_over_nothing_touch_nothing,
         a_kernel_reaches_the_end_of_a_large_range;
+    allocator:
+        caching_keeps_its_books_and_every_byte,
+        expandable_keeps_its_books_and_every_byte,
+        planned_keeps_its_books_and_every_byte,
+        mempool_keeps_its_books_and_every_byte;
+    streaming:
+        a_model_streams_through_a_limit_whole,
+        a_model_streams_without_prefetch_whole,
+        a_model_that_does_not_stay_in_ram_streams_whole;
 }
 
 #[test]

@@ -9,7 +9,7 @@ use riverbed::device::Device;
 use riverbed::selftest::{Check, Outcome, checks};
 
 /// How long a check may stand still, where standing still is what is found.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every lie, and the check that is meant to find it.
 const CAUGHT_BY: &[(Lie, &str)] = &[
