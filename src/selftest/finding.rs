@@ -43,6 +43,22 @@ impl From<Error> for Finding {
     }
 }
 
+/// Ends a check with a finding unless `result` is the refusal with this status.
+pub(super) fn refused<T: fmt::Debug>(
+    result: Result<T, Finding>,
+    status: u32,
+    what: &str,
+) -> Result<(), Finding> {
+    match result {
+        Err(finding) if finding.status == Some(status) => Ok(()),
+        Err(finding) => {
+            let text = format!("{what} is not refused with {status}: {finding}");
+            Err(Finding { text, ..finding })
+        }
+        Ok(given) => Err(Finding::new(format!("{what} is not refused: {given:?} was given"))),
+    }
+}
+
 /// Ends a check with a finding unless the condition holds.
 macro_rules! ensure {
     ($condition:expr $(,)?) => {

@@ -69,12 +69,12 @@ fn a_kernel_reaches_the_end_of_a_large_range(lab: &Lab) -> Found {
     const BYTES: u64 = (8 << 20) + 13;
     let stream = lab.stream()?;
     let (memory, sum) = (lab.alloc(BYTES)?, lab.alloc(8)?);
-    lab.fill(&stream, memory, BYTES, 0)?;
+    lab.fill(&stream, memory, BYTES, 3)?;
     // The last byte alone differs.
     lab.fill(&stream, memory.offset(BYTES - 1), 1, 7)?;
     lab.launch(&stream, &Kernel::Checksum { src: memory, bytes: BYTES, out: sum })?;
     let found = lab.download(&stream, sum, 8)?;
-    let mut expected = vec![0; BYTES as usize];
+    let mut expected = vec![3; BYTES as usize];
     expected[BYTES as usize - 1] = 7;
     let expected = checksum(&expected).to_le_bytes();
     ensure!(found == expected, "{BYTES} bytes: {found:02x?}, not {expected:02x?}");

@@ -21,11 +21,15 @@
 //! # Ok::<(), riverbed::Error>(())
 //! ```
 
+mod allocator;
+mod casts;
 mod check;
 mod contract;
 mod finding;
 mod kernels;
 mod lab;
+mod scratch;
+mod streaming;
 
 pub use check::{Check, Outcome};
 pub use finding::Finding;
@@ -44,6 +48,9 @@ pub fn checks() -> impl Iterator<Item = Check> {
         contract::pools::CHECKS,
         contract::counts::CHECKS,
         kernels::CHECKS,
+        casts::CHECKS,
+        allocator::CHECKS,
+        streaming::CHECKS,
     ]
     .into_iter()
     .flatten()

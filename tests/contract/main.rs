@@ -120,6 +120,7 @@ selftest! {
         one_page_at_two_addresses_shows_the_same_bytes,
         neighbouring_pages_are_one_range,
         pages_are_mapped_in_a_row,
+        pages_in_a_row_keep_their_order,
         a_page_keeps_its_bytes_when_it_moves,
         address_space_is_used_again,
         capacity_counts_a_page_once,
@@ -145,6 +146,19 @@ selftest! {
         fill_writes_its_range_and_no_more,
         kernels_over_nothing_touch_nothing,
         a_kernel_reaches_the_end_of_a_large_range;
+    casts:
+        casts_are_those_of_the_reference,
+        a_cast_writes_its_range_and_no_more,
+        gathered_pieces_arrive_whole;
+    allocator:
+        caching_keeps_its_books_and_every_byte,
+        expandable_keeps_its_books_and_every_byte,
+        planned_keeps_its_books_and_every_byte,
+        mempool_keeps_its_books_and_every_byte;
+    streaming:
+        a_model_streams_through_a_limit_whole,
+        a_model_streams_without_prefetch_whole,
+        a_model_that_does_not_stay_in_ram_streams_whole;
 }
 
 #[test]

@@ -25,10 +25,11 @@ fn bytes_arrive_as_they_left_at_every_size(lab: &Lab) -> Found {
     let (one, two) = (lab.alloc(room as u64)?, lab.alloc(room as u64)?);
     let content = Random::bytes(1, room);
     let (source, target) = (lab.pinned_with(&content)?, lab.pinned(room)?);
-    let untouched = vec![0xee; room];
+    // Two values, so that what spills from one into the other shows.
+    let untouched = [vec![0xee; room], vec![0x11; room]];
     for (len, shift) in SIZES.into_iter().flat_map(|len| [0, 1, 5].map(|shift| (len, shift))) {
-        lab.upload(&stream, one, &untouched)?;
-        lab.upload(&stream, two, &untouched)?;
+        lab.upload(&stream, one, &untouched[0])?;
+        lab.upload(&stream, two, &untouched[1])?;
         let (at, bytes) = (GUARD + shift, len as u64);
         let (first, second) = (one.offset(at as u64), two.offset(at as u64 - 1));
         lab.h2d(&stream, first, source.offset(shift), bytes)?;
@@ -37,8 +38,8 @@ fn bytes_arrive_as_they_left_at_every_size(lab: &Lab) -> Found {
         lab.sync(&stream)?;
         let sent = &content[shift..shift + len];
         ensure!(lab.read(target.offset(3), len)? == sent, "{len} bytes, shifted by {shift}");
-        for (memory, at) in [(one, at), (two, at - 1)] {
-            let mut expected = untouched.clone();
+        for (memory, at, before) in [(one, at, &untouched[0]), (two, at - 1, &untouched[1])] {
+            let mut expected = before.clone();
             expected[at..at + len].copy_from_slice(sent);
             let found = lab.download(&stream, memory, room)?;
             ensure!(found == expected, "{len} bytes at {at} left a mark elsewhere");
@@ -65,13 +66,14 @@ fn copies_cross_pages(lab: &Lab) -> Found {
 fn a_copy_of_nothing_does_nothing(lab: &Lab) -> Found {
     let stream = lab.stream()?;
     let (memory, pinned) = (lab.alloc(64)?, lab.pinned(64)?);
-    lab.upload(&stream, memory, &[5; 64])?;
+    let content = Random::bytes(3, 64);
+    lab.upload(&stream, memory, &content)?;
     lab.h2d(&stream, memory, pinned, 0)?;
     lab.d2h(&stream, pinned, memory, 0)?;
     lab.d2d(&stream, memory, memory.offset(32), 0)?;
     lab.d2d(&stream, DevicePtr::default(), DevicePtr::default(), 0)?;
     lab.sync(&stream)?;
-    ensure!(lab.shows(&stream, memory, &[5; 64])?, "a copy of nothing changed device memory");
+    ensure!(lab.shows(&stream, memory, &content)?, "a copy of nothing changed device memory");
     ensure!(lab.read(pinned, 64)? == [0; 64], "a copy of nothing changed host memory");
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! Events: marks in streams, and what waits for them.
 
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use crate::base::{DeviceError, Error};
 use crate::selftest::check::checks;
 use crate::selftest::finding::ensure;
@@ -160,8 +163,11 @@ fn synchronize_blocks_until_the_mark(lab: &Lab) -> Found {
     gate.hold(&stream, 1)?;
     event.record(&stream)?;
     let (event, stream, log) = (&event, &stream, &log);
+    let (sender, asked) = channel();
     let helper = |whole: bool| {
+        let sender = sender.clone();
         move || {
+            let _ = sender.send(());
             if whole {
                 lab.sync(stream)?
             } else {
@@ -172,6 +178,9 @@ fn synchronize_blocks_until_the_mark(lab: &Lab) -> Found {
         }
     };
     lab.beside(vec![helper(true), helper(false)], || {
+        // Both are about to ask; what returns at once has time to.
+        let _ = asked.recv_timeout(lab.patience()).and(asked.recv_timeout(lab.patience()));
+        std::thread::sleep(Duration::from_millis(10));
         lab.give_others_a_chance()?;
         log.push("open");
         gate.open(1)

@@ -3,7 +3,7 @@
 use crate::base::{DeviceError, Random};
 use crate::device::DevicePtr;
 use crate::selftest::check::checks;
-use crate::selftest::finding::ensure;
+use crate::selftest::finding::{Finding, ensure, refused};
 use crate::selftest::lab::{Found, Lab};
 
 checks! { "memory":
@@ -64,12 +64,9 @@ fn every_byte_belongs_to_one_allocation(lab: &Lab) -> Found {
 
 fn nothing_and_too_much_are_refused(lab: &Lab) -> Found {
     let before = lab.device().memory()?;
-    let nothing = lab.alloc(0).map_err(|finding| finding.status);
-    ensure!(nothing == Err(Some(DeviceError::INVALID_VALUE)), "alloc of nothing: {nothing:?}");
+    refused(lab.alloc(0), DeviceError::INVALID_VALUE, "an allocation of nothing")?;
     for bytes in [before.total_bytes + 1, 1 << 60, u64::MAX - 1, u64::MAX] {
-        let refused = lab.alloc(bytes).map_err(|finding| finding.status);
-        let right = refused == Err(Some(DeviceError::OUT_OF_MEMORY));
-        ensure!(right, "{bytes} bytes: {refused:?}, not out of memory");
+        refused(lab.alloc(bytes), DeviceError::OUT_OF_MEMORY, &format!("{bytes} bytes"))?;
     }
     if lab.is_alone() {
         let after = lab.device().memory()?;
@@ -82,25 +79,22 @@ fn a_full_device_says_so_and_serves_again(lab: &Lab) -> Found {
     let before = lab.device().memory()?;
     let chunk = (before.total_bytes / 8).next_multiple_of(lab.page_bytes());
     let mut held = Vec::new();
-    let refused = loop {
+    let failed = loop {
         match lab.alloc(chunk) {
             Ok(ptr) => held.push(ptr),
             Err(finding) => break finding,
         }
         ensure!(held.len() <= 8, "more was given than there is");
     };
-    if refused.status != Some(DeviceError::OUT_OF_MEMORY) {
-        return Err(refused);
-    }
+    refused::<()>(Err(failed), DeviceError::OUT_OF_MEMORY, "more than there is")?;
     let full = lab.device().memory()?;
     ensure!(full.free_bytes < chunk, "{} are free and {chunk} are refused", full.free_bytes);
-    let again = lab.alloc(chunk).map_err(|finding| finding.status);
-    ensure!(again == Err(Some(DeviceError::OUT_OF_MEMORY)), "asked again: {again:?}");
+    refused(lab.alloc(chunk), DeviceError::OUT_OF_MEMORY, "more than is left")?;
     ensure!(lab.device().memory()? == full, "a refused call took memory");
 
     let stream = lab.stream()?;
     let bytes = Random::bytes(7, 4096);
-    let Some(last) = held.pop() else { return Err(refused) };
+    let last = held.pop().ok_or_else(|| Finding::new("an empty device has no eighth"))?;
     let end = last.offset(chunk - 4096);
     lab.upload(&stream, end, &bytes)?;
     ensure!(lab.shows(&stream, end, &bytes)?, "what was given is not all there");

@@ -7,7 +7,7 @@ use crate::device::PoolAttribute::{
     ReservedCurrent, ReservedHigh, UsedCurrent, UsedHigh,
 };
 use crate::selftest::check::checks;
-use crate::selftest::finding::ensure;
+use crate::selftest::finding::{ensure, refused};
 use crate::selftest::lab::{Found, Lab};
 
 checks! { "pools":
@@ -76,6 +76,7 @@ fn freed_memory_is_not_written_before_its_stream_is_done(lab: &Lab) -> Found {
     let seen = lab.pinned(BYTES)?;
     let old = lab.pool_alloc(pool, BYTES as u64, &reader)?;
     lab.fill(&reader, old, BYTES as u64, 1)?;
+    lab.sync(&reader)?;
     gate.hold(&reader, 1)?;
     lab.d2h(&reader, seen, old, BYTES as u64)?;
     lab.pool_free(old, &reader)?;
@@ -99,17 +100,15 @@ fn a_pool_never_reserves_more_than_its_cap(lab: &Lab) -> Found {
     let pool = lab.pool(cap)?;
     let stream = lab.stream()?;
     let mut held = Vec::new();
-    let refused = loop {
-        match lab.try_pool_alloc(pool, page, &stream) {
+    let failed = loop {
+        match lab.pool_alloc(pool, page, &stream) {
             Ok(ptr) => held.push(ptr),
             Err(error) => break error,
         }
         let given = held.len() as u64 * page;
         ensure!(given <= cap, "{given} bytes came from a pool of at most {cap}");
     };
-    if !refused.is_out_of_memory() {
-        return Err(refused.into());
-    }
+    refused::<()>(Err(failed), DeviceError::OUT_OF_MEMORY, "more than the cap")?;
     let reserved = lab.pool_get(pool, ReservedCurrent)?;
     ensure!(reserved <= cap, "{reserved} bytes are reserved by a pool of at most {cap}");
     ensure!(!held.is_empty(), "a pool of {cap} bytes has not {page}");
@@ -119,8 +118,8 @@ fn a_pool_never_reserves_more_than_its_cap(lab: &Lab) -> Found {
     lab.sync(&stream)?;
     let again = lab.pool_alloc(pool, page, &stream)?;
     lab.pool_free(again, &stream)?;
-    let nothing = lab.try_pool_alloc(pool, 0, &stream).map_err(|error| error.status);
-    ensure!(nothing == Err(DeviceError::INVALID_VALUE), "a block of nothing: {nothing:?}");
+    let nothing = lab.pool_alloc(pool, 0, &stream);
+    refused(nothing, DeviceError::INVALID_VALUE, "a block of nothing")?;
     lab.sync(&stream)
 }
 

@@ -1,9 +1,9 @@
 //! Virtual memory: address space, pages, and the mappings between them.
 
-use crate::base::Random;
+use crate::base::{DeviceError, Random};
 use crate::device::Call;
 use crate::selftest::check::checks;
-use crate::selftest::finding::ensure;
+use crate::selftest::finding::{Finding, ensure, refused};
 use crate::selftest::lab::{Found, Lab};
 
 checks! { "virtual_memory":
@@ -11,6 +11,7 @@ checks! { "virtual_memory":
     one_page_at_two_addresses_shows_the_same_bytes [VirtualMemory, Bytes],
     neighbouring_pages_are_one_range [VirtualMemory, Bytes],
     pages_are_mapped_in_a_row [VirtualMemory],
+    pages_in_a_row_keep_their_order [VirtualMemory, Bytes],
     a_page_keeps_its_bytes_when_it_moves [VirtualMemory, Bytes],
     address_space_is_used_again [VirtualMemory],
     capacity_counts_a_page_once [VirtualMemory, Alone],
@@ -90,6 +91,23 @@ fn pages_are_mapped_in_a_row(lab: &Lab) -> Found {
     lab.unmap(first, 4)
 }
 
+fn pages_in_a_row_keep_their_order(lab: &Lab) -> Found {
+    let page_bytes = lab.page_bytes() as usize;
+    let space = lab.reserve(3)?;
+    let (large, small) = (lab.create_page(2)?, lab.create_page(1)?);
+    let stream = lab.stream()?;
+    let bytes = Random::bytes(13, 3 * page_bytes);
+    lab.map(space, &[large, small])?;
+    lab.upload(&stream, space, &bytes)?;
+    lab.unmap(space, 3)?;
+    lab.map(space, &[small, large])?;
+    let found = lab.download(&stream, space, bytes.len())?;
+    let small_first = found[..page_bytes] == bytes[2 * page_bytes..];
+    let large_last = found[page_bytes..] == bytes[..2 * page_bytes];
+    ensure!(small_first && large_last, "pages do not lie in the order they were mapped in");
+    lab.unmap(space, 3)
+}
+
 fn a_page_keeps_its_bytes_when_it_moves(lab: &Lab) -> Found {
     let space = lab.reserve(2)?;
     let second = space.offset(lab.page_bytes());
@@ -139,7 +157,7 @@ fn capacity_counts_a_page_once(lab: &Lab) -> Found {
 fn a_destroyed_page_lives_until_its_last_mapping_is_gone(lab: &Lab) -> Found {
     let space = lab.reserve(2)?;
     let second = space.offset(lab.page_bytes());
-    let taken = |before: u64| Ok::<_, crate::selftest::Finding>(before - lab.free_bytes()?);
+    let taken = |before: u64| Ok::<_, Finding>(before - lab.free_bytes()?);
     let before = lab.free_bytes()?;
     let page = lab.create_page(1)?;
     lab.map(space, &[page])?;
@@ -161,13 +179,10 @@ fn a_destroyed_page_lives_until_its_last_mapping_is_gone(lab: &Lab) -> Found {
 fn pages_run_out_like_memory(lab: &Lab) -> Found {
     let before = lab.free_bytes()?;
     let all = before / lab.page_bytes();
-    let refused = lab.create_page(all + 1).map_err(|finding| finding.status);
-    let out_of_memory = Some(crate::base::DeviceError::OUT_OF_MEMORY);
-    ensure!(refused.as_ref().err() == Some(&out_of_memory), "more than there is: {refused:?}");
+    refused(lab.create_page(all + 1), DeviceError::OUT_OF_MEMORY, "a page of more than there is")?;
     let page = lab.create_page(all / 2)?;
     let rest = (all + 1 - all / 2) * lab.page_bytes();
-    let refused = lab.alloc(rest).map_err(|finding| finding.status);
-    ensure!(refused == Err(out_of_memory), "pages and allocations share the device: {refused:?}");
+    refused(lab.alloc(rest), DeviceError::OUT_OF_MEMORY, "more than pages leave")?;
     lab.destroy_page(page)?;
     ensure!(lab.free_bytes()? == before, "not all came back");
     Ok(())

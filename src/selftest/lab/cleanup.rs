@@ -1,10 +1,13 @@
 //! Giving everything back, after whatever happened.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use super::{Found, Held, Lab};
 use crate::base::lock;
 use crate::device::{DevicePtr, DeviceResult, Driver};
-use crate::selftest::finding::Finding;
+use crate::selftest::finding::{Finding, ensure};
 
 /// How often a call that gives something back is tried.
 const TRIES: u32 = 3;
@@ -46,7 +49,22 @@ impl Lab {
             std::mem::forget(held.own);
         }
         self.watcher.finish(|call| insist.on(call));
-        verdict.and(insist.0.map_or(Ok(()), Err))
+        verdict.and(insist.0.map_or(Ok(()), Err)).and(self.all_is_back())
+    }
+
+    /// Waits for what is given back in the background, where that can be seen.
+    fn all_is_back(&self) -> Found {
+        let Some(before) = self.before_bytes else { return Ok(()) };
+        let later = self.later.load(Ordering::Relaxed);
+        let deadline = Instant::now() + if later { self.patience } else { Duration::ZERO };
+        loop {
+            let free = self.free_bytes()?;
+            if free >= before {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} bytes did not come back", before - free);
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 }
 
@@ -102,7 +120,7 @@ fn give_back(driver: &dyn Driver, held: Held, insist: &mut Insistence) {
         // Memory that is still pinned must stay where it is.
         std::mem::forget(held.own);
     }
-    let pools = !held.pools.is_empty();
+    let pools = !(held.pools.is_empty() && held.pooled.is_empty());
     for pool in held.pools {
         // SAFETY: not destroyed yet, and nobody knows it any more.
         insist.on(|| unsafe { driver.destroy_pool(pool) });

@@ -99,20 +99,6 @@ impl Lab {
         self.launch(stream, &Kernel::Fill { dst, bytes, value })
     }
 
-    /// Lets work of checks touch memory that an allocator gave out of what it holds.
-    pub(in crate::selftest) fn lend(&self, at: DevicePtr, bytes: u64) -> Found {
-        let mut held = lock(&self.held);
-        let overlap = held.usable.overlaps(at.0, bytes);
-        ensure!(overlap.is_none(), "{bytes} bytes at {at:?} overlap {overlap:x?}, in use");
-        held.usable.add(at.0, bytes);
-        Ok(())
-    }
-
-    /// Ends a [`lend`](Self::lend).
-    pub(in crate::selftest) fn take_back(&self, at: DevicePtr) {
-        lock(&self.held).usable.remove(at.0);
-    }
-
     pub(super) fn holds(&self, at: DevicePtr, bytes: u64) -> Found {
         if bytes == 0 || lock(&self.held).usable.covers(at.0, bytes) {
             return Ok(());

@@ -26,6 +26,7 @@ mod wide_copies;
 mod work;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::finding::Finding;
@@ -50,6 +51,10 @@ pub(in crate::selftest) struct Lab {
     held: Mutex<Held>,
     watcher: Watcher,
     patience: Duration,
+    /// Free memory at first, where nobody else uses the device.
+    before_bytes: Option<u64>,
+    /// Whether something of the check gives memory back in the background.
+    later: AtomicBool,
 }
 
 /// What is to be given back.
@@ -81,7 +86,21 @@ impl Lab {
             held: Mutex::default(),
             watcher: Watcher::new(device, patience),
             patience,
+            before_bytes: None,
+            later: AtomicBool::new(false),
         }
+        .with_figures()
+    }
+
+    fn with_figures(mut self) -> Self {
+        let memory = self.device.memory().ok();
+        self.before_bytes = memory.filter(|_| self.is_alone()).map(|memory| memory.free_bytes);
+        self
+    }
+
+    /// Says that what the check uses may give memory back after it was dropped.
+    pub(in crate::selftest) fn gives_back_later(&self) {
+        self.later.store(true, Ordering::Relaxed);
     }
 
     pub(in crate::selftest) fn device(&self) -> &Device {

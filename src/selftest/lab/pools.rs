@@ -21,16 +21,6 @@ impl Lab {
         bytes: u64,
         stream: &Stream,
     ) -> Found<DevicePtr> {
-        Ok(self.try_pool_alloc(pool, bytes, stream)?)
-    }
-
-    /// As [`pool_alloc`](Self::pool_alloc), for requests that may be refused.
-    pub(in crate::selftest) fn try_pool_alloc(
-        &self,
-        pool: PoolId,
-        bytes: u64,
-        stream: &Stream,
-    ) -> DeviceResult<DevicePtr> {
         let ptr = self.driver().pool_alloc(pool, bytes, stream.id())?;
         let mut held = lock(&self.held);
         held.pooled.push(ptr);
