@@ -1,9 +1,15 @@
 //! Casts and gathers that are refused, and those of nothing.
 
 use riverbed::base::DeviceError;
-use riverbed::device::{Device, DevicePtr, FloatFormat, Kernel, Piece, Stream, cast};
+use riverbed::device::{Device, DevicePtr, FloatFormat, Kernel, Piece, Stream};
 
-use crate::support::{Memory, download, pattern, status, stream, upload};
+use crate::support::{Memory, status, stream};
+
+/// All pairs of formats that can be cast.
+fn pairs() -> impl Iterator<Item = (FloatFormat, FloatFormat)> {
+    let all = FloatFormat::ALL;
+    all.into_iter().flat_map(move |from| all.map(|to| (from, to))).filter(|(from, to)| from != to)
+}
 
 fn launch(device: &Device, stream: &Stream, kernel: &Kernel) {
     // SAFETY: the callers keep the memory past `synchronize` and use it on this stream alone.

@@ -1,20 +1,26 @@
-//! The device contract on every device without a driver: the selftest's checks, each a test of
-//! its own, and what only such devices promise. A real driver may crash on misuse,
-//! and places pool memory as it likes.
+//! The device contract on every device there is without a GPU: the selftest's checks, each a
+//! test of its own, on devices without a driver and on fake drivers, and what only the former
+//! promise. A real driver may crash on misuse, and places pool memory as it likes.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod casts;
 mod copies;
+#[path = "../support/fake.rs"]
+mod fake;
 mod kernels;
 mod misuse;
 mod pinned;
 mod pools;
 mod virtual_memory;
 
+use std::time::{Duration, Instant};
+
 use riverbed::device::Device;
 use riverbed::selftest::{Outcome, checks};
+
+use fake::FakeDriver;
 
 fn host() -> riverbed::Result<Device> {
     Device::open("host:vram=64MiB")
@@ -24,20 +30,57 @@ fn sim() -> riverbed::Result<Device> {
     Device::open("sim:64MiB")
 }
 
-/// Runs a check of the selftest. A check that needs bytes is skipped on a device without any,
+/// Runs a check of the selftest on a device without a driver. A check that needs bytes is skipped on a device without any,
 /// and no other is skipped.
 fn passes(open: fn() -> riverbed::Result<Device>, group: &str, name: &str) {
-    let device = open().unwrap();
+    passes_on(&open().unwrap(), group, name, |device, why| {
+        device.info().simulated && why.contains("no bytes")
+    });
+}
+
+/// Runs a check of the selftest on a fake driver, which sees nothing done wrong and gets
+/// everything back.
+fn passes_on_fake(fake: &FakeDriver, group: &str, name: &str) {
+    let device = Device::open(&fake.device_text()).unwrap();
+    passes_on(&device, group, name, |_, why| why.contains("others may use the device"));
+    drop(device);
+    settles(|| fake.report().leaks.is_empty());
+    // What this check is about: real drivers answer with an error.
+    let expected = match name {
+        "elapsed_time_needs_two_reached_marks_with_timing" => "ElapsedTime",
+        _ => "no such call",
+    };
+    let report = fake.report();
+    let misuses: Vec<_> =
+        report.misuses.iter().filter(|misuse| !misuse.call.ends_with(expected)).collect();
+    assert!(misuses.is_empty(), "{misuses:#?}");
+    assert!(report.leaks.is_empty(), "never given back: {:?}", report.leaks);
+}
+
+fn passes_on(
+    device: &Device,
+    group: &str,
+    name: &str,
+    may_skip: impl FnOnce(&Device, &str) -> bool,
+) {
     let before = device.memory().unwrap();
     let check = checks().find(|check| check.group() == group && check.name() == name).unwrap();
-    match check.run(&device) {
+    match check.run(device) {
         Outcome::Passed => {}
-        Outcome::Skipped(why) => {
-            assert!(device.info().simulated && why.contains("no bytes"), "skipped: {why}");
-        }
+        Outcome::Skipped(why) => assert!(may_skip(device, &why), "skipped: {why}"),
         Outcome::Failed(finding) => panic!("{finding}"),
     }
+    // What a stream still used when it was dropped goes a little later.
+    settles(|| device.memory().unwrap() == before);
     assert_eq!(device.memory().unwrap(), before, "all is given back");
+}
+
+/// Waits until `done`, as long as that may take at all.
+fn settles(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Makes a test of every check on every device, and a list of them.
@@ -50,6 +93,16 @@ macro_rules! selftest {
                 #[test]
                 fn $name() {
                     crate::passes(crate::host, stringify!($group), stringify!($name));
+                }
+            )+}
+        )+}
+
+        mod on_fake_cuda {$(
+            mod $group {$(
+                #[test]
+                fn $name() {
+                    let fake = crate::fake::fake_cuda("");
+                    crate::passes_on_fake(&fake, stringify!($group), stringify!($name));
                 }
             )+}
         )+}
