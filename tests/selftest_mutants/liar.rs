@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use riverbed::base::DeviceError;
 use riverbed::device::host::HostDriver;
 use riverbed::device::{
-    CallCounts, DeviceInfo, DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, Kernel,
-    MemoryInfo, PageId, PoolAttribute, PoolId, Priority, StreamId,
+    CallCounts, Copy2d, CopyH2d, DeviceInfo, DevicePtr, DeviceResult, Driver, EventId, GateId,
+    HostFn, Kernel, MemoryInfo, PageId, PoolAttribute, PoolId, Priority, StreamId,
 };
 
 /// What a device lies about.
@@ -36,6 +36,9 @@ pub(crate) enum Lie {
     MemoryIsMisaligned,
     FreeMemoryIsMadeUp,
     FreeLeaks,
+    BatchesLoseTheLast,
+    RowsIgnoreTheirPitch,
+    PeersGiveNothing,
     NothingIsSomething,
     OutOfMemoryIsCalledInvalid,
     PinnedMemoryIsDirty,
@@ -52,7 +55,7 @@ pub(crate) enum Lie {
 }
 
 /// How far misaligned memory is off.
-const OFF: u64 = 512;
+const OFF: u64 = 256;
 
 #[derive(Debug)]
 pub(crate) struct Liar {
@@ -184,6 +187,10 @@ impl Driver for Liar {
             return Ok(());
         }
         self.host.synchronize_stream(stream)
+    }
+
+    fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool> {
+        self.host.is_capturing(stream)
     }
 
     fn launch_host(&self, stream: StreamId, function: HostFn) -> DeviceResult<()> {
@@ -344,6 +351,34 @@ impl Driver for Liar {
             _ => bytes,
         };
         unsafe { self.host.copy_d2d(stream, dst, src, bytes) }
+    }
+
+    unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()> {
+        let copies = match (self.lie, copies) {
+            (Lie::BatchesLoseTheLast, [all @ .., _]) => all,
+            _ => copies,
+        };
+        unsafe { self.host.copy_h2d_batch(stream, copies) }
+    }
+
+    unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()> {
+        let mut copy = *copy;
+        if self.tells(Lie::RowsIgnoreTheirPitch) {
+            copy.src_pitch = copy.width.max(1);
+        }
+        unsafe { self.host.copy_2d(stream, &copy) }
+    }
+
+    unsafe fn copy_peer(
+        &self,
+        stream: StreamId,
+        dst: DevicePtr,
+        _: &dyn Driver,
+        src: DevicePtr,
+        bytes: u64,
+    ) -> DeviceResult<()> {
+        let bytes = if self.tells(Lie::PeersGiveNothing) { 0 } else { bytes };
+        unsafe { self.host.copy_peer(stream, dst, &*self.host, src, bytes) }
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {

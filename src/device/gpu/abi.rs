@@ -10,20 +10,19 @@ use std::ptr::null_mut;
 /// `CUmemLocation`, `hipMemLocation`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct Location {
+pub(in crate::device) struct Location {
     /// [`LOCATION_DEVICE`].
-    pub kind: u32,
+    pub(in crate::device) kind: u32,
     /// The device's ordinal.
-    pub id: i32,
+    pub(in crate::device) id: i32,
 }
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`, `hipMemLocationTypeDevice`.
-pub const LOCATION_DEVICE: u32 = 1;
+pub(in crate::device) const LOCATION_DEVICE: u32 = 1;
 
 impl Location {
     /// A device's memory.
-    #[must_use]
-    pub const fn device(ordinal: i32) -> Self {
+    pub(in crate::device) const fn device(ordinal: i32) -> Self {
         Self { kind: LOCATION_DEVICE, id: ordinal }
     }
 }
@@ -31,26 +30,25 @@ impl Location {
 /// `CUmemAllocationProp`, `hipMemAllocationProp`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct AllocationProperties {
+pub(in crate::device) struct AllocationProperties {
     /// [`ALLOCATION_PINNED`].
-    pub kind: u32,
+    pub(in crate::device) kind: u32,
     /// Kinds of handles to export: none.
-    pub handle_kinds: u32,
+    pub(in crate::device) handle_kinds: u32,
     /// Where the memory is.
-    pub location: Location,
+    pub(in crate::device) location: Location,
     /// Of Windows only.
-    pub windows: *mut c_void,
+    pub(in crate::device) windows: *mut c_void,
     /// Compression, RDMA, usage: none.
-    pub flags: [u8; 8],
+    pub(in crate::device) flags: [u8; 8],
 }
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`, `hipMemAllocationTypePinned`.
-pub const ALLOCATION_PINNED: u32 = 1;
+pub(in crate::device) const ALLOCATION_PINNED: u32 = 1;
 
 impl AllocationProperties {
     /// Plain memory of a device.
-    #[must_use]
-    pub const fn on_device(ordinal: i32) -> Self {
+    pub(in crate::device) const fn on_device(ordinal: i32) -> Self {
         Self {
             kind: ALLOCATION_PINNED,
             handle_kinds: 0,
@@ -64,40 +62,39 @@ impl AllocationProperties {
 /// `CUmemAccessDesc`, `hipMemAccessDesc`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct AccessDescription {
+pub(in crate::device) struct AccessDescription {
     /// Who may.
-    pub location: Location,
+    pub(in crate::device) location: Location,
     /// [`ACCESS_READ_WRITE`].
-    pub flags: u32,
+    pub(in crate::device) flags: u32,
 }
 
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`, `hipMemAccessFlagsProtReadWrite`.
-pub const ACCESS_READ_WRITE: u32 = 3;
+pub(in crate::device) const ACCESS_READ_WRITE: u32 = 3;
 /// `CU_MEM_ALLOC_GRANULARITY_MINIMUM`, `hipMemAllocationGranularityMinimum`.
-pub const GRANULARITY_MINIMUM: u32 = 0;
+pub(in crate::device) const GRANULARITY_MINIMUM: u32 = 0;
 
 /// `CUmemPoolProps`, `hipMemPoolProps`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct PoolProperties {
+pub(in crate::device) struct PoolProperties {
     /// [`ALLOCATION_PINNED`].
-    pub kind: u32,
+    pub(in crate::device) kind: u32,
     /// Kinds of handles to export: none.
-    pub handle_kinds: u32,
+    pub(in crate::device) handle_kinds: u32,
     /// Where the memory is.
-    pub location: Location,
+    pub(in crate::device) location: Location,
     /// Of Windows only.
-    pub windows: *mut c_void,
+    pub(in crate::device) windows: *mut c_void,
     /// The cap in bytes, 0 for none; from CUDA 12.2 and HIP 6.2 on, reserved before.
-    pub max_bytes: usize,
+    pub(in crate::device) max_bytes: usize,
     /// Usage and what is not given a meaning yet.
-    pub reserved: [u8; 56],
+    pub(in crate::device) reserved: [u8; 56],
 }
 
 impl PoolProperties {
     /// A pool of a device's memory.
-    #[must_use]
-    pub const fn on_device(ordinal: i32, max_bytes: usize) -> Self {
+    pub(in crate::device) const fn on_device(ordinal: i32, max_bytes: usize) -> Self {
         Self {
             kind: ALLOCATION_PINNED,
             handle_kinds: 0,
@@ -112,82 +109,86 @@ impl PoolProperties {
 /// `CUmemcpyAttributes`, `hipMemcpyAttributes`: how a batch reads its sources.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct CopyAttributes {
+pub(in crate::device) struct CopyAttributes {
     /// [`SOURCE_IN_STREAM_ORDER`].
-    pub source_access: u32,
+    pub(in crate::device) source_access: u32,
     /// A hint; zero for none.
-    pub source: Location,
+    pub(in crate::device) source: Location,
     /// A hint; zero for none.
-    pub target: Location,
+    pub(in crate::device) target: Location,
     /// Hints.
-    pub flags: u32,
+    pub(in crate::device) flags: u32,
 }
 
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_STREAM`, `hipMemcpySrcAccessOrderStream`.
-pub const SOURCE_IN_STREAM_ORDER: u32 = 1;
+pub(in crate::device) const SOURCE_IN_STREAM_ORDER: u32 = 1;
 
 /// `CUDA_MEMCPY2D`. HIP's has the same layout, but numbers of memory kinds that changed.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct Copy2dParameters {
+pub(in crate::device) struct Copy2dParameters {
     /// Where a row begins.
-    pub source_x_bytes: usize,
+    pub(in crate::device) source_x_bytes: usize,
     /// The first row.
-    pub source_y: usize,
+    pub(in crate::device) source_y: usize,
     /// [`MEMORY_HOST`] or [`MEMORY_DEVICE`].
-    pub source_kind: u32,
+    pub(in crate::device) source_kind: u32,
     /// Of host memory.
-    pub source_host: *const c_void,
+    pub(in crate::device) source_host: *const c_void,
     /// Of device memory.
-    pub source_device: u64,
+    pub(in crate::device) source_device: u64,
     /// Of arrays.
-    pub source_array: *mut c_void,
+    pub(in crate::device) source_array: *mut c_void,
     /// From row to row.
-    pub source_pitch_bytes: usize,
+    pub(in crate::device) source_pitch_bytes: usize,
     /// Where a row begins.
-    pub target_x_bytes: usize,
+    pub(in crate::device) target_x_bytes: usize,
     /// The first row.
-    pub target_y: usize,
+    pub(in crate::device) target_y: usize,
     /// [`MEMORY_HOST`] or [`MEMORY_DEVICE`].
-    pub target_kind: u32,
+    pub(in crate::device) target_kind: u32,
     /// Of host memory.
-    pub target_host: *mut c_void,
+    pub(in crate::device) target_host: *mut c_void,
     /// Of device memory.
-    pub target_device: u64,
+    pub(in crate::device) target_device: u64,
     /// Of arrays.
-    pub target_array: *mut c_void,
+    pub(in crate::device) target_array: *mut c_void,
     /// From row to row.
-    pub target_pitch_bytes: usize,
+    pub(in crate::device) target_pitch_bytes: usize,
     /// Of a row.
-    pub width_bytes: usize,
+    pub(in crate::device) width_bytes: usize,
     /// How many rows.
-    pub height: usize,
+    pub(in crate::device) height: usize,
 }
 
 /// `CU_MEMORYTYPE_HOST`.
-pub const MEMORY_HOST: u32 = 1;
+pub(in crate::device) const MEMORY_HOST: u32 = 1;
 /// `CU_MEMORYTYPE_DEVICE`.
-pub const MEMORY_DEVICE: u32 = 2;
+pub(in crate::device) const MEMORY_DEVICE: u32 = 2;
 
 /// `CU_STREAM_NON_BLOCKING`, `hipStreamNonBlocking`: ordered with no default stream.
-pub const STREAM_NON_BLOCKING: u32 = 1;
+pub(in crate::device) const STREAM_NON_BLOCKING: u32 = 1;
 /// `CU_EVENT_DEFAULT`, `hipEventDefault`.
-pub const EVENT_TIMING: u32 = 0;
+pub(in crate::device) const EVENT_TIMING: u32 = 0;
 /// `CU_EVENT_DISABLE_TIMING`, `hipEventDisableTiming`.
-pub const EVENT_NO_TIMING: u32 = 2;
+pub(in crate::device) const EVENT_NO_TIMING: u32 = 2;
 /// `CU_MEMHOSTALLOC_PORTABLE`, `hipHostMallocPortable`; of registering too.
-pub const HOST_PORTABLE: u32 = 1;
+pub(in crate::device) const HOST_PORTABLE: u32 = 1;
 /// `CU_MEMHOSTALLOC_DEVICEMAP`, `hipHostMallocMapped`; of registering too.
-pub const HOST_MAPPED: u32 = 2;
+pub(in crate::device) const HOST_MAPPED: u32 = 2;
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`, `hipStreamCaptureModeRelaxed`.
-pub const CAPTURE_RELAXED: u32 = 2;
+pub(in crate::device) const CAPTURE_RELAXED: u32 = 2;
 /// `CU_STREAM_WAIT_VALUE_GEQ`, `hipStreamWaitValueGte`: wait until the signed difference of
 /// what is there and the value is not negative.
-pub const WAIT_VALUE_AT_LEAST: u32 = 0;
+pub(in crate::device) const WAIT_VALUE_AT_LEAST: u32 = 0;
 
 /// `CUDA_ERROR_NO_DEVICE`, `hipErrorNoDevice`.
-pub const NO_DEVICE: u32 = 100;
+pub(in crate::device) const NO_DEVICE: u32 = 100;
 /// `CUDA_ERROR_INVALID_DEVICE`, `hipErrorInvalidDevice`.
-pub const INVALID_DEVICE: u32 = 101;
+pub(in crate::device) const INVALID_DEVICE: u32 = 101;
 /// `CUDA_ERROR_NOT_READY`, `hipErrorNotReady`.
-pub const NOT_READY: u32 = 600;
+pub(in crate::device) const NOT_READY: u32 = 600;
+
+#[cfg(test)]
+#[path = "abi_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! function or device, a status nobody knows, and a device that was lost are errors that name
 //! the call and the status.
 
-pub mod abi;
+pub(in crate::device) mod abi;
 pub(in crate::device) mod calls;
 mod card;
 mod driver;

@@ -40,14 +40,14 @@ symbols! {
 type ErrorName = unsafe extern "C" fn(status: u32) -> *const c_char;
 
 // Kinds of `hipMemcpyKind`, the same in every version.
-const HOST_TO_DEVICE: u32 = 1;
-const DEVICE_TO_HOST: u32 = 2;
-const DEVICE_TO_DEVICE: u32 = 3;
+pub(super) const HOST_TO_DEVICE: u32 = 1;
+pub(super) const DEVICE_TO_HOST: u32 = 2;
+pub(super) const DEVICE_TO_DEVICE: u32 = 3;
 /// `hipDeviceAttributeWallClockRate`.
-const WALL_CLOCK_KHZ: u32 = 10017;
+pub(super) const WALL_CLOCK_KHZ: u32 = 10017;
 /// `hipEventReleaseToSystem`: what the host reads after the event has been reached is what the
 /// device wrote, in non-coherent memory too.
-const RELEASE_TO_SYSTEM: u32 = 0x8000_0000;
+pub(super) const RELEASE_TO_SYSTEM: u32 = 0x8000_0000;
 /// `hipMemcpyBatchAsync` was reworked until this version.
 const BATCHES_FROM: u32 = 71_200_000;
 
