@@ -179,3 +179,21 @@ fn slices_are_cast_as_far_as_both_go() {
     cast(&source[..11], &mut result, F32, E4m3, false);
     assert_eq!(result, [0x38, 0xc0, 0xee, 0xee, 0xee]);
 }
+
+#[test]
+fn long_slices_are_cast_as_single_codes_are() {
+    for from in [E4m3, E5m2, F16, Bf16] {
+        let codes = || (0..2 * sign(from)).chain((0..2 * sign(from)).rev());
+        let bytes = |code: u32, format: FloatFormat| {
+            code.to_le_bytes().into_iter().take(format.size_bytes() as usize)
+        };
+        let source: Vec<u8> = codes().flat_map(|code| bytes(code, from)).collect();
+        for to in FloatFormat::ALL {
+            let single = codes().map(|code| cast_bits(code, from, to, true));
+            let expected: Vec<u8> = single.flat_map(|code| bytes(code, to)).collect();
+            let mut found = vec![0; expected.len()];
+            cast(&source, &mut found, from, to, true);
+            assert!(found == expected, "{from:?} to {to:?}");
+        }
+    }
+}

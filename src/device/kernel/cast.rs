@@ -89,13 +89,45 @@ impl Shape {
 ///
 /// `docs/kernels.md` has the sources of these rules.
 pub fn cast(src: &[u8], dst: &mut [u8], from: FloatFormat, to: FloatFormat, saturate: bool) {
-    let sources = src.chunks_exact(from.size_bytes() as usize);
-    let results = dst.chunks_exact_mut(to.size_bytes() as usize);
-    for (source, result) in sources.zip(results) {
-        let mut code = [0; 4];
-        code[..source.len()].copy_from_slice(source);
-        let converted = cast_bits(u32::from_le_bytes(code), from, to, saturate);
-        result.copy_from_slice(&converted.to_le_bytes()[..result.len()]);
+    let (source, result) = (from.size_bytes() as usize, to.size_bytes() as usize);
+    let count = (src.len() / source).min(dst.len() / result);
+    let (src, dst) = (&src[..count * source], &mut dst[..count * result]);
+    // Many small numbers: every code is worked out once.
+    let codes: u32 = if source < 4 { 1 << (8 * source) } else { 0 };
+    let table: Vec<u32> = if count > codes as usize {
+        (0..codes).map(|code| cast_bits(code, from, to, saturate)).collect()
+    } else {
+        Vec::new()
+    };
+    let convert = |code: u32| match table.get(code as usize) {
+        Some(&converted) => converted,
+        None => cast_bits(code, from, to, saturate),
+    };
+    match source {
+        1 => write(src.iter().map(|&code| convert(code.into())), dst, result),
+        2 => {
+            let codes = src.as_chunks::<2>().0.iter();
+            write(codes.map(|&code| convert(u16::from_le_bytes(code).into())), dst, result);
+        }
+        _ => {
+            let codes = src.as_chunks::<4>().0.iter();
+            write(codes.map(|&code| convert(u32::from_le_bytes(code))), dst, result);
+        }
+    }
+}
+
+/// Writes codes of so many bytes, one after the other.
+fn write(codes: impl Iterator<Item = u32>, dst: &mut [u8], bytes: usize) {
+    match bytes {
+        1 => dst.iter_mut().zip(codes).for_each(|(place, code)| *place = code as u8),
+        2 => {
+            let places = dst.as_chunks_mut::<2>().0.iter_mut();
+            places.zip(codes).for_each(|(place, code)| *place = (code as u16).to_le_bytes());
+        }
+        _ => {
+            let places = dst.as_chunks_mut::<4>().0.iter_mut();
+            places.zip(codes).for_each(|(place, code)| *place = code.to_le_bytes());
+        }
     }
 }
 
@@ -119,8 +151,11 @@ fn magnitude(code: u32, shape: Shape) -> f64 {
     }
     let fraction = code & ((1 << shape.mantissa_bits) - 1);
     match (code >> shape.mantissa_bits) as i32 {
-        0 => f64::from(fraction) * quantum(1, shape),
-        exponent => f64::from(fraction | (1 << shape.mantissa_bits)) * quantum(exponent, shape),
+        0 => f64::from(fraction) * power_of_two(quantum(1, shape)),
+        exponent => {
+            let steps = fraction | (1 << shape.mantissa_bits);
+            f64::from(steps) * power_of_two(quantum(exponent, shape))
+        }
     }
 }
 
@@ -136,15 +171,27 @@ fn encode(value: f64, shape: Shape, saturate: bool) -> u32 {
     // The exponent field the value would have, were there no end to exponents; denormals share
     // the quantum of 1.
     let exponent = ((value.to_bits() >> 52) as i32 - 1023 + shape.bias()).max(1);
-    let steps = (value / quantum(exponent, shape)).round_ties_even() as u32;
+    let steps = nearest_even(value * power_of_two(-quantum(exponent, shape)));
     // A normal number's leading bit is one of its steps and adds 1 to the exponent field, and so
     // does a carry.
     let code = ((exponent as u32 - 1) << shape.mantissa_bits) + steps;
     if code > shape.largest { too_large } else { code }
 }
 
-/// The distance of neighbours with this exponent field: a power of two, at least 2^-149.
-fn quantum(exponent: i32, shape: Shape) -> f64 {
-    let power = exponent - shape.bias() - shape.mantissa_bits as i32;
+/// The distance of neighbours with this exponent field, as a power of two: at least -149.
+fn quantum(exponent: i32, shape: Shape) -> i32 {
+    exponent - shape.bias() - shape.mantissa_bits as i32
+}
+
+/// `2^power`, for powers of normal numbers.
+fn power_of_two(power: i32) -> f64 {
     f64::from_bits(((1023 + power) as u64) << 52)
+}
+
+/// The nearest whole number, of two the even one, for values of up to 2^32.
+fn nearest_even(value: f64) -> u32 {
+    // From here on the neighbours of an `f64` are whole numbers, so that the sum is rounded as
+    // wanted. The method `round_ties_even` is a call of a function on common processors.
+    const WHOLE: f64 = (1_u64 << 52) as f64;
+    (value + WHOLE - WHOLE) as u32
 }
