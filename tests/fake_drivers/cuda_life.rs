@@ -1,6 +1,6 @@
 //! The CUDA library used as it should be: everything works, nothing is a misuse, nothing leaks.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -276,19 +276,14 @@ fn batches_copy_and_pools_give_memory_in_stream_order() {
     cuda.fake.assert_clean();
 }
 
-const PTX: &CStr = c".version 4.3
-.target sm_52
-.visible .entry riverbed_checksum_start(
-.visible .entry riverbed_checksum(
-.visible .entry riverbed_fill(
-.visible .entry riverbed_gather(
-";
+const PTX: &str = include_str!("../../kernels/gen/riverbed.ptx");
 
 #[test]
 fn kernels_give_the_references_results() {
     let cuda = Cuda::ready("");
     let (stream, data) = (cuda.stream(), cuda.alloc(1 << 12));
-    let module = made(|at| cuda.cuModuleLoadData(at, PTX.as_ptr()));
+    let ptx = CString::new(PTX).unwrap();
+    let module = made(|at| cuda.cuModuleLoadData(at, ptx.as_ptr()));
     let launch = |name: &CStr, words: &[u64]| {
         let function = made(|at| cuda.cuModuleGetFunction(at, module, name.as_ptr()));
         let parameters = [words.as_ptr()];
@@ -317,12 +312,16 @@ fn kernels_give_the_references_results() {
     let mut gather = vec![0; 2 + 3 * 128];
     gather[..8].copy_from_slice(&[2, 1024, data, data + 3000, 10, sum, data + 3100, 18]);
     launch(c"riverbed_gather", &gather);
+    // Five numbers of bfloat16, 0x0707 each, to floats.
+    launch(c"riverbed_cast", &[data, data + 3200, 5, 3, 4, 0]);
+    launch(c"riverbed_busy", &[1000]);
     assert_eq!(cuda.cuStreamSynchronize(stream), 0);
     let found = cuda.read(sum, 8);
     let wanted = riverbed::device::checksum(&[7; 1001]).to_le_bytes();
     assert_eq!(found, wanted);
     assert_eq!(cuda.read(data + 3000, 10), [7; 10]);
     assert_eq!(cuda.read(data + 3100, 8), wanted);
+    assert_eq!(cuda.read(data + 3200, 20), 0x0707_0000_u32.to_le_bytes().repeat(5));
     assert_eq!(cuda.cuModuleUnload(module), 0);
     assert_eq!(cuda.cuMemFree_v2(data), 0);
     assert_eq!(cuda.cuStreamDestroy_v2(stream), 0);

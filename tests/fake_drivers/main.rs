@@ -9,3 +9,5 @@ mod cuda_capture;
 mod cuda_faults;
 mod cuda_life;
 mod cuda_misuse;
+mod hip;
+mod hip_calls;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt;
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -33,8 +34,9 @@ impl Vendor {
 pub(crate) struct FakeDriver {
     vendor: Vendor,
     path: PathBuf,
-    library: Library,
-    /// Removed with the fake. The library stays loaded: its threads may still run.
+    /// Stays loaded: its threads may still run.
+    library: ManuallyDrop<Library>,
+    /// Removed with the fake.
     _dir: TempDir,
 }
 
@@ -90,7 +92,7 @@ impl FakeDriver {
         fs::write(&path, image).unwrap();
         // SAFETY: the library is our own and does nothing when it is loaded.
         let library = unsafe { Library::new(&path) }.unwrap();
-        let fake = Self { vendor, path, library, _dir: dir };
+        let fake = Self { vendor, path, library: ManuallyDrop::new(library), _dir: dir };
         if !settings.is_empty() {
             fake.set(settings);
         }

@@ -74,6 +74,16 @@ impl Fake {
         Ok(())
     }
 
+    /// HIP's start, which names the failure otherwise when there is no device.
+    pub fn start_hip(&self) -> Answer {
+        self.start().map_err(|status| if status == NO_DEVICE { INVALID_DEVICE } else { status })
+    }
+
+    /// HIP's count, which fails when there is nothing to count.
+    pub fn hip_device_count(&self) -> Answer<i32> {
+        self.device_count().and_then(|count| if count == 0 { Err(NO_DEVICE) } else { Ok(count) })
+    }
+
     /// How many devices there are.
     pub fn device_count(&self) -> Answer<i32> {
         match self.settings.count {

@@ -130,8 +130,7 @@ impl Fake {
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        // HIP starts by itself.
-        self.vendor == Vendor::Hip && self.start().is_ok() || self.state().started
+        self.state().started
     }
 
     /// What was never given back, by kind.
