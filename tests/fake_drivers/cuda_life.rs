@@ -215,6 +215,31 @@ fn pages_are_mapped_shown_twice_and_given_back() {
 }
 
 #[test]
+fn each_device_maps_its_own_memory() {
+    let cuda = Cuda::ready("devices=2,vram=64MiB,system=8MiB");
+    let page = 2 * MIB;
+    let of_second = Properties { device: 1, ..Properties::DEVICE };
+    let handle = made(|at| cuda.cuMemCreate(at, page, &of_second, 0));
+    let space = made(|at| cuda.cuMemAddressReserve(at, page, 0, 0, 0));
+    assert_eq!(cuda.cuMemMap(space, page, 0, handle, 0), 0);
+    let access = Access { device: 1, ..Access::READ_WRITE };
+    assert_eq!(cuda.cuMemSetAccess(space, page, &access, 1), 0);
+    let other = made(|at| cuda.cuDevicePrimaryCtxRetain(at, 1));
+    for (context, free_pages) in [(None, 28), (Some(other), 27)] {
+        if let Some(context) = context {
+            assert_eq!(cuda.cuCtxSetCurrent(context), 0);
+        }
+        let mut free = 0;
+        assert_eq!(cuda.cuMemGetInfo_v2(&mut free, &mut 0), 0);
+        assert_eq!(free, free_pages * page);
+    }
+    let stream = cuda.stream();
+    assert_eq!(cuda.cuMemsetD8Async(space, 1, page, stream), 0);
+    assert_eq!(cuda.cuStreamSynchronize(stream), 0);
+    cuda.assert_misused(&[]);
+}
+
+#[test]
 fn registered_memory_may_have_another_address_on_the_device() {
     for (settings, same) in [("", true), ("same_host_pointer=off", false)] {
         let cuda = Cuda::ready(settings);

@@ -70,6 +70,10 @@ impl Fake {
             });
             state.small.push(SmallPages::default());
         }
+        // Each device's own capacity counts; this one must only not be in the way.
+        let all = self.settings.vram.saturating_mul(self.settings.devices as u64);
+        let space = Device::open(&format!("host:vram={all}")).map_err(|_| OUT_OF_MEMORY)?;
+        state.space = Some(space);
         state.started = true;
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use riverbed::device::Device;
+
 use crate::Vendor;
 use crate::capture::Capture;
 use crate::device::Gpu;
@@ -36,6 +38,8 @@ pub struct Fake {
 pub(crate) struct State {
     pub(crate) started: bool,
     pub(crate) gpus: Vec<Gpu>,
+    /// Keeps address space and what is mapped there.
+    pub(crate) space: Option<Device>,
     last_number: u64,
     pub(crate) streams: BTreeMap<u64, Arc<Stream>>,
     pub(crate) per_thread: HashMap<(usize, std::thread::ThreadId), Arc<Stream>>,

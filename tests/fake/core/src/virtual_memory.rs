@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use riverbed::device::{DevicePtr, PageId};
+use riverbed::device::{Device, DevicePtr, PageId};
 
-use crate::Vendor;
 use crate::device::{driver, driver_call};
 use crate::entry::misuse;
 use crate::fake::{Fake, Kind};
@@ -14,10 +13,10 @@ use crate::status::{Answer, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED};
 #[derive(Debug)]
 pub(crate) struct Reservation {
     pub(crate) bytes: u64,
-    /// What the host device reserved around it, and on which device.
-    host: (usize, u64, u64),
+    /// What was reserved around it.
+    around: (u64, u64),
     /// Physical memory given up while it was mapped here, kept until the space goes.
-    kept: Vec<PageId>,
+    kept: Vec<(usize, PageId)>,
 }
 
 /// Physical memory.
@@ -25,7 +24,10 @@ pub(crate) struct Reservation {
 pub(crate) struct Page {
     gpu: usize,
     bytes: u64,
+    /// Its bytes, which are with the host device that has the address space.
     raw: PageId,
+    /// What it takes of its own device's capacity.
+    taken: PageId,
     mappings: u64,
     was_mapped: bool,
     /// Not released yet.
@@ -60,6 +62,11 @@ const STALE_BYTES: u64 = 4096;
 impl Fake {
     fn with_vmm(&self) -> Answer {
         if self.settings.vmm { Ok(()) } else { Err(NOT_SUPPORTED) }
+    }
+
+    /// The host device that has the address space and what is mapped there, of all devices.
+    fn space(&self) -> Answer<Device> {
+        self.state().space.clone().ok_or(NOT_SUPPORTED)
     }
 
     fn bad(&self, words: String) -> u32 {
@@ -100,13 +107,11 @@ impl Fake {
         if flags != 0 || alignment != 0 && !alignment.is_power_of_two() {
             return Err(self.bad(format!("alignment {alignment}, flags {flags:#x}")));
         }
-        // Space is of no device; the first one's host device keeps it.
         let extra = if alignment > self.settings.granularity { alignment } else { 0 };
-        let host_bytes = bytes.checked_add(extra).ok_or(crate::status::OUT_OF_MEMORY)?;
-        let host = self.host(0)?;
-        let start = driver_call(driver(&host).reserve(host_bytes))?.0;
+        let around_bytes = bytes.checked_add(extra).ok_or(crate::status::OUT_OF_MEMORY)?;
+        let start = driver_call(driver(&self.space()?).reserve(around_bytes))?.0;
         let at = start.next_multiple_of(alignment.max(1));
-        let reservation = Reservation { bytes, host: (0, start, host_bytes), kept: Vec::new() };
+        let reservation = Reservation { bytes, around: (start, around_bytes), kept: Vec::new() };
         self.state().reservations.insert(at, reservation);
         Ok(at)
     }
@@ -135,16 +140,15 @@ impl Fake {
         }
         let reservation = state.reservations.remove(&at);
         drop(state);
-        let Some(Reservation { host: (gpu, start, host_bytes), kept, .. }) = reservation else {
+        let Some(Reservation { around: (start, around_bytes), kept, .. }) = reservation else {
             return Err(INVALID_VALUE);
         };
-        let host = self.host(gpu)?;
-        for page in kept {
+        for (gpu, page) in kept {
             // SAFETY: the handle was released before and nothing maps it.
-            driver_call(unsafe { driver(&host).destroy_page(page) })?;
+            driver_call(unsafe { driver(&self.host(gpu)?).destroy_page(page) })?;
         }
         // SAFETY: it is out of the table, with nothing mapped.
-        driver_call(unsafe { driver(&host).release(DevicePtr(start), host_bytes) })
+        driver_call(unsafe { driver(&self.space()?).release(DevicePtr(start), around_bytes) })
     }
 
     pub fn create_page(
@@ -161,10 +165,11 @@ impl Fake {
         if flags != 0 {
             return Err(self.bad(format!("flags {flags:#x}")));
         }
-        let raw = driver_call(driver(&self.host(gpu)?).create_page(bytes))?;
+        let taken = driver_call(driver(&self.host(gpu)?).create_page(bytes))?;
+        let raw = driver_call(driver(&self.space()?).create_page(bytes))?;
         let mut state = self.state();
         let handle = state.number(Kind::Page);
-        let page = Page { gpu, bytes, raw, mappings: 0, was_mapped: false, held: true };
+        let page = Page { gpu, bytes, raw, taken, mappings: 0, was_mapped: false, held: true };
         state.pages.insert(handle, page);
         Ok(handle)
     }
@@ -191,16 +196,22 @@ impl Fake {
         let Some(page) = unused.then(|| state.pages.remove(&handle)).flatten() else {
             return Ok(());
         };
-        if self.settings.vmm_keeps
-            && page.was_mapped
-            && let Some(reservation) = state.reservations.values_mut().next()
-        {
-            reservation.kept.push(page.raw);
-            return Ok(());
-        }
+        let keeper = state.reservations.values_mut().next();
+        let kept = match keeper.filter(|_| self.settings.vmm_keeps && page.was_mapped) {
+            Some(reservation) => {
+                reservation.kept.push((page.gpu, page.taken));
+                true
+            }
+            None => false,
+        };
         drop(state);
         // SAFETY: nobody holds the handle and nothing maps it.
-        driver_call(unsafe { driver(&self.host(page.gpu)?).destroy_page(page.raw) })
+        driver_call(unsafe { driver(&self.space()?).destroy_page(page.raw) })?;
+        if kept {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        driver_call(unsafe { driver(&self.host(page.gpu)?).destroy_page(page.taken) })
     }
 
     pub fn map(&self, at: u64, bytes: u64, offset: u64, handle: u64, flags: u64) -> Answer {
@@ -230,12 +241,8 @@ impl Fake {
             };
             return Err(misuse("invalid_map", words, INVALID_VALUE));
         }
-        let host = state.gpus[gpu].device.clone();
-        if gpu != 0 {
-            drop(state);
-            return Err(misuse("unsupported_by_fake", "mapping on another device", NOT_SUPPORTED));
-        }
-        driver_call(driver(&host).map(DevicePtr(at), raw))?;
+        let space = state.space.clone().ok_or(NOT_SUPPORTED)?;
+        driver_call(driver(&space).map(DevicePtr(at), raw))?;
         let serial = state.number(Kind::Serial);
         let mapping = Mapping { bytes, gpu, serial, page: handle, access: HashMap::new() };
         state.mappings.insert(at, mapping);
@@ -265,7 +272,7 @@ impl Fake {
         let mut pages = Vec::new();
         for start in inside {
             let Some(mapping) = state.mappings.remove(&start) else { continue };
-            let host = state.gpus[mapping.gpu].device.clone();
+            let space = state.space.clone().ok_or(NOT_SUPPORTED)?;
             if self.settings.vmm_stale {
                 // SAFETY: the range is mapped until the call below.
                 let shown =
@@ -275,7 +282,7 @@ impl Fake {
             }
             // SAFETY: the mapping is out of the table, and streams touch memory only under
             // `touching`, after asking the table.
-            driver_call(unsafe { driver(&host).unmap(DevicePtr(start), mapping.bytes) })?;
+            driver_call(unsafe { driver(&space).unmap(DevicePtr(start), mapping.bytes) })?;
             if let Some(page) = state.pages.get_mut(&mapping.page) {
                 page.mappings -= 1;
             }
@@ -339,10 +346,5 @@ impl Fake {
             }
         }
         Ok(())
-    }
-
-    /// Whether this vendor's driver has the calls at all.
-    pub fn has_virtual_memory(&self) -> bool {
-        self.settings.vmm && matches!(self.vendor, Vendor::Cuda | Vendor::Hip)
     }
 }
