@@ -215,6 +215,38 @@ fn pages_are_mapped_shown_twice_and_given_back() {
 }
 
 #[test]
+fn many_threads_work_at_once() {
+    let cuda = Cuda::ready("late_us=0");
+    let context = made(|at| cuda.cuCtxGetCurrent(at));
+    let work = |number: u8| {
+        assert_eq!(cuda.cuCtxSetCurrent(context), 0);
+        let (stream, event, host) = (cuda.stream(), cuda.event(), cuda.pinned(4096));
+        for round in 0..40_u8 {
+            let at = cuda.alloc(4096 + usize::from(round) * (MIB / 16));
+            let value = number * 50 + round;
+            assert_eq!(cuda.cuMemsetD8Async(at, value, 4096, stream), 0);
+            assert_eq!(cuda.cuMemcpyDtoHAsync_v2(host, at, 4096, stream), 0);
+            assert_eq!(cuda.cuEventRecord(event, stream), 0);
+            let of_pool = made(|at| cuda.cuMemAllocAsync(at, 4096, stream));
+            until(|| cuda.cuEventQuery(event) == 0);
+            assert_eq!(bytes_at(host, 4096), [value; 4096]);
+            assert_eq!(cuda.cuMemFreeAsync(of_pool, stream), 0);
+            assert_eq!(cuda.cuMemFree_v2(at), 0);
+        }
+        assert_eq!(cuda.cuMemFreeHost(host), 0);
+        assert_eq!(cuda.cuEventDestroy_v2(event), 0);
+        assert_eq!(cuda.cuStreamDestroy_v2(stream), 0);
+    };
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || work(number));
+        }
+    });
+    assert_eq!(cuda.cuDevicePrimaryCtxRelease_v2(0), 0);
+    cuda.fake.assert_clean();
+}
+
+#[test]
 fn each_device_maps_its_own_memory() {
     let cuda = Cuda::ready("devices=2,vram=64MiB,system=8MiB");
     let page = 2 * MIB;
