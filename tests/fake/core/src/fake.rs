@@ -11,14 +11,16 @@ use crate::device::Gpu;
 use crate::event::Event;
 use crate::faults::Faults;
 use crate::log::Log;
+use crate::mapping::Mapping;
 use crate::memory::{Block, SmallPages};
 use crate::module::{Function, Module};
+use crate::physical::Page;
 use crate::pinned::Pinned;
 use crate::pool::Pool;
 use crate::settings::Settings;
 use crate::status::Status;
 use crate::stream::Stream;
-use crate::virtual_memory::{Mapping, Page, Reservation};
+use crate::virtual_memory::Reservation;
 
 /// A fake driver. There is one in each copy of its library.
 #[derive(Debug)]

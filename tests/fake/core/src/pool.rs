@@ -8,13 +8,13 @@ use crate::Vendor;
 use crate::device::{driver, driver_call};
 use crate::entry::{call_name, misuse, misuse_of};
 use crate::fake::{Fake, Kind};
+use crate::mapping::AccessTo;
 use crate::memory::Block;
 use crate::range::{Owner, Range};
 use crate::status::{
     Answer, CAPTURE_UNSUPPORTED, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, OUT_OF_MEMORY,
 };
 use crate::stream::Stream;
-use crate::virtual_memory::AccessTo;
 
 /// A pool.
 #[derive(Debug, Clone, Copy)]
