@@ -12,3 +12,4 @@ mod cuda_life;
 mod cuda_misuse;
 mod hip;
 mod hip_calls;
+mod symbols;
