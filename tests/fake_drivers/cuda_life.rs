@@ -1,6 +1,6 @@
 //! The CUDA library used as it should be: everything works, nothing is a misuse, nothing leaks.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -215,6 +215,63 @@ fn pages_are_mapped_shown_twice_and_given_back() {
 }
 
 #[test]
+fn many_threads_work_at_once() {
+    let cuda = Cuda::ready("late_us=0");
+    let context = made(|at| cuda.cuCtxGetCurrent(at));
+    let work = |number: u8| {
+        assert_eq!(cuda.cuCtxSetCurrent(context), 0);
+        let (stream, event, host) = (cuda.stream(), cuda.event(), cuda.pinned(4096));
+        for round in 0..40_u8 {
+            let at = cuda.alloc(4096 + usize::from(round) * (MIB / 16));
+            let value = number * 50 + round;
+            assert_eq!(cuda.cuMemsetD8Async(at, value, 4096, stream), 0);
+            assert_eq!(cuda.cuMemcpyDtoHAsync_v2(host, at, 4096, stream), 0);
+            assert_eq!(cuda.cuEventRecord(event, stream), 0);
+            let of_pool = made(|at| cuda.cuMemAllocAsync(at, 4096, stream));
+            until(|| cuda.cuEventQuery(event) == 0);
+            assert_eq!(bytes_at(host, 4096), [value; 4096]);
+            assert_eq!(cuda.cuMemFreeAsync(of_pool, stream), 0);
+            assert_eq!(cuda.cuMemFree_v2(at), 0);
+        }
+        assert_eq!(cuda.cuMemFreeHost(host), 0);
+        assert_eq!(cuda.cuEventDestroy_v2(event), 0);
+        assert_eq!(cuda.cuStreamDestroy_v2(stream), 0);
+    };
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || work(number));
+        }
+    });
+    assert_eq!(cuda.cuDevicePrimaryCtxRelease_v2(0), 0);
+    cuda.fake.assert_clean();
+}
+
+#[test]
+fn each_device_maps_its_own_memory() {
+    let cuda = Cuda::ready("devices=2,vram=64MiB,system=8MiB");
+    let page = 2 * MIB;
+    let of_second = Properties { device: 1, ..Properties::DEVICE };
+    let handle = made(|at| cuda.cuMemCreate(at, page, &of_second, 0));
+    let space = made(|at| cuda.cuMemAddressReserve(at, page, 0, 0, 0));
+    assert_eq!(cuda.cuMemMap(space, page, 0, handle, 0), 0);
+    let access = Access { device: 1, ..Access::READ_WRITE };
+    assert_eq!(cuda.cuMemSetAccess(space, page, &access, 1), 0);
+    let other = made(|at| cuda.cuDevicePrimaryCtxRetain(at, 1));
+    for (context, free_pages) in [(None, 28), (Some(other), 27)] {
+        if let Some(context) = context {
+            assert_eq!(cuda.cuCtxSetCurrent(context), 0);
+        }
+        let mut free = 0;
+        assert_eq!(cuda.cuMemGetInfo_v2(&mut free, &mut 0), 0);
+        assert_eq!(free, free_pages * page);
+    }
+    let stream = cuda.stream();
+    assert_eq!(cuda.cuMemsetD8Async(space, 1, page, stream), 0);
+    assert_eq!(cuda.cuStreamSynchronize(stream), 0);
+    cuda.assert_misused(&[]);
+}
+
+#[test]
 fn registered_memory_may_have_another_address_on_the_device() {
     for (settings, same) in [("", true), ("same_host_pointer=off", false)] {
         let cuda = Cuda::ready(settings);
@@ -276,19 +333,14 @@ fn batches_copy_and_pools_give_memory_in_stream_order() {
     cuda.fake.assert_clean();
 }
 
-const PTX: &CStr = c".version 4.3
-.target sm_52
-.visible .entry riverbed_checksum_start(
-.visible .entry riverbed_checksum(
-.visible .entry riverbed_fill(
-.visible .entry riverbed_gather(
-";
+const PTX: &str = include_str!("../../kernels/gen/riverbed.ptx");
 
 #[test]
 fn kernels_give_the_references_results() {
     let cuda = Cuda::ready("");
     let (stream, data) = (cuda.stream(), cuda.alloc(1 << 12));
-    let module = made(|at| cuda.cuModuleLoadData(at, PTX.as_ptr()));
+    let ptx = CString::new(PTX).unwrap();
+    let module = made(|at| cuda.cuModuleLoadData(at, ptx.as_ptr()));
     let launch = |name: &CStr, words: &[u64]| {
         let function = made(|at| cuda.cuModuleGetFunction(at, module, name.as_ptr()));
         let parameters = [words.as_ptr()];
@@ -317,12 +369,16 @@ fn kernels_give_the_references_results() {
     let mut gather = vec![0; 2 + 3 * 128];
     gather[..8].copy_from_slice(&[2, 1024, data, data + 3000, 10, sum, data + 3100, 18]);
     launch(c"riverbed_gather", &gather);
+    // Five numbers of bfloat16, 0x0707 each, to floats.
+    launch(c"riverbed_cast", &[data, data + 3200, 5, 3, 4, 0]);
+    launch(c"riverbed_busy", &[1000]);
     assert_eq!(cuda.cuStreamSynchronize(stream), 0);
     let found = cuda.read(sum, 8);
     let wanted = riverbed::device::checksum(&[7; 1001]).to_le_bytes();
     assert_eq!(found, wanted);
     assert_eq!(cuda.read(data + 3000, 10), [7; 10]);
     assert_eq!(cuda.read(data + 3100, 8), wanted);
+    assert_eq!(cuda.read(data + 3200, 20), 0x0707_0000_u32.to_le_bytes().repeat(5));
     assert_eq!(cuda.cuModuleUnload(module), 0);
     assert_eq!(cuda.cuMemFree_v2(data), 0);
     assert_eq!(cuda.cuStreamDestroy_v2(stream), 0);

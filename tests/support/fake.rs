@@ -3,10 +3,11 @@
 // Each test crate compiles this file for itself and uses a part of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fmt;
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -33,8 +34,9 @@ impl Vendor {
 pub(crate) struct FakeDriver {
     vendor: Vendor,
     path: PathBuf,
-    library: Library,
-    /// Removed with the fake. The library stays loaded: its threads may still run.
+    /// Stays loaded: its threads may still run.
+    library: ManuallyDrop<Library>,
+    /// Removed with the fake.
     _dir: TempDir,
 }
 
@@ -82,15 +84,15 @@ impl FakeDriver {
         let built = std::env::current_exe().unwrap().with_file_name(built);
         let mut image =
             fs::read(&built).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
-        for symbol in without {
-            hide(&mut image, symbol);
+        if !without.is_empty() {
+            hide(&mut image, without);
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, image).unwrap();
         // SAFETY: the library is our own and does nothing when it is loaded.
         let library = unsafe { Library::new(&path) }.unwrap();
-        let fake = Self { vendor, path, library, _dir: dir };
+        let fake = Self { vendor, path, library: ManuallyDrop::new(library), _dir: dir };
         if !settings.is_empty() {
             fake.set(settings);
         }
@@ -109,11 +111,16 @@ impl FakeDriver {
 
     /// The name of its first device.
     pub(crate) fn device_text(&self) -> String {
+        self.device_text_of(0)
+    }
+
+    /// The name of one of its devices.
+    pub(crate) fn device_text_of(&self, ordinal: u32) -> String {
         let kind = match self.vendor {
             Vendor::Cuda => "cuda",
             Vendor::Hip => "hip",
         };
-        format!("{kind}:0,library={}", self.path.display())
+        format!("{kind}:{ordinal},library={}", self.path.display())
     }
 
     /// Takes settings; after the first call only faults: `fail=CALL@N/STATUS` (the N-th from
@@ -152,6 +159,13 @@ impl FakeDriver {
         self.report().misuses.into_iter().map(|misuse| misuse.kind).collect()
     }
 
+    /// Fails unless nothing was done wrong so far.
+    #[track_caller]
+    pub(crate) fn assert_no_misuse(&self) {
+        let report = self.report();
+        assert!(report.misuses.is_empty(), "{:#?}", report.misuses);
+    }
+
     /// Fails unless nothing was done wrong and everything was given back.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
@@ -180,15 +194,15 @@ impl fmt::Debug for FakeDriver {
     }
 }
 
-/// Renames a symbol in the image of a library, so that the loader does not find it.
-fn hide(image: &mut [u8], symbol: &str) {
-    let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
-    let mut hidden = 0;
-    let mut from = 0;
-    while let Some(at) = image[from..].windows(name.len()).position(|window| window == name) {
-        image[from + at + 1] = b'-';
-        from += at + name.len() - 1;
-        hidden += 1;
+/// Renames symbols in the image of a library, so that the loader does not find them.
+fn hide(image: &mut [u8], symbols: &[&str]) {
+    let mut hidden = BTreeSet::new();
+    for word in image.split_mut(|&byte| byte == 0) {
+        if let Some(symbol) = symbols.iter().find(|symbol| symbol.as_bytes() == word) {
+            word[0] = b'-';
+            hidden.insert(*symbol);
+        }
     }
-    assert!(hidden > 0, "the library has no {symbol} to hide");
+    let missing = symbols.iter().find(|symbol| !hidden.contains(*symbol));
+    assert!(missing.is_none(), "the library has no {missing:?} to hide");
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::device::{driver, driver_call};
 use crate::entry::{call_name, misuse, misuse_of};
 use crate::fake::Fake;
 use crate::range::{Owner, Range, Touch};
@@ -52,12 +53,7 @@ impl Fake {
             return Ok(());
         }
         let (dst, src) = self.two_ranges(dst, src, bytes, direction, &stream)?;
-        let to_pageable = dst.owner == Owner::Pageable;
-        self.enqueue_copy(&stream, vec![(dst, src)])?;
-        if to_pageable && stream.capture().is_none() {
-            return self.synchronize_stream(stream.handle);
-        }
-        Ok(())
+        self.enqueue_copy(&stream, vec![(dst, src)])
     }
 
     pub fn copy_2d(&'static self, copy: &Copy2d, stream: u64) -> Answer {
@@ -147,7 +143,8 @@ impl Fake {
 
     fn enqueue_copy(&'static self, stream: &Arc<Stream>, copies: Vec<(Range, Range)>) -> Answer {
         let call = call_name();
-        // What is not pinned is taken before the call returns.
+        // What is not pinned is taken, and filled, before the call returns.
+        let fills = copies.iter().any(|(dst, _)| dst.owner == Owner::Pageable);
         let copies: Vec<(Range, Source)> = copies
             .into_iter()
             .map(|(dst, src)| {
@@ -158,7 +155,7 @@ impl Fake {
                 (dst, src)
             })
             .collect();
-        self.enqueue(stream, move || {
+        let enqueued = self.enqueue(stream, move || {
             for (dst, src) in &copies {
                 let (from, ranges): (*const u8, Vec<&Range>) = match src {
                     Source::There(src) => (src.at as *const u8, vec![dst, src]),
@@ -171,7 +168,12 @@ impl Fake {
                     }
                 });
             }
-        })
+        });
+        if fills && stream.capture().is_none() {
+            enqueued?;
+            return driver_call(driver(&stream.host).synchronize_stream(stream.raw));
+        }
+        enqueued
     }
 
     /// Runs `work` while nothing is freed, if all the ranges are still what they were.

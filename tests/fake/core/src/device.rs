@@ -70,8 +70,22 @@ impl Fake {
             });
             state.small.push(SmallPages::default());
         }
+        // Each device's own capacity counts; this one must only not be in the way.
+        let all = self.settings.vram.saturating_mul(self.settings.devices as u64);
+        let space = Device::open(&format!("host:vram={all}")).map_err(|_| OUT_OF_MEMORY)?;
+        state.space = Some(space);
         state.started = true;
         Ok(())
+    }
+
+    /// HIP's start, which names the failure otherwise when there is no device.
+    pub fn start_hip(&self) -> Answer {
+        self.start().map_err(|status| if status == NO_DEVICE { INVALID_DEVICE } else { status })
+    }
+
+    /// HIP's count, which fails when there is nothing to count.
+    pub fn hip_device_count(&self) -> Answer<i32> {
+        self.device_count().and_then(|count| if count == 0 { Err(NO_DEVICE) } else { Ok(count) })
     }
 
     /// How many devices there are.

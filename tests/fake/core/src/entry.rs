@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::Vendor;
 use crate::fake::Fake;
 use crate::log::Misuse;
 use crate::status::{
@@ -68,7 +69,10 @@ fn permit(fake: &'static Fake, name: &'static str, need: Need) -> Answer {
     if let Some(status) = fake.faults().strike(name) {
         return Err(status);
     }
-    if !fake.is_started() {
+    if fake.vendor == Vendor::Hip {
+        // It starts by itself.
+        fake.start_hip()?;
+    } else if !fake.is_started() {
         return Err(misuse("not_initialized", "the driver was not initialised", NOT_INITIALIZED));
     }
     if need == Need::Context {

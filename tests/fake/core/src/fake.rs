@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use riverbed::device::Device;
+
 use crate::Vendor;
 use crate::capture::Capture;
 use crate::device::Gpu;
 use crate::event::Event;
 use crate::faults::Faults;
 use crate::log::Log;
+use crate::mapping::Mapping;
 use crate::memory::{Block, SmallPages};
 use crate::module::{Function, Module};
+use crate::physical::Page;
 use crate::pinned::Pinned;
 use crate::pool::Pool;
 use crate::settings::Settings;
 use crate::status::Status;
 use crate::stream::Stream;
-use crate::virtual_memory::{Mapping, Page, Reservation};
+use crate::virtual_memory::Reservation;
 
 /// A fake driver. There is one in each copy of its library.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Fake {
 pub(crate) struct State {
     pub(crate) started: bool,
     pub(crate) gpus: Vec<Gpu>,
+    /// Keeps address space and what is mapped there.
+    pub(crate) space: Option<Device>,
     last_number: u64,
     pub(crate) streams: BTreeMap<u64, Arc<Stream>>,
     pub(crate) per_thread: HashMap<(usize, std::thread::ThreadId), Arc<Stream>>,
@@ -130,8 +136,7 @@ impl Fake {
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        // HIP starts by itself.
-        self.vendor == Vendor::Hip && self.start().is_ok() || self.state().started
+        self.state().started
     }
 
     /// What was never given back, by kind.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use riverbed::device::checksum;
+use riverbed::device::{FloatFormat, cast, checksum};
 
 use crate::abi::In;
 use crate::entry::{call_name, misuse};
@@ -21,7 +21,17 @@ enum Work {
     Checksum { out: Range, src: Option<Range>, bytes: u64 },
     Fill { dst: Range, value: u8 },
     Gather(Vec<(Range, Range)>),
+    Cast(Cast),
     Busy(Duration),
+}
+
+/// A conversion of floats.
+struct Cast {
+    src: Range,
+    dst: Range,
+    from: FloatFormat,
+    to: FloatFormat,
+    saturate: bool,
 }
 
 fn words_of(function: &str) -> Option<usize> {
@@ -118,7 +128,19 @@ impl Fake {
                 }
                 Work::Gather(copies)
             }
-            // The longest a test wants to wait; real devices differ in what a tick is.
+            ("riverbed_cast", &[src, dst, count, from, to, saturate]) => {
+                let format = |number: u64| {
+                    FloatFormat::ALL.get(number as usize).copied().ok_or_else(|| {
+                        misuse("invalid_argument", format!("format {number}"), INVALID_VALUE)
+                    })
+                };
+                let (from, to) = (format(from)?, format(to)?);
+                let bytes = |format: FloatFormat| count.saturating_mul(format.size_bytes());
+                let src = range(src, bytes(from), Touch::Read)?;
+                let dst = range(dst, bytes(to), Touch::Write)?;
+                Work::Cast(Cast { src, dst, from, to, saturate: saturate != 0 })
+            }
+            // CUDA's clock counts nanoseconds, HIP's at the rate its attribute tells.
             ("riverbed_busy", &[ticks]) => Work::Busy(Duration::from_nanos(match self.vendor {
                 crate::Vendor::Cuda => ticks,
                 crate::Vendor::Hip => ticks.saturating_mul(10),
@@ -135,6 +157,7 @@ impl Work {
             Self::Checksum { out, src, .. } => src.iter().chain([out]).collect(),
             Self::Fill { dst, .. } => vec![dst],
             Self::Gather(copies) => copies.iter().flat_map(|(src, dst)| [src, dst]).collect(),
+            Self::Cast(cast) => vec![&cast.src, &cast.dst],
             Self::Busy(_) => Vec::new(),
         }
     }
@@ -162,6 +185,14 @@ impl Work {
                         std::ptr::copy(src.at as *const u8, dst.at as *mut u8, src.bytes as usize);
                     }
                 }
+            }
+            Self::Cast(Cast { src, dst, from, to, saturate }) => {
+                // SAFETY: the range is alive while this runs and the caller lets nothing else
+                // touch it.
+                let dst = unsafe {
+                    std::slice::from_raw_parts_mut(dst.at as *mut u8, dst.bytes as usize)
+                };
+                cast(shown(src), dst, *from, *to, *saturate);
             }
             Self::Busy(time) => std::thread::sleep(*time),
         }

@@ -18,8 +18,10 @@ mod fake;
 mod faults;
 mod kernels;
 mod log;
+mod mapping;
 mod memory;
 mod module;
+mod physical;
 mod pinned;
 mod pool;
 mod range;
@@ -37,11 +39,11 @@ pub use controls::{fake, report, set};
 pub use copy::{Copy2d, Direction, Place};
 pub use entry::{Need, enter, in_host_function, misuse};
 pub use fake::Fake;
+pub use mapping::AccessTo;
 pub use settings::Settings;
 pub use status::Answer;
 pub use status_names::{name_of, text_of};
 pub use stream::PRIORITIES;
-pub use virtual_memory::AccessTo;
 pub use wait_value::Comparison;
 
 /// Whose driver a fake stands for.

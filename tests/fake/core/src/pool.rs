@@ -8,13 +8,13 @@ use crate::Vendor;
 use crate::device::{driver, driver_call};
 use crate::entry::{call_name, misuse, misuse_of};
 use crate::fake::{Fake, Kind};
+use crate::mapping::AccessTo;
 use crate::memory::Block;
 use crate::range::{Owner, Range};
 use crate::status::{
     Answer, CAPTURE_UNSUPPORTED, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, OUT_OF_MEMORY,
 };
 use crate::stream::Stream;
-use crate::virtual_memory::AccessTo;
 
 /// A pool.
 #[derive(Debug, Clone, Copy)]
@@ -214,16 +214,29 @@ impl Fake {
             });
         }
         self.order_with_defaults(&stream)?;
-        // SAFETY: the host device refuses what is out of order, and the block leaves the table
-        // with the call that succeeds.
-        driver_call(unsafe { driver(&stream.host).pool_free(DevicePtr(at), stream.raw) }).map_err(
-            |status| misuse("unordered_free", format!("{at:#x} on an unordered stream"), status),
-        )?;
-        let mut state = self.state();
-        state.blocks.remove(&at);
-        state.freed.insert(at);
-        drop(state);
+        // Out of the table first: once it is free another thread may be given the address.
+        let Some(block) = self.take_block(at) else { return Err(INVALID_VALUE) };
+        // SAFETY: the host device refuses what is out of order, and the block is out of the
+        // table, so that no call uses it again.
+        let freed = unsafe { driver(&stream.host).pool_free(DevicePtr(at), stream.raw) };
+        if let Err(status) = driver_call(freed) {
+            self.put_block_back(at, block);
+            let words = format!("{at:#x} on an unordered stream");
+            return Err(misuse("unordered_free", words, status));
+        }
         stream.moved_on()
+    }
+
+    fn take_block(&self, at: u64) -> Option<Block> {
+        let mut state = self.state();
+        state.freed.insert(at);
+        state.blocks.remove(&at)
+    }
+
+    fn put_block_back(&self, at: u64, block: Block) {
+        let mut state = self.state();
+        state.freed.remove(&at);
+        state.blocks.insert(at, block);
     }
 
     /// Refuses pool memory on a stream that is not ordered after its allocation: asks the host
