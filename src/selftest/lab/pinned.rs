@@ -82,9 +82,8 @@ impl Lab {
         Ok(freed?)
     }
 
-    /// Whole pages of ordinary memory, zeroed and touched, pinned through `register`. They
-    /// belong to the lab until it ends.
-    pub(in crate::selftest) fn registered(&self, len: usize) -> Found<HostPtr> {
+    /// Whole pages of ordinary memory, zeroed and touched. They belong to the lab until it ends.
+    pub(in crate::selftest) fn own(&self, len: usize) -> Found<HostPtr> {
         let mut own = Vec::new();
         let room = len.next_multiple_of(PAGE).saturating_add(PAGE);
         own.try_reserve_exact(room)
@@ -93,14 +92,32 @@ impl Lab {
         let skip = own.as_ptr().align_offset(PAGE);
         let start = own.get_mut(skip..).map(|own| NonNull::from(own).cast());
         let start = start.ok_or_else(|| Finding::new("memory cannot be aligned"))?;
+        // Where the system gives zeroed pages as they are touched, this is the touch.
+        own.iter_mut().step_by(PAGE).for_each(|byte| *std::hint::black_box(byte) = 0);
+        lock(&self.held).own.push(own);
+        Ok(HostPtr(start))
+    }
+
+    /// Pins `len` bytes of [`own`](Self::own) memory.
+    pub(in crate::selftest) fn register(&self, start: HostPtr, len: usize) -> Found {
+        let is_inside = |own: &Vec<u8>| {
+            let begin = own.as_ptr() as u64;
+            start.address() >= begin && start.address() + len as u64 <= begin + own.len() as u64
+        };
+        let inside = lock(&self.held).own.iter().any(is_inside);
+        ensure!(inside, "{len} bytes at {start:?} are not the lab's own");
         // SAFETY: the memory is the lab's own, which keeps it until the pinning has ended.
-        let registered = unsafe { self.driver().register(start, len as u64) };
+        unsafe { self.driver().register(start.0, len as u64) }?;
         let mut held = lock(&self.held);
-        held.own.push(own);
-        registered?;
-        let start = HostPtr(start);
         held.registered.push(start);
         held.host.add(start.address(), len as u64);
+        Ok(())
+    }
+
+    /// Memory of the lab's own, pinned.
+    pub(in crate::selftest) fn registered(&self, len: usize) -> Found<HostPtr> {
+        let start = self.own(len)?;
+        self.register(start, len)?;
         Ok(start)
     }
 
