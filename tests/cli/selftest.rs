@@ -1,8 +1,11 @@
 //! `riverbed selftest`.
 
 use std::fs;
+use std::process::Stdio;
 
+use super::ends::signal;
 use super::process::{Place, Run, fail, json, path, succeed};
+use super::streaming::eventually;
 
 #[test]
 fn the_host_passes_in_a_table() {
@@ -75,5 +78,36 @@ fn a_profile_that_is_not_reached_leaves_no_file() {
     let arguments = ["selftest", "--device", device, "--quick", "--save-profile", "card.json"];
     let run: Run = place.command(&arguments).output().unwrap().into();
     assert_eq!(run.code, Some(1), "{}", run.err);
+    assert!(place.leftovers().is_empty(), "{:?}", place.leftovers());
+}
+
+#[test]
+fn a_temporary_directory_that_is_not_there_is_named_with_the_way_out() {
+    let place = Place::new();
+    let mut command = place.command(&["selftest", "--device", "host:vram=128MiB", "--quick"]);
+    let run: Run = command.env("TMPDIR", "no/such/place").output().unwrap().into();
+    assert_eq!(run.code, Some(1), "{}", run.err);
+    for words in ["FAILED", "no/such/place", "cannot be written", "set TMPDIR"] {
+        assert!(run.out.contains(words), "{words} in {}", run.out);
+    }
+}
+
+#[test]
+fn ctrl_c_ends_it_between_two_checks_with_nothing_left() {
+    let place = Place::new();
+    let mut command = place.command(&["selftest", "--device", "host:vram=256MiB"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // Its threads are there when it works, and it watches for signals by then.
+    let tasks = format!("/proc/{}/task", child.id());
+    eventually("the selftest works", || {
+        let count = std::fs::read_dir(&tasks).map_or(0, Iterator::count);
+        count >= 3
+    });
+    signal(&child, "INT");
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!(run.code, Some(130), "{}", run.err);
+    assert_eq!(run.out, "");
+    assert!(run.err.contains("interrupted"), "{}", run.err);
     assert!(place.leftovers().is_empty(), "{:?}", place.leftovers());
 }

@@ -4,12 +4,15 @@
 use std::fmt;
 use std::ptr::NonNull;
 
+use rustix::mm::{Advice, madvise};
+
 use super::{Found, Lab};
 use crate::base::lock;
 use crate::selftest::finding::{Finding, ensure};
 
 /// Pages of the host.
 const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// An address in host memory the lab holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,16 +87,31 @@ impl Lab {
 
     /// Whole pages of ordinary memory, zeroed and touched. They belong to the lab until it ends.
     pub(in crate::selftest) fn own(&self, len: usize) -> Found<HostPtr> {
-        let mut own = Vec::new();
-        let room = len.next_multiple_of(PAGE).saturating_add(PAGE);
+        self.own_of(len, PAGE)
+    }
+
+    /// As [`own`](Self::own), in huge pages where the system has any to give.
+    pub(in crate::selftest) fn own_huge(&self, len: usize) -> Found<HostPtr> {
+        self.own_of(len, HUGE_PAGE)
+    }
+
+    fn own_of(&self, len: usize, page: usize) -> Found<HostPtr> {
+        let mut own: Vec<u8> = Vec::new();
+        let room = len.next_multiple_of(page).saturating_add(page);
         own.try_reserve_exact(room)
             .map_err(|_| Finding::new(format!("the system has no {room} bytes of memory")))?;
-        own.resize(room, 0u8);
-        let skip = own.as_ptr().align_offset(PAGE);
-        let start = own.get_mut(skip..).map(|own| NonNull::from(own).cast());
-        let start = start.ok_or_else(|| Finding::new("memory cannot be aligned"))?;
-        // Where the system gives zeroed pages as they are touched, this is the touch.
-        own.iter_mut().step_by(PAGE).for_each(|byte| *std::hint::black_box(byte) = 0);
+        let start = own.as_mut_ptr().wrapping_add(own.as_ptr().align_offset(page));
+        let start = NonNull::new(start).ok_or_else(|| Finding::new("memory at no address"))?;
+        if page == HUGE_PAGE {
+            let len = len / page * page;
+            // SAFETY: whole pages inside the reserved room; the advice changes no content.
+            let advised = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "no huge pages");
+            }
+        }
+        // Writes all of it: this is the touch.
+        own.resize(room, 0);
         lock(&self.held).own.push(own);
         Ok(HostPtr(start))
     }

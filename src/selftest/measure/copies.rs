@@ -83,8 +83,11 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
     let (device, other) = (lab.alloc(largest)?, lab.alloc(largest)?);
     let pinned = lab.pinned(largest as usize)?;
     let registered = lab.registered(largest as usize)?;
+    let huge = lab.own_huge(largest as usize)?;
+    lab.register(huge, largest as usize)?;
+    let kinds = [("pinned", pinned), ("registered", registered), ("registered huge pages", huge)];
     let mut best = [0.0f64; 3];
-    for (kind, host) in [("pinned", pinned), ("registered", registered)] {
+    for (kind, host) in kinds {
         let ends = Ends { lab, device, other, host };
         for &bytes in &sizes {
             let mut series = meter.series("copies");

@@ -1,20 +1,20 @@
 //! What pinning host memory costs, by the driver's own allocation and by registering memory
 //! that was touched.
 
-use super::{Meter, Series};
+use super::Meter;
 use crate::base::{GIB, MIB};
 use crate::device::Call;
 use crate::selftest::finding::Finding;
-use crate::selftest::lab::{Found, Lab};
+use crate::selftest::lab::{Found, HostPtr, Lab};
 
 const CALLS: [Call; 4] = [Call::AllocPinned, Call::FreePinned, Call::Register, Call::Unregister];
 
 pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'static str>, Finding> {
     let largest = meter.either(256 * MIB, 16 * MIB) as usize;
-    let own = lab.own(largest)?;
+    let (own, huge) = (lab.own(largest)?, lab.own_huge(largest)?);
     for bytes in [largest / 16, largest] {
         let mut series = meter.series("pinning");
-        let mut raw = Series::new("pinning", meter.quick, lab.info().simulated);
+        let mut raw = meter.series("pinning");
         while series.goes_on(meter) {
             let times = round(lab, meter, own, bytes)?;
             for (call, ns) in CALLS.into_iter().zip(times) {
@@ -22,6 +22,12 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
                 series.add(name, "ms/GiB", ns / 1e6 * (GIB as f64 / bytes as f64));
                 raw.add(call.name(), "ns", ns);
             }
+            let begun = meter.now_ns();
+            lab.register(huge, bytes)?;
+            let ns = meter.now_ns() - begun;
+            lab.unregister(huge)?;
+            let name = format!("register huge pages, {} MiB", bytes as u64 / MIB);
+            series.add(name, "ms/GiB", ns / 1e6 * (GIB as f64 / bytes as f64));
         }
         for call in CALLS {
             meter.figures.call(call, bytes as u64, raw.median(call.name()));
@@ -31,12 +37,7 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
     Ok(None)
 }
 
-fn round(
-    lab: &Lab,
-    meter: &Meter<'_>,
-    own: crate::selftest::lab::HostPtr,
-    bytes: usize,
-) -> Found<[f64; 4]> {
+fn round(lab: &Lab, meter: &Meter<'_>, own: HostPtr, bytes: usize) -> Found<[f64; 4]> {
     let begun = meter.now_ns();
     let pinned = lab.pinned(bytes)?;
     let taken = meter.now_ns();
