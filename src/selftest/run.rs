@@ -197,7 +197,7 @@ fn bars(figures: &Figures, simulated: bool) -> Vec<Bar> {
     let link = ratio(figures.streamed_gb_per_s, figures.h2d_gb_per_s);
     [
         at_most("cached pair of the driver pool's pair, at most", pair, 0.1),
-        at_least("link rate of a streamed pass of the best copies', at least", link, 0.97),
+        at_least("link rate of a streamed pass of large copies', at least", link, 0.97),
         at_most("streamed pass of max(compute, copies), at most", figures.streamed_ratio, 1.03),
     ]
     .into_iter()

@@ -86,6 +86,7 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
     let huge = lab.own_huge(largest as usize)?;
     lab.register(huge, largest as usize)?;
     let kinds = [("pinned", pinned), ("registered", registered), ("registered huge pages", huge)];
+    // Of the largest copies: smaller ones may stay in caches.
     let mut best = [0.0f64; 3];
     for (kind, host) in kinds {
         let ends = Ends { lab, device, other, host };
@@ -98,7 +99,9 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
                 }
             }
             for way in [Way::ToDevice, Way::ToHost] {
-                best[way as usize] = best[way as usize].max(series.median(&name(way)));
+                if bytes == largest {
+                    best[way as usize] = best[way as usize].max(series.median(&name(way)));
+                }
             }
             series.finish(meter);
         }
