@@ -2,7 +2,7 @@
 //!
 //! *Purpose*: [`checks`] is the device contract as a suite that runs on any device, a real card
 //! above all: order, bytes, memory, kernels against their reference, the allocator under each
-//! policy, a model streamed through a limit. [`run`] runs them all and measures the device.
+//! policy, a model streamed through a limit. [`run()`] runs them all and measures the device.
 //!
 //! *Semantics*: a check says what it needs; a device without it skips the check and says why. No
 //! check relies on a device that refuses wrong handles or addresses: a real driver may lose its

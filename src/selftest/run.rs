@@ -4,8 +4,11 @@ use super::check::{Outcome, PATIENCE};
 use super::lab::Lab;
 use super::measure::{Figures, Measurement, Meter, SUBJECTS};
 use super::{Finding, checks};
-use crate::base::{Error, Result};
+use crate::base::{Error, MIB, Result};
 use crate::device::{Device, DeviceInfo, MemoryInfo};
+
+/// Device memory that checks take at most at once, roughly.
+const LEAST_BYTES: u64 = 64 * MIB;
 
 /// What a run is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,9 +132,18 @@ impl Report {
 /// seconds when quick.
 ///
 /// # Errors
-/// [`Error::Cancelled`] once `watch` says so; the device does not tell its memory.
+/// [`Error::Cancelled`] once `watch` says so; [`Error::TooLarge`] with less than 64 MiB free;
+/// the device does not tell its memory.
 pub fn run(device: &Device, options: Options, watch: &dyn Watch) -> Result<Report> {
     let memory_before = device.memory()?;
+    if memory_before.free_bytes < LEAST_BYTES {
+        return Err(Error::TooLarge {
+            what: format!("the selftest of {}", device.info().name),
+            requested_bytes: LEAST_BYTES,
+            available_bytes: memory_before.free_bytes,
+            way_out: "free device memory, or open the device with more".into(),
+        });
+    }
     let all: Vec<_> = checks().collect();
     let steps = all.len() + SUBJECTS.len();
     let mut checks = Vec::new();

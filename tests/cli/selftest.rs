@@ -51,6 +51,7 @@ fn a_device_that_fails_is_named_with_the_call() {
 #[test]
 fn wrong_devices_and_files_are_refused_before_anything_runs() {
     fail(&["selftest", "--device", "toaster"], 2, &["toaster", "riverbed devices"]);
+    fail(&["selftest", "--device", "host:vram=8MiB"], 1, &["64.00 MiB", "8.00 MiB", "free"]);
     let arguments = ["selftest", "--device", "sim", "--save-profile", "no/such/place.json"];
     fail(&arguments, 1, &["no/such/place.json", "cannot be written", "--save-profile"]);
 }
