@@ -22,7 +22,7 @@ pub(super) fn measure(lab: &Lab, meter: &mut Meter<'_>) -> Result<Option<&'stati
         return Ok(Some("files are read in real time, and the device's is virtual"));
     }
     lab.gives_back_later();
-    let layer_bytes = meter.either(16 * MIB, 2 * MIB).min(lab.free_bytes()? / 16 / MIB * MIB);
+    let layer_bytes = meter.either(32 * MIB, 2 * MIB).min(lab.free_bytes()? / 16 / MIB * MIB);
     if layer_bytes == 0 {
         return Ok(Some("the device is too full"));
     }
