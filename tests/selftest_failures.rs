@@ -2,78 +2,18 @@
 
 #[path = "support/fake.rs"]
 mod fake;
+#[path = "support/faulty.rs"]
+mod faulty;
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
-
-use riverbed::device::host::HostDriver;
-use riverbed::device::sim::SimDriver;
-use riverbed::device::{Call, Device};
-use riverbed::selftest::{Check, Outcome, checks};
 
 use fake::FakeDriver;
-
-/// A status that no device gives by itself.
-const INJECTED: u32 = 4242;
-/// Far more than any step of a check takes here, and far less than a hanging test would.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A check with more calls than this has the later ones tried in strides.
-const ALL_UP_TO: u64 = 36;
-
-/// A device whose n-th call from now on can be made to fail once.
-struct Faulty<'a> {
-    device: Device,
-    /// The n-th call from now on fails with this status, once.
-    arm: &'a dyn Fn(u64, u32),
-    /// Takes the failure back; true if it has not struck.
-    disarm: &'a dyn Fn() -> bool,
-}
-
-impl Faulty<'_> {
-    /// Fails each call of `check` in turn; gives how many failures it took in its stride.
-    fn run(&self, check: &Check) -> u64 {
-        let before = self.device.memory().unwrap();
-        let mut absorbed = 0;
-        let mut nth = 1;
-        loop {
-            (self.arm)(nth, INJECTED);
-            let outcome = check.run_with(&self.device, PATIENCE);
-            let struck = !(self.disarm)();
-            match outcome {
-                Outcome::Skipped(_) => return 0,
-                Outcome::Passed if struck => absorbed += 1,
-                Outcome::Passed => return absorbed,
-                Outcome::Failed(finding) => {
-                    assert!(struck, "{check} fails by itself: {finding}");
-                    assert!(!finding.text.contains("panicked"), "{check}, call {nth}: {finding}");
-                    assert!(
-                        finding.status == Some(INJECTED) || finding.call.is_none(),
-                        "{check}, call {nth}: another call is blamed: {finding}"
-                    );
-                    let names = |call: &Call| finding.call == Some(call.name());
-                    // Asking for figures is no call that is counted, but one of the driver.
-                    let called = Call::ALL.iter().any(names) || finding.call == Some("memory");
-                    let named = called && finding.text.contains("4242");
-                    let by_threads = finding.text.contains("ran before their threads");
-                    assert!(named || by_threads, "{check}, call {nth}: {finding:?}");
-                }
-            }
-            let after = self.device.memory().unwrap();
-            assert_eq!(after, before, "{check} leaks when call {nth} fails");
-            nth += 1 + nth / ALL_UP_TO * (nth / 2);
-        }
-    }
-
-    fn run_all(&self) {
-        // What is given up by a handle's `Drop` has nobody to report to.
-        const HANDLES: u64 = 40;
-        for check in checks() {
-            let absorbed = self.run(&check);
-            assert!(absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
-        }
-    }
-}
+use faulty::{Faulty, INJECTED};
+use riverbed::device::Device;
+use riverbed::device::host::HostDriver;
+use riverbed::device::sim::SimDriver;
+use riverbed::selftest::{Options, Watch, run};
 
 #[test]
 fn no_failing_call_of_the_host_device_is_passed_over() {
@@ -104,6 +44,11 @@ fn no_failing_call_of_a_cuda_driver_is_passed_over() {
     over_a_fake(&fake::fake_cuda(""));
 }
 
+#[test]
+fn no_failing_call_of_a_hip_runtime_is_passed_over() {
+    over_a_fake(&fake::fake_hip(""));
+}
+
 /// As above with a fake driver: its own calls fail, of which one of the contract makes several.
 fn over_a_fake(fake: &FakeDriver) {
     let armed = Cell::new((0, 0));
@@ -120,4 +65,47 @@ fn over_a_fake(fake: &FakeDriver) {
         },
     }
     .run_all();
+}
+
+/// Arms a failure when measuring begins.
+struct ArmsLate<'a> {
+    faulty: &'a Faulty<'a>,
+    nth: u64,
+}
+
+impl Watch for ArmsLate<'_> {
+    fn begins(&self, what: &str, _step: usize, _steps: usize) {
+        if what == "measuring calls" {
+            (self.faulty.arm)(self.nth, INJECTED);
+        }
+    }
+
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_call_that_fails_while_measuring_fails_its_subject_alone() {
+    let driver = SimDriver::new("sim", "sim:1GiB".parse().unwrap()).unwrap();
+    let faults = Arc::clone(&driver);
+    let faulty = Faulty {
+        device: Device::from_driver(driver),
+        arm: &|nth, status| faults.faults().fail_nth(None, nth, status),
+        disarm: &|| faults.faults().clear() > 0,
+    };
+    let mut failed = 0;
+    for nth in [1, 30, 1500, 2300, 3000, 4000] {
+        let report = run(&faulty.device, Options::new(true), &ArmsLate { faulty: &faulty, nth });
+        let struck = !(faulty.disarm)();
+        let report = report.unwrap();
+        assert!(report.failed <= usize::from(struck), "call {nth}: {:#?}", report.checks);
+        assert_eq!(report.memory_before, report.memory_after, "call {nth}");
+        for check in report.checks.iter().filter(|check| check.outcome == "failed") {
+            let finding = check.finding.as_ref().unwrap();
+            assert_eq!(finding.status, Some(INJECTED), "call {nth}: {finding}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 2, "only {failed} failures were seen");
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::finding::Finding;
-use super::lab::Lab;
+use super::lab::{Found, Lab};
 use crate::device::{Device, DeviceInfo};
 
 /// How long nothing may move before a check is given up: far more than any step takes.
@@ -91,15 +91,20 @@ impl Check {
         if let Some(why) = self.needs.iter().find_map(|need| need.missing(device.info())) {
             return Outcome::Skipped(why.into());
         }
-        let lab = Lab::new(device, patience);
-        // What is checked may panic; the device is used by others after it.
-        let found = catch_unwind(AssertUnwindSafe(|| (self.run)(&lab)));
-        let found = found.unwrap_or_else(|panic| Err(Finding::new(words(panic.as_ref()))));
-        match found.and(lab.finish()) {
+        match guarded(Lab::new(device, patience), self.run) {
             Ok(()) => Outcome::Passed,
             Err(finding) => Outcome::Failed(finding),
         }
     }
+}
+
+/// Runs `work` in a lab, and gives back what it took; a panic is a finding.
+pub(super) fn guarded<T>(lab: Lab, work: impl FnOnce(&Lab) -> Found<T>) -> Found<T> {
+    // What is checked may panic; the device is used by others after it.
+    let found = catch_unwind(AssertUnwindSafe(|| work(&lab)));
+    let found = found.unwrap_or_else(|panic| Err(Finding::new(words(panic.as_ref()))));
+    let given_back = lab.finish();
+    found.and_then(|found| given_back.map(|()| found))
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {

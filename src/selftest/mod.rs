@@ -1,7 +1,8 @@
 //! Rank 9: whether a device keeps its contract, and how fast it is.
 //!
 //! *Purpose*: [`checks`] is the device contract as a suite that runs on any device, a real card
-//! above all: order, bytes, memory, kernels against their reference.
+//! above all: order, bytes, memory, kernels against their reference, the allocator under each
+//! policy, a model streamed through a limit. [`run()`] runs them all and measures the device.
 //!
 //! *Semantics*: a check says what it needs; a device without it skips the check and says why. No
 //! check relies on a device that refuses wrong handles or addresses: a real driver may lose its
@@ -28,11 +29,15 @@ mod contract;
 mod finding;
 mod kernels;
 mod lab;
+mod measure;
+mod run;
 mod scratch;
 mod streaming;
 
 pub use check::{Check, Outcome};
 pub use finding::Finding;
+pub use measure::Measurement;
+pub use run::{Bar, Checked, Options, Report, Watch, run};
 
 /// Every check, by subject.
 pub fn checks() -> impl Iterator<Item = Check> {

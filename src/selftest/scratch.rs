@@ -1,7 +1,7 @@
 //! A small model in the temporary directory, with the checksums of what is in it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,19 +25,11 @@ impl ScratchModel {
     /// # Errors
     /// The file cannot be made or written: which, and why.
     pub(super) fn write(layers: usize, layer_bytes: usize) -> Result<Self, FileError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("riverbed-selftest-{}-{number}.safetensors", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let failed = |error: std::io::Error| {
-            let way_out = "set TMPDIR to a directory with room";
-            FileError::new(&path, format!("cannot be written: {error}; {way_out}"))
-        };
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+        let (path, file) = create()?;
         // From here on the file is there, and removed whatever happens.
         let mut model = Self { path: path.clone(), sums: Vec::new() };
-        model.fill(file, layers, layer_bytes).map_err(failed)?;
-        Ok(model)
+        let filled = model.fill(file, layers, layer_bytes);
+        filled.map(|()| model).map_err(|error| cannot_write(&path, &error))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -72,6 +64,27 @@ impl Drop for ScratchModel {
             tracing::warn!(path = %self.path.display(), %error, "a scratch file stays");
         }
     }
+}
+
+/// Makes a file of a name that nothing has.
+fn create() -> Result<(PathBuf, File), FileError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("riverbed-selftest-{}-{number}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            // Left by a process of the same number that was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(cannot_write(&path, &error)),
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> FileError {
+    let way_out = "set TMPDIR to a directory with room";
+    FileError::new(path, format!("cannot be written: {error}; {way_out}"))
 }
 
 /// The header of a safetensors file, padded so that the data starts aligned.

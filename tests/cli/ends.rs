@@ -56,8 +56,11 @@ fn children(pid: u32) -> Vec<String> {
 #[test]
 fn help_has_examples_for_every_subcommand() {
     let text = succeed(&["--help"]);
-    assert_says(&text, &["devices", "conf", "inspect", "pack", "replay", "stream", "Exit codes"]);
-    for command in ["devices", "conf", "inspect", "pack", "replay", "stream"] {
+    assert_says(
+        &text,
+        &["devices", "conf", "inspect", "pack", "replay", "selftest", "stream", "Exit codes"],
+    );
+    for command in ["devices", "conf", "inspect", "pack", "replay", "selftest", "stream"] {
         let text = succeed(&[command, "--help"]);
         assert_says(&text, &["Examples:", &format!("riverbed {command}")]);
     }

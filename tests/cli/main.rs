@@ -11,5 +11,6 @@ mod process;
 mod real;
 mod refusals;
 mod replay;
+mod selftest;
 #[path = "../support/streaming.rs"]
 mod streaming;

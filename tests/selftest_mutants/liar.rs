@@ -25,6 +25,7 @@ pub(crate) enum Lie {
     StreamsDoNotWaitAtGates,
     GatesOpenEarly,
     GatesFall,
+    GatesNeverOpen,
     GatesBeginOpen,
     SynchronizeReturnsAtOnce,
     AllStreamsAreOne,
@@ -274,6 +275,7 @@ impl Driver for Liar {
 
     fn open_gate(&self, gate: GateId, value: u64) -> DeviceResult<()> {
         match self.lie {
+            Lie::GatesNeverOpen => Ok(()),
             Lie::GatesOpenEarly => self.host.open_gate(gate, value.saturating_add(1)),
             Lie::GatesFall => {
                 // Raised for those who already wait; who comes later meets the last value told.

@@ -26,6 +26,7 @@ const CAUGHT_BY: &[(Lie, &str)] = &[
     (Lie::StreamsDoNotWaitAtGates, "a_gate_lets_through_at_its_value_and_above"),
     (Lie::GatesOpenEarly, "a_gate_lets_through_at_its_value_and_above"),
     (Lie::GatesFall, "a_gate_never_falls"),
+    (Lie::GatesNeverOpen, "a_gate_lets_through_at_its_value_and_above"),
     (Lie::GatesBeginOpen, "a_gate_begins_at_zero"),
     (Lie::SynchronizeReturnsAtOnce, "synchronize_blocks_until_the_mark"),
     (Lie::AllStreamsAreOne, "a_blocked_stream_holds_up_no_other"),
@@ -49,6 +50,8 @@ const CAUGHT_BY: &[(Lie, &str)] = &[
     (Lie::PoolsFreeAtOnce, "freed_memory_is_not_written_before_its_stream_is_done"),
     (Lie::PoolCapsAreIgnored, "a_pool_never_reserves_more_than_its_cap"),
     (Lie::PoolSettingsAreIgnored, "flags_are_on_at_first_and_stay_as_set"),
+    (Lie::H2dLosesAByte, "a_model_streams_through_a_limit_whole"),
+    (Lie::ChecksumsLeaveTheEndOut, "caching_keeps_its_books_and_every_byte"),
     (Lie::CallsAreCountedTwice, "every_call_counts_once"),
 ];
 

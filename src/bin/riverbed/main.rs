@@ -9,6 +9,7 @@ mod interrupt;
 mod model_path;
 mod pack;
 mod replay;
+mod selftest;
 mod stream;
 mod text;
 
@@ -39,6 +40,7 @@ enum Command {
     Inspect(inspect::Args),
     Pack(pack::Args),
     Replay(replay::Args),
+    Selftest(selftest::Args),
     Stream(stream::Args),
 }
 
@@ -64,15 +66,20 @@ impl From<riverbed::Error> for Failure {
 }
 
 fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // One check lets a host function panic, and that is no news.
+    let quiet = "warn,riverbed::host_function=off";
+    let default = if matches!(command, Command::Selftest(_)) { quiet } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RIVERBED_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match Cli::parse().command {
+    let outcome = match command {
         Command::Devices(args) => devices::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
     let (code, message) = match outcome {

@@ -90,7 +90,7 @@ impl Queue {
                 Op::WaitGate(gate, value) => ready.max(gate.wait(value)),
                 Op::Host(function) => timed(ready, || {
                     if catch_unwind(AssertUnwindSafe(function)).is_err() {
-                        tracing::error!("a host function panicked on a stream; the stream goes on");
+                        tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
                     }
                 }),
                 Op::Copy { link, dst, src, pitches, width, height } => {

@@ -182,7 +182,7 @@ impl SimDriver {
         while let Some((stream, function)) = state.time.run() {
             drop(state);
             if catch_unwind(AssertUnwindSafe(function)).is_err() {
-                tracing::error!("a host function panicked on a stream; the stream goes on");
+                tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
             }
             state = lock(&self.state);
             state.time.called(stream);

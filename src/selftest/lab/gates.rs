@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Found, Lab};
 use crate::base::lock;
-use crate::device::{Device, GATE_VALUES, GateId, Stream};
-use crate::selftest::finding::Finding;
+use crate::device::{Device, DeviceResult, GATE_VALUES, GateId, Stream};
+use crate::selftest::finding::{Finding, ensure};
 
 /// A gate of a check.
 #[derive(Debug, Clone, Copy)]
@@ -34,12 +34,14 @@ impl Lab {
 impl Gate<'_> {
     /// Raises the gate.
     pub(in crate::selftest) fn open(self, value: u64) -> Found {
-        Ok(self.lab.driver().open_gate(self.id, value)?)
+        let shared = &self.lab.watcher.shared;
+        shared.with(self.id, || shared.device.driver().open_gate(self.id, value))
     }
 
     /// Makes `stream` wait until the gate is at `value`.
     pub(in crate::selftest) fn hold(self, stream: &Stream, value: u64) -> Found {
-        Ok(self.lab.driver().wait_gate(stream.id(), self.id, value)?)
+        let shared = &self.lab.watcher.shared;
+        shared.with(self.id, || shared.device.driver().wait_gate(stream.id(), self.id, value))
     }
 
     /// Gives it up while streams may still wait at it.
@@ -84,9 +86,8 @@ impl Watcher {
 
     fn destroy(&self, gate: GateId) -> Found {
         let mut gates = lock(&self.shared.gates);
-        // SAFETY: the gate is taken off the list with it, and the check's copies of the handle
-        // are not used after this.
-        unsafe { self.shared.device.driver().destroy_gate(gate) }?;
+        ensure!(gates.contains(&gate), "{gate:?} is not held");
+        self.shared.destroy(gate)?;
         gates.retain(|&other| other != gate);
         Ok(())
     }
@@ -100,8 +101,12 @@ impl Watcher {
         let (shared, patience) = (Arc::clone(&self.shared), self.patience);
         let watch = move || {
             while end.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-                shared.stood_still.store(true, Ordering::Relaxed);
-                let _ = shared.open_all();
+                if !shared.stood_still.swap(true, Ordering::Relaxed) {
+                    let _ = shared.open_all();
+                } else {
+                    // Opening did not help. A gate that is gone holds nobody.
+                    lock(&shared.gates).retain(|&gate| shared.destroy(gate).is_err());
+                }
             }
         };
         let named = std::thread::Builder::new().name("riverbed-watcher".into());
@@ -124,11 +129,10 @@ impl Watcher {
     /// Gives all gates up and ends the thread; `insist` calls until the call succeeds.
     pub(super) fn finish(
         &self,
-        mut insist: impl FnMut(&mut dyn FnMut() -> crate::device::DeviceResult<()>) -> bool,
+        mut insist: impl FnMut(&mut dyn FnMut() -> DeviceResult<()>) -> bool,
     ) {
         for gate in std::mem::take(&mut *lock(&self.shared.gates)) {
-            // SAFETY: all streams have run, and nobody knows the gate any more.
-            insist(&mut || unsafe { self.shared.device.driver().destroy_gate(gate) });
+            insist(&mut || self.shared.destroy(gate));
         }
         if let Some((ended, thread)) = lock(&self.thread).take() {
             drop(ended);
@@ -138,6 +142,19 @@ impl Watcher {
 }
 
 impl Shared {
+    /// Runs `call` if the gate is still there, and keeps it there meanwhile.
+    fn with(&self, gate: GateId, call: impl FnOnce() -> DeviceResult<()>) -> Found {
+        let gates = lock(&self.gates);
+        ensure!(gates.contains(&gate), "{gate:?} was given up");
+        Ok(call()?)
+    }
+
+    /// Gives a gate up. The caller takes it off the list, under the lock or with nobody left.
+    fn destroy(&self, gate: GateId) -> DeviceResult<()> {
+        // SAFETY: it is on the list once, and goes with it: nobody uses it again.
+        unsafe { self.device.driver().destroy_gate(gate) }
+    }
+
     fn open_all(&self) -> Found {
         let gates = lock(&self.gates);
         let driver = self.device.driver();

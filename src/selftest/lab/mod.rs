@@ -9,7 +9,7 @@
 //! touches.
 //!
 //! *Invariants*: (L1) No step blocks for ever at a gate: a watcher opens all of them once
-//! patience is over, and the check then fails. (L2) A call that gives something back is tried
+//! patience is over, gives them up when that does not help, and the check then fails. (L2) A call that gives something back is tried
 //! again when it fails, and the failure is reported. (L3) What may still be in use is not given
 //! back.
 

@@ -4,12 +4,15 @@
 use std::fmt;
 use std::ptr::NonNull;
 
+use rustix::mm::{Advice, madvise};
+
 use super::{Found, Lab};
 use crate::base::lock;
 use crate::selftest::finding::{Finding, ensure};
 
 /// Pages of the host.
 const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// An address in host memory the lab holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,25 +85,57 @@ impl Lab {
         Ok(freed?)
     }
 
-    /// Whole pages of ordinary memory, zeroed and touched, pinned through `register`. They
-    /// belong to the lab until it ends.
-    pub(in crate::selftest) fn registered(&self, len: usize) -> Found<HostPtr> {
-        let mut own = Vec::new();
-        let room = len.next_multiple_of(PAGE).saturating_add(PAGE);
+    /// Whole pages of ordinary memory, zeroed and touched. They belong to the lab until it ends.
+    pub(in crate::selftest) fn own(&self, len: usize) -> Found<HostPtr> {
+        self.own_of(len, PAGE)
+    }
+
+    /// As [`own`](Self::own), in huge pages where the system has any to give.
+    pub(in crate::selftest) fn own_huge(&self, len: usize) -> Found<HostPtr> {
+        self.own_of(len, HUGE_PAGE)
+    }
+
+    fn own_of(&self, len: usize, page: usize) -> Found<HostPtr> {
+        let mut own: Vec<u8> = Vec::new();
+        let room = len.next_multiple_of(page).saturating_add(page);
         own.try_reserve_exact(room)
             .map_err(|_| Finding::new(format!("the system has no {room} bytes of memory")))?;
-        own.resize(room, 0u8);
-        let skip = own.as_ptr().align_offset(PAGE);
-        let start = own.get_mut(skip..).map(|own| NonNull::from(own).cast());
-        let start = start.ok_or_else(|| Finding::new("memory cannot be aligned"))?;
+        let start = own.as_mut_ptr().wrapping_add(own.as_ptr().align_offset(page));
+        let start = NonNull::new(start).ok_or_else(|| Finding::new("memory at no address"))?;
+        if page == HUGE_PAGE {
+            let len = len / page * page;
+            // SAFETY: whole pages inside the reserved room; the advice changes no content.
+            let advised = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "no huge pages");
+            }
+        }
+        // Writes all of it: this is the touch.
+        own.resize(room, 0);
+        lock(&self.held).own.push(own);
+        Ok(HostPtr(start))
+    }
+
+    /// Pins `len` bytes of [`own`](Self::own) memory.
+    pub(in crate::selftest) fn register(&self, start: HostPtr, len: usize) -> Found {
+        let is_inside = |own: &Vec<u8>| {
+            let begin = own.as_ptr() as u64;
+            start.address() >= begin && start.address() + len as u64 <= begin + own.len() as u64
+        };
+        let inside = lock(&self.held).own.iter().any(is_inside);
+        ensure!(inside, "{len} bytes at {start:?} are not the lab's own");
         // SAFETY: the memory is the lab's own, which keeps it until the pinning has ended.
-        let registered = unsafe { self.driver().register(start, len as u64) };
+        unsafe { self.driver().register(start.0, len as u64) }?;
         let mut held = lock(&self.held);
-        held.own.push(own);
-        registered?;
-        let start = HostPtr(start);
         held.registered.push(start);
         held.host.add(start.address(), len as u64);
+        Ok(())
+    }
+
+    /// Memory of the lab's own, pinned.
+    pub(in crate::selftest) fn registered(&self, len: usize) -> Found<HostPtr> {
+        let start = self.own(len)?;
+        self.register(start, len)?;
         Ok(start)
     }
 

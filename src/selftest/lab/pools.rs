@@ -66,6 +66,26 @@ impl Lab {
         Ok(self.driver().pool_trim(pool, keep_bytes)?)
     }
 
+    /// Takes and frees `count` blocks, one after the other, with no books beside it.
+    pub(in crate::selftest) fn pool_pairs(
+        &self,
+        pool: PoolId,
+        bytes: u64,
+        stream: &Stream,
+        count: u32,
+    ) -> Found {
+        let driver = self.driver();
+        for _ in 0..count {
+            let ptr = driver.pool_alloc(pool, bytes, stream.id())?;
+            // SAFETY: taken just now, and nothing was enqueued on it.
+            if let Err(error) = unsafe { driver.pool_free(ptr, stream.id()) } {
+                lock(&self.held).pooled.push(ptr);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Frees a block that is held, from a pool, and not freed yet.
     fn leave_pool(&self, ptr: DevicePtr, free: impl FnOnce() -> DeviceResult<()>) -> Found {
         // Off the books first: another thread may get the memory at once.

@@ -1,0 +1,77 @@
+//! The selftest on a device whose n-th call fails. Included by path
+//! (`#[path = "support/faulty.rs"] mod faulty;`).
+
+use std::time::{Duration, Instant};
+
+use riverbed::device::{Call, Device};
+use riverbed::selftest::{Check, Outcome, checks};
+
+/// A status that no device gives by itself.
+pub(crate) const INJECTED: u32 = 4242;
+/// Far more than any step of a check takes here, and far less than a hanging test would.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A check with more calls than this has the later ones tried in strides.
+const ALL_UP_TO: u64 = 36;
+
+/// A device whose n-th call from now on can be made to fail once.
+pub(crate) struct Faulty<'a> {
+    pub(crate) device: Device,
+    /// The n-th call from now on fails with this status, once.
+    pub(crate) arm: &'a dyn Fn(u64, u32),
+    /// Takes the failure back; true if it has not struck.
+    pub(crate) disarm: &'a dyn Fn() -> bool,
+}
+
+impl Faulty<'_> {
+    /// Fails each call of `check` in turn; gives how many failures it took in its stride.
+    pub(crate) fn run(&self, check: &Check) -> u64 {
+        let before = self.device.memory().unwrap();
+        let mut absorbed = 0;
+        let mut nth = 1;
+        loop {
+            (self.arm)(nth, INJECTED);
+            let outcome = check.run_with(&self.device, PATIENCE);
+            let struck = !(self.disarm)();
+            match outcome {
+                Outcome::Skipped(_) => return 0,
+                Outcome::Passed if struck => absorbed += 1,
+                Outcome::Passed => return absorbed,
+                Outcome::Failed(finding) => {
+                    assert!(struck, "{check} fails by itself: {finding}");
+                    assert!(!finding.text.contains("panicked"), "{check}, call {nth}: {finding}");
+                    assert!(
+                        finding.status == Some(INJECTED) || finding.call.is_none(),
+                        "{check}, call {nth}: another call is blamed: {finding}"
+                    );
+                    let names = |call: &Call| finding.call == Some(call.name());
+                    // Asking for figures is no call that is counted, but one of the driver.
+                    let called = Call::ALL.iter().any(names) || finding.call == Some("memory");
+                    let named = called && finding.text.contains("4242");
+                    let by_threads = finding.text.contains("ran before their threads");
+                    assert!(named || by_threads, "{check}, call {nth}: {finding:?}");
+                }
+            }
+            self.wait_for(before.free_bytes, &format!("{check} leaks when call {nth} fails"));
+            nth += 1 + nth / ALL_UP_TO * (nth / 2);
+        }
+    }
+
+    /// Waits for memory that is given back in the background.
+    fn wait_for(&self, free_bytes: u64, otherwise: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.device.memory().unwrap().free_bytes < free_bytes {
+            assert!(Instant::now() < deadline, "{otherwise}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Fails each call of each check in turn.
+    pub(crate) fn run_all(&self) {
+        // What is given up by a handle's `Drop` has nobody to report to.
+        const HANDLES: u64 = 40;
+        for check in checks() {
+            let absorbed = self.run(&check);
+            assert!(absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
+        }
+    }
+}
