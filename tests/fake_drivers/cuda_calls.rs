@@ -1,6 +1,7 @@
 //! The CUDA calls the tests make, by name, and short ways to what most tests need.
 
 use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fake::{FakeDriver, Vendor};
@@ -251,6 +252,12 @@ pub(crate) fn bytes_at<'a>(at: u64, bytes: usize) -> &'a mut [u8] {
     // SAFETY: the tests pass addresses the fake gave for that many bytes, while nothing else
     // touches them.
     unsafe { std::slice::from_raw_parts_mut(at as *mut u8, bytes) }
+}
+
+/// Sets a word that a stream may be looking at.
+pub(crate) fn store(at: u64, value: u64) {
+    // SAFETY: the tests pass words the fake gave, which streams read by atomic accesses too.
+    unsafe { &*(at as *const AtomicU64) }.store(value, Ordering::Release);
 }
 
 /// Waits until `done`, or fails the test.

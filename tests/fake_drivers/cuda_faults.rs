@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::process::Command;
 
-use crate::cuda_calls::{Cuda, PoolProperties, Properties, bytes_at, made, until};
+use crate::cuda_calls::{Cuda, PoolProperties, Properties, made, store, until};
 use crate::fake::{Failed, FakeDriver, Vendor};
 
 #[test]
@@ -29,7 +29,7 @@ fn a_lost_device_stays_lost_and_runs_nothing() {
     }
     let cuda = Cuda::ready("");
     let (stream, word) = (cuda.stream(), cuda.pinned(8));
-    bytes_at(word, 8).fill(0);
+    store(word, 0);
     assert_eq!(cuda.cuStreamWaitValue64_v2(stream, word, 1, 0), 0);
     assert_eq!(cuda.cuLaunchHostFunc(stream, never, std::ptr::null_mut()), 0);
     cuda.fake.set("lost=cuStreamQuery@1/700");

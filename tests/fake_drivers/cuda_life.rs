@@ -5,7 +5,7 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cuda_calls::{
-    Access, Copy2d, CopyAttributes, Cuda, PoolProperties, Properties, bytes_at, made, until,
+    Access, Copy2d, CopyAttributes, Cuda, PoolProperties, Properties, bytes_at, made, store, until,
 };
 
 const MIB: usize = 1 << 20;
@@ -169,7 +169,7 @@ fn host_functions_and_values_in_memory_hold_streams() {
     let (stream, word) = (cuda.stream(), cuda.pinned(8));
     let called = AtomicU32::new(0);
     let called_at = (&raw const called).cast_mut().cast();
-    bytes_at(word, 8).fill(0);
+    store(word, 0);
     let on_device = made(|at| cuda.cuMemHostGetDevicePointer_v2(at, word, 0));
     assert_eq!(on_device, word);
     assert_eq!(cuda.cuStreamWaitValue64_v2(stream, on_device, 5, 0), 0);

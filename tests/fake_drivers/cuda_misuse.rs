@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use crate::cuda_calls::{Access, Copy2d, Cuda, PoolProperties, Properties, bytes_at, made};
+use crate::cuda_calls::{Access, Copy2d, Cuda, PoolProperties, Properties, bytes_at, made, store};
 
 const PAGE: usize = 2 << 20;
 
@@ -151,7 +151,7 @@ fn copies_outside_live_memory_or_of_pageable_memory() {
 fn memory_freed_while_a_stream_is_to_touch_it() {
     let cuda = Cuda::ready("free_waits=off");
     let (stream, at, word) = (cuda.stream(), cuda.alloc(64), cuda.pinned(8));
-    bytes_at(word, 8).fill(0);
+    store(word, 0);
     assert_eq!(cuda.cuStreamWaitValue64_v2(stream, word, 1, 0), 0);
     assert_eq!(cuda.cuMemsetD8Async(at, 1, 64, stream), 0);
     assert_eq!(cuda.cuMemFree_v2(at), 0);
@@ -160,6 +160,18 @@ fn memory_freed_while_a_stream_is_to_touch_it() {
     assert_eq!(cuda.cuStreamSynchronize(stream), 0);
     cuda.assert_misused(&["freed_in_flight"]);
     assert_eq!(cuda.fake.report().misuses[0].call, "cuMemsetD8Async");
+}
+
+#[test]
+fn freeing_behind_a_stream_that_stands() {
+    let cuda = Cuda::ready("longest_wait_ms=20");
+    let (stream, at, word) = (cuda.stream(), cuda.alloc(64), cuda.pinned(8));
+    store(word, 0);
+    assert_eq!(cuda.cuStreamWaitValue64_v2(stream, word, 1, 0), 0);
+    assert_eq!(cuda.cuMemFree_v2(at), 0);
+    cuda.assert_misused(&["waits_for_blocked_stream"]);
+    store(word, 1);
+    assert_eq!(cuda.cuStreamSynchronize(stream), 0);
 }
 
 #[test]
@@ -207,7 +219,7 @@ fn pools_out_of_order() {
     let cuda = Cuda::ready("");
     let (one, two) = (cuda.stream(), cuda.stream());
     let word = cuda.pinned(8);
-    bytes_at(word, 8).fill(0);
+    store(word, 0);
     let pool = made(|at| cuda.cuMemPoolCreate(at, &PoolProperties::DEVICE));
     // The first stream stands, so that nothing on it is over.
     assert_eq!(cuda.cuStreamWaitValue64_v2(one, word, 1, 0), 0);
@@ -222,7 +234,7 @@ fn pools_out_of_order() {
     assert_eq!(cuda.cuMemFreeAsync(at, two), 1);
     assert_eq!(cuda.cuMemsetD8Async(at, 1, 8, two), 1);
     cuda.assert_misused(&["unordered_use", "unordered_free", "double_free", "outside_live_memory"]);
-    bytes_at(word, 8)[0] = 1;
+    store(word, 1);
     assert_eq!(cuda.cuStreamSynchronize(two), 0);
 }
 

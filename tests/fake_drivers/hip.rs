@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 use std::ptr::null;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::cuda_calls::{Access, PoolProperties, bytes_at, made};
+use crate::cuda_calls::{Access, PoolProperties, bytes_at, made, store};
 use crate::hip_calls::{DEVICE, Hip, OLD_DEVICE, PointerAttributes};
 
 const PAGE: usize = 2 << 20;
@@ -89,8 +89,7 @@ fn streams_wait_on_signal_memory() {
     let (stream, word) = (hip.stream(), made(|at| hip.hipExtMallocWithFlags(at, 8, 2)));
     assert_eq!(bytes_at(word, 8), [0; 8]);
     assert_eq!(hip.hipStreamWaitValue64(stream, word, 3, 0, 0xf), 0);
-    // SAFETY: the word was given for this: hosts and streams share it.
-    unsafe { &*(word as *const AtomicU64) }.store(0x13, Ordering::Release);
+    store(word, 0x13);
     assert_eq!(hip.hipStreamSynchronize(stream), 0);
     hip.assert_misused(&[]);
     let plain = hip.alloc(8);

@@ -43,6 +43,8 @@ pub struct Settings {
     pub late_us: u64,
     /// Freeing waits for the whole device.
     pub free_waits: bool,
+    /// How long a call waits for a device that cannot go on.
+    pub longest_wait_ms: u64,
     /// What fresh memory holds; `None` leaves it as it is.
     pub garbage: Option<u8>,
     /// The code object target that loads.
@@ -85,6 +87,7 @@ impl Settings {
             recommended_granularity: 2 * MIB,
             late_us: 20,
             free_waits: true,
+            longest_wait_ms: 10_000,
             garbage: Some(0xa5),
             target: "gfx942".into(),
             vmm_keeps: false,
@@ -127,6 +130,7 @@ impl Settings {
             "recommended_granularity" => put(&mut self.recommended_granularity, bytes()),
             "late_us" => put(&mut self.late_us, value.parse().ok()),
             "free_waits" => put(&mut self.free_waits, switch()),
+            "longest_wait_ms" => put(&mut self.longest_wait_ms, value.parse().ok()),
             "garbage" => put(
                 &mut self.garbage,
                 if value == "off" { Some(None) } else { value.parse().ok().map(Some) },

@@ -35,8 +35,6 @@ pub const PER_THREAD: u64 = 2;
 /// The range of priorities: the least and the greatest, which is the lower number.
 pub const PRIORITIES: (i32, i32) = (0, -5);
 const NON_BLOCKING: u32 = 1;
-/// How long a call that waits for the device does so, when the device cannot go on.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Fake {
     pub fn create_stream(&'static self, flags: u32, _priority: i32) -> Answer<u64> {
@@ -161,7 +159,7 @@ impl Fake {
     /// Waits for everything on a device, but not for ever: a stream may stand where only the
     /// caller can let it on.
     pub(crate) fn wait_for_device(&self, gpu: usize) {
-        let deadline = Instant::now() + LONGEST_WAIT;
+        let deadline = Instant::now() + Duration::from_millis(self.settings.longest_wait_ms);
         for stream in self.streams_of(gpu) {
             while !stream.is_done().unwrap_or(true) && self.lost().is_none() {
                 if Instant::now() > deadline {
