@@ -75,7 +75,6 @@ impl Vendor for Cuda {
         pools: 115,
         // Of 64-bit waits under the names with `_v2`.
         wait_value: 122,
-        register: Some(99),
     };
     const EVENT_FLAGS: u32 = 0;
     // `CUmemPoolProps::maxSize`, cuda.h 12.2.
@@ -84,6 +83,7 @@ impl Vendor for Cuda {
     const TRUSTED: bool = true;
     // Attribute and functions are there from 10.2 on.
     const VIRTUAL_MEMORY_FROM: (u32, u32) = (10, 2);
+    const VIRTUAL_MEMORY_AT_ALL_FROM: (u32, u32) = (10, 2);
     const POOLS: bool = true;
 
     fn libraries() -> Vec<String> {

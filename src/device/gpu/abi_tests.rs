@@ -93,8 +93,6 @@ fn numbers_are_those_of_cuda() {
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED,
         Cuda::ATTRIBUTES.wait_value =>
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS,
-        Cuda::ATTRIBUTES.register.unwrap() =>
-            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED,
     );
 }
 

@@ -225,6 +225,9 @@ impl<V: Vendor> Loaded<V> {
             Some(false) => "vmm=off was asked for".into(),
             _ if lacks => "the driver lacks functions for it".into(),
             _ if !has => "the device does not support it".into(),
+            _ if self.version < V::VIRTUAL_MEMORY_AT_ALL_FROM => {
+                "this version is called in another way".into()
+            }
             None if self.version < (major, minor) => {
                 format!("not used before version {major}.{minor} unless vmm=on asks for it")
             }

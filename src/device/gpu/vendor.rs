@@ -15,8 +15,6 @@ pub(in crate::device) struct Attributes {
     pub(in crate::device) virtual_memory: u32,
     pub(in crate::device) pools: u32,
     pub(in crate::device) wait_value: u32,
-    /// `None` where registration works wherever the call is there.
-    pub(in crate::device) register: Option<u32>,
 }
 
 /// A vendor's kernels.
@@ -49,6 +47,8 @@ pub(in crate::device) trait Vendor:
     const TRUSTED: bool;
     /// The first version whose virtual memory is tried without being asked for.
     const VIRTUAL_MEMORY_FROM: (u32, u32);
+    /// The first version whose virtual memory is called as this crate calls it.
+    const VIRTUAL_MEMORY_AT_ALL_FROM: (u32, u32);
     /// Whether the driver's pools are used without being asked for.
     const POOLS: bool;
 

@@ -5,7 +5,6 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use super::contract::{Copy2d, Place};
-use super::gpu::abi::{CopyAttributes, Location, SOURCE_IN_STREAM_ORDER};
 use super::gpu::calls::{Calls, HIP, HostCallback, Part};
 use super::gpu::library::Found;
 use super::gpu::symbols::{Refusal, Symbol, symbols};
@@ -29,11 +28,6 @@ symbols! {
     ) ["hipMemcpy2DAsync"] PitchedCopies;
     copy_peer(target: u64, to: c_int, source: u64, from: c_int, bytes: usize, stream: u64)
         ["hipMemcpyPeerAsync"] PeerCopies;
-    copy_batch(
-        targets: *mut u64, sources: *mut u64, sizes: *mut usize, count: usize,
-        attributes: *mut CopyAttributes, attribute_starts: *mut usize, attribute_count: usize,
-        failed_at: *mut usize, stream: u64,
-    ) ["hipMemcpyBatchAsync"] BatchCopies;
 }
 
 /// HIP answers with the name itself.
@@ -48,15 +42,11 @@ pub(super) const WALL_CLOCK_KHZ: u32 = 10017;
 /// `hipEventReleaseToSystem`: what the host reads after the event has been reached is what the
 /// device wrote, in non-coherent memory too.
 pub(super) const RELEASE_TO_SYSTEM: u32 = 0x8000_0000;
-/// `hipMemcpyBatchAsync` was reworked until this version.
-const BATCHES_FROM: u32 = 71_200_000;
-
 /// ROCm.
 #[derive(Debug)]
 pub(super) struct Hip {
     calls: HipCalls,
     error_name: Symbol<ErrorName>,
-    version: u32,
 }
 
 impl Vendor for Hip {
@@ -64,14 +54,8 @@ impl Vendor for Hip {
     const NAME: &'static str = "ROCm";
     const COLUMN: usize = HIP;
     // Numbers of `hipDeviceAttribute_t`, the same in versions 5.2 to 7.14.
-    const ATTRIBUTES: Attributes = Attributes {
-        copy_engines: 2,
-        virtual_memory: 89,
-        pools: 88,
-        wait_value: 10013,
-        // Its attribute came with 6.2, the call long before.
-        register: None,
-    };
+    const ATTRIBUTES: Attributes =
+        Attributes { copy_engines: 2, virtual_memory: 89, pools: 88, wait_value: 10013 };
     const EVENT_FLAGS: u32 = RELEASE_TO_SYSTEM;
     // `hipMemPoolProps::maxSize`.
     const POOL_CAPS_FROM: (u32, u32) = (6, 2);
@@ -80,6 +64,8 @@ impl Vendor for Hip {
     const TRUSTED: bool = false;
     // Before, memory is kept or mappings hang.
     const VIRTUAL_MEMORY_FROM: (u32, u32) = (7, 0);
+    // Before, the struct of allocations has its fields in another order.
+    const VIRTUAL_MEMORY_AT_ALL_FROM: (u32, u32) = (5, 4);
     // Corruption and leaks are known from 5.6 to 7.2.
     const POOLS: bool = false;
 
@@ -100,7 +86,6 @@ impl Vendor for Hip {
             Self {
                 calls: HipCalls::find(found.library, 0),
                 error_name: Symbol::find(found.library, "hipGetErrorName"),
-                version: version_number(found),
             }
         }
     }
@@ -222,38 +207,19 @@ impl Vendor for Hip {
     }
 
     fn copies_batches(&self) -> bool {
-        self.calls.copy_batch.function.is_some() && self.version >= BATCHES_FROM
+        // `hipMemcpyBatchAsync` has lost an argument between versions, under one name: which it
+        // takes cannot be told, and a loop does the same.
+        false
     }
 
     unsafe fn copy_batch(
         &self,
-        stream: u64,
-        targets: &mut [u64],
-        sources: &mut [u64],
-        sizes: &mut [usize],
+        _: u64,
+        _: &mut [u64],
+        _: &mut [u64],
+        _: &mut [usize],
     ) -> Result<(), Refusal> {
-        let nowhere = Location { kind: 0, id: 0 };
-        let mut attributes = CopyAttributes {
-            source_access: SOURCE_IN_STREAM_ORDER,
-            source: nowhere,
-            target: nowhere,
-            flags: 0,
-        };
-        let (mut starts, mut failed_at) = (0, 0);
-        // SAFETY: the caller's; the runtime reads the arrays before it returns.
-        unsafe {
-            self.calls.copy_batch(
-                targets.as_mut_ptr(),
-                sources.as_mut_ptr(),
-                sizes.as_mut_ptr(),
-                targets.len(),
-                &raw mut attributes,
-                &raw mut starts,
-                1,
-                &raw mut failed_at,
-                stream,
-            )
-        }
+        Err(Refusal::own("hipMemcpyBatchAsync", DeviceError::NOT_SUPPORTED))
     }
 
     fn images() -> Vec<Image> {
@@ -282,19 +248,4 @@ unsafe extern "C" fn forward(_: u64, _: u32, data: *mut c_void) {
     let callback = unsafe { Box::from_raw(data.cast::<Callback>()) };
     // SAFETY: by the caller of `launch_host`, this is what the function takes.
     unsafe { (callback.function)(callback.data) };
-}
-
-/// The library's version; 0 where it does not tell.
-///
-/// # Safety
-/// `found` is HIP's runtime.
-unsafe fn version_number(found: &Found) -> u32 {
-    type Version = unsafe extern "C" fn(*mut c_int) -> u32;
-    let mut number = 0;
-    // SAFETY: the function takes a pointer to an int.
-    unsafe {
-        let version: Symbol<Version> = Symbol::find(found.library, "hipRuntimeGetVersion");
-        version.function.map(|version| version(&raw mut number));
-    }
-    u32::try_from(number).unwrap_or_default()
 }
