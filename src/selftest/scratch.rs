@@ -10,6 +10,8 @@ use crate::device::checksum;
 
 /// Bytes outside the layers.
 const REST_BYTES: usize = 100_000;
+/// What makes a size end anywhere.
+const ODD: usize = 13;
 
 /// A safetensors file that is removed with its owner.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) struct ScratchModel {
 }
 
 impl ScratchModel {
-    /// Writes `layers` layers of `layer_bytes` each, and one tensor outside of them.
+    /// Writes `layers` layers of nearly `layer_bytes` each, and one tensor outside of them.
     ///
     /// # Errors
     /// The file cannot be made or written: which, and why.
@@ -39,9 +41,10 @@ impl ScratchModel {
     fn fill(&mut self, file: File, layers: usize, layer_bytes: usize) -> std::io::Result<()> {
         let rest = ("model.embed.weight".to_string(), REST_BYTES);
         let layers = (0..layers).flat_map(|layer| {
-            // A large and a small one each, so that units have more than one tensor.
-            let small = layer_bytes / 7;
-            [("weight", layer_bytes - small), ("bias", small)]
+            // Two tensors each: one that ends anywhere, and behind it one that ends where the
+            // unit does, so that no byte at the end is padding.
+            let small = (layer_bytes / 7).next_multiple_of(512);
+            [("weight", layer_bytes.saturating_sub(small + ODD)), ("bias", small)]
                 .map(|(name, len)| (format!("model.layers.{layer}.{name}"), len))
         });
         let tensors: Vec<(String, usize)> = std::iter::once(rest).chain(layers).collect();
