@@ -105,9 +105,10 @@ impl<'a> Taken<'a> {
     fn unmap(&mut self, at: u64) -> Result<(), Failure> {
         let place = self.mapped.iter().position(|&(start, _)| start == at);
         if let Some(place) = place {
-            let (at, bytes) = self.mapped.swap_remove(place);
+            let (at, bytes) = self.mapped[place];
             // SAFETY: mapped here, and nothing is in flight.
             unsafe { self.calls.page_unmap(at, bytes as usize) }?;
+            self.mapped.swap_remove(place);
         }
         Ok(())
     }
@@ -147,8 +148,12 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let calls = self.calls;
         // A failure here was a failure before, or leaves a little memory behind.
-        // SAFETY: all of it was taken here and not given back, and nothing is in flight.
+        // SAFETY: all of it was taken here and not given back, and the stream is waited for.
         unsafe {
+            // Waiting may be what failed.
+            if let Some(stream) = self.stream {
+                let _ = calls.stream_synchronize(stream);
+            }
             for &(at, bytes) in &self.mapped {
                 let _ = calls.page_unmap(at, bytes as usize);
             }
@@ -209,9 +214,10 @@ fn virtual_memory<V: Vendor>(card: &Card<V>, page_bytes: u64) -> Result<(), Fail
         taken.map(first, pages[0], page_bytes, device)?;
         expect(taken.read(first)? == 0x5eed_0001, "a remapped page shows what was there before")?;
         taken.unmap(first)?;
-        for page in std::mem::take(&mut taken.pages) {
+        while let Some(&page) = taken.pages.last() {
             // SAFETY: made here, mapped nowhere.
             unsafe { calls.page_release(page) }?;
+            taken.pages.pop();
         }
         // Others on the device may take memory meanwhile; they hardly take just this much.
         expect(
@@ -247,9 +253,10 @@ fn pools<V: Vendor>(card: &Card<V>) -> Result<(), Failure> {
             taken.write(held[0], round)?;
             taken.write(held[1], !round)?;
             expect(taken.read(held[0])? == round, "an allocation does not keep its bytes")?;
-            for at in std::mem::take(&mut taken.pooled) {
+            while let Some(&at) = taken.pooled.last() {
                 // SAFETY: allocated here, on this stream.
                 unsafe { calls.pool_free(at, taken.stream()) }?;
+                taken.pooled.pop();
             }
         }
         Ok(())
