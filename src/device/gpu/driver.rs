@@ -532,9 +532,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: *const u8,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyH2d, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_h2d(dst.0, src.cast(), bytes as usize, stream.raw()) },
         })
     }
@@ -546,9 +546,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyD2h, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_d2h(dst.cast(), src.0, bytes as usize, stream.raw()) },
         })
     }
@@ -560,9 +560,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyD2d, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_d2d(dst.0, src.0, bytes as usize, stream.raw()) },
         })
     }
@@ -596,9 +596,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         let Some((span, _)) = copy.spans().filter(|_| !on_host) else {
             return self.refused(Call::Copy2d, DeviceError::INVALID_VALUE);
         };
-        // SAFETY: the caller's.
         self.run(Call::Copy2d, |_| match span {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { self.card.vendor.copy_2d(stream.raw(), copy) },
         })
     }
@@ -615,9 +615,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
             return self.refused(Call::CopyPeer, DeviceError::NOT_SUPPORTED);
         };
         let (to, from) = ((dst.0, self.card.context), (src.0, peer.card.context));
-        // SAFETY: the caller's.
         self.run(Call::CopyPeer, |_| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { self.card.vendor.copy_peer(stream.raw(), to, from, bytes as usize) },
         })
     }
