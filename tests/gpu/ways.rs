@@ -116,9 +116,9 @@ fn one_gpu_copies_from_another() {
         .unwrap();
     here.synchronize().unwrap();
     assert_eq!(download(&here, target.ptr, 10_000), pattern(10_000, 2));
-    // SAFETY: refused.
     let host = Device::open("host:vram=2MiB").unwrap();
     let other =
+        // SAFETY: refused.
         unsafe { one.driver().copy_peer(here.id(), target.ptr, host.driver(), source.ptr, 1) };
     assert_eq!(status(other), DeviceError::NOT_SUPPORTED);
     drop((here, there, target, source, one, two));
