@@ -76,6 +76,19 @@ pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send +
     }
 }
 
+/// Does `work` on a thread of its own: it may wait for ever, and holds up no job of the reaper.
+/// Never blocks. If the thread cannot be started the work is dropped undone.
+pub(super) fn apart(work: impl FnOnce() + Send + 'static) {
+    let open = Counted::new();
+    let started = std::thread::Builder::new().name("riverbed-farewell".into()).spawn(move || {
+        work();
+        drop(open);
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread to let go of a device: it stays held");
+    }
+}
+
 fn work(jobs: &Receiver<Job>) {
     let mut waiting: Vec<Job> = Vec::new();
     loop {

@@ -3,16 +3,15 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::abi::{
     ACCESS_READ_WRITE, AccessDescription, AllocationProperties, EVENT_NO_TIMING, EVENT_TIMING,
-    HOST_MAPPED, HOST_PORTABLE, Location, NOT_READY, PoolProperties, STREAM_NON_BLOCKING,
+    HOST_PORTABLE, Location, NOT_READY, PoolProperties, STREAM_NON_BLOCKING,
 };
 use super::calls::Calls;
 use super::card::Card;
-use super::gates::{self, Gates, Wait};
+use super::gates::{Gates, Wait};
 use super::mappings::Mappings;
 use super::modules::Module;
 use super::symbols::Refusal;
@@ -26,6 +25,7 @@ use crate::device::contract::{
 };
 use crate::device::info::{DeviceInfo, DriverInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::reaper;
 
 /// Handles up to this name default streams.
 const LAST_DEFAULT_STREAM: u64 = 2;
@@ -46,11 +46,7 @@ pub(super) struct GpuDriver<V: Vendor> {
     pub(super) made: CallCounts,
     pub(super) mappings: Mutex<Mappings>,
     pub(super) gates: Gates,
-    /// Pinned memory under the gates.
-    pub(super) gate_pages: Mutex<Vec<u64>>,
-    pub(super) module: Mutex<Option<Module>>,
-    /// Dropped last: everything above is the context's.
-    pub(super) card: Card<V>,
+    pub(super) card: Arc<Card<V>>,
 }
 
 impl<V: Vendor> GpuDriver<V> {
@@ -136,26 +132,6 @@ impl<V: Vendor> GpuDriver<V> {
             unsafe { calls.page_access(at, bytes as usize, &raw const access, 1) }?;
         }
         Ok(())
-    }
-
-    /// Pinned memory for gates: as the host sees it, and the device.
-    fn gate_page(&self, calls: &Calls) -> Result<(&'static [AtomicU64], u64), Refusal> {
-        let mut host: *mut c_void = null_mut();
-        let mut device = 0;
-        // SAFETY: pointers to live values; the memory is given back when this device goes, at
-        // which no gate is left, so that nobody outlives what is called static here.
-        unsafe {
-            calls.host_alloc(&raw mut host, gates::PAGE_BYTES, HOST_PORTABLE | HOST_MAPPED)?;
-            if let Err(refusal) = calls.host_device_pointer(&raw mut device, host, 0) {
-                // The first failure is the one to tell.
-                let _ = calls.host_free(host);
-                return Err(refusal);
-            }
-            lock(&self.gate_pages).push(host as u64);
-            host.write_bytes(0, gates::PAGE_BYTES);
-            let words = gates::PAGE_BYTES / size_of::<AtomicU64>();
-            Ok((std::slice::from_raw_parts(host.cast(), words), device))
-        }
     }
 
     fn launch_function(
@@ -367,7 +343,7 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         if !kernel.is_sound() {
             return self.refused(Call::Launch, DeviceError::INVALID_VALUE);
         }
-        let mut module = lock(&self.module);
+        let mut module = lock(&self.card.module);
         if module.is_none() {
             let loaded = self.card.apart(Module::load::<V>);
             *module = Some(loaded.map_err(|refusal| self.error(Call::Launch, refusal))?);
@@ -447,7 +423,7 @@ impl<V: Vendor> Driver for GpuDriver<V> {
 
     fn create_gate(&self) -> DeviceResult<GateId> {
         let gate =
-            self.run_apart(Call::CreateGate, |calls| self.gates.create(|| self.gate_page(calls)))?;
+            self.run_apart(Call::CreateGate, |_| self.gates.create(|| self.card.gate_page()))?;
         // SAFETY: the gate was made just now and lives until `destroy_gate`.
         Ok(unsafe { GateId::from_raw(gate) })
     }
@@ -718,29 +694,7 @@ fn number(attribute: PoolAttribute) -> u32 {
 impl<V: Vendor> Drop for GpuDriver<V> {
     fn drop(&mut self) {
         self.gates.open_all();
-        let module = lock(&self.module).take();
-        let pages = std::mem::take(&mut *lock(&self.gate_pages));
-        if module.is_none() && pages.is_empty() {
-            return;
-        }
-        let given_back = self.card.apart(|calls| {
-            if let Some(module) = module {
-                module.unload(calls);
-            }
-            for page in pages {
-                // SAFETY: taken by `gate_page`; with the last handle of this device the last
-                // gate has gone.
-                unsafe { calls.host_free(page as *mut c_void) }?;
-            }
-            Ok(())
-        });
-        if let Err(refusal) = given_back {
-            tracing::debug!(?refusal, "memory under gates was not given back");
-        }
+        let card = Arc::clone(&self.card);
+        reaper::apart(move || card.let_go());
     }
-}
-
-/// The driver behind `Arc<dyn Driver>`.
-pub(super) fn shared<V: Vendor>(driver: GpuDriver<V>) -> Arc<dyn Driver> {
-    Arc::new(driver)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::abi::{AllocationProperties, GRANULARITY_MINIMUM, INVALID_DEVICE, NO_DEVICE};
 use super::calls::{Calls, Part};
 use super::card::{Card, attribute_of, error};
-use super::driver::{GpuDriver, shared};
+use super::driver::GpuDriver;
 use super::gates::Gates;
 use super::library::{self, Found};
 use super::symbols::Refusal;
@@ -285,7 +285,10 @@ impl<V: Vendor> Loaded<V> {
             // SAFETY: pointers to live ints.
             unsafe { calls.priority_range(&raw mut least, &raw mut greatest) }
         })
-        .map_err(|refusal| failed(&card.vendor, refusal))?;
+        .map_err(|refusal| {
+            card.let_go();
+            failed(&card.vendor, refusal)
+        })?;
         if !V::TRUSTED {
             trial::keep_what_works(&card, &mut info, &mut driver_info);
         }
@@ -293,16 +296,14 @@ impl<V: Vendor> Loaded<V> {
             tracing::info!(device = name, "{note}");
         }
         let waits_for_values = driver_info.waits_for_values;
-        Ok(shared(GpuDriver {
+        Ok(Arc::new(GpuDriver {
             info,
             driver_info,
             high_priority: greatest,
             made: Default::default(),
             mappings: Mutex::default(),
             gates: Gates::new(waits_for_values),
-            gate_pages: Mutex::default(),
-            module: Mutex::default(),
-            card,
+            card: Arc::new(card),
         }))
     }
 }
