@@ -3,8 +3,8 @@
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, OnceLock};
 
 use super::abi::{CAPTURE_RELAXED, HOST_MAPPED, HOST_PORTABLE};
 use super::calls::Calls;
@@ -21,20 +21,23 @@ pub(super) struct Card<V: Vendor> {
     pub(super) calls: Calls,
     pub(super) context: Context,
     /// The kernels, once one was launched.
-    pub(super) module: Mutex<Option<Module>>,
+    module: OnceLock<Module>,
+    /// Held while they are loaded.
+    loading: Mutex<()>,
     /// Pinned memory under gates.
     gate_pages: Mutex<Vec<u64>>,
 }
 
 impl<V: Vendor> Card<V> {
-    /// Takes hold of device `ordinal`; gives the vendor back with a refusal.
-    pub(super) fn retain(vendor: V, calls: Calls, ordinal: i32) -> Result<Self, (V, Refusal)> {
-        match vendor.retain(&calls, ordinal) {
+    /// Takes hold of a device; gives the vendor back with a refusal.
+    pub(super) fn retain(vendor: V, calls: Calls, device: i32) -> Result<Self, (V, Refusal)> {
+        match vendor.retain(&calls, device) {
             Ok(context) => Ok(Self {
                 vendor,
                 calls,
                 context,
-                module: Mutex::default(),
+                module: OnceLock::new(),
+                loading: Mutex::default(),
                 gate_pages: Mutex::default(),
             }),
             Err(refusal) => Err((vendor, refusal)),
@@ -71,6 +74,21 @@ impl<V: Vendor> Card<V> {
         })
     }
 
+    /// The kernels; they are loaded at first use.
+    pub(super) fn module(&self) -> Result<&Module, Refusal> {
+        if let Some(module) = self.module.get() {
+            return Ok(module);
+        }
+        let _alone = lock(&self.loading);
+        // Another thread may have been first.
+        if let Some(module) = self.module.get() {
+            return Ok(module);
+        }
+        let load = |calls: &Calls| Module::load(&self.vendor, calls, self.context.device);
+        let module = self.apart(load)?;
+        Ok(self.module.get_or_init(|| module))
+    }
+
     /// Pinned memory for gates, zeroed: as the host sees it, and the device. It stays until the
     /// card is let go of.
     pub(super) fn gate_page(&self) -> Result<(&'static [AtomicU64], u64), Refusal> {
@@ -96,7 +114,7 @@ impl<V: Vendor> Card<V> {
     /// Gives back everything and lets go of the device. Waits for all of its work, for kernels
     /// may still run and streams still look at gates: blocks. Nothing is done with it after.
     pub(super) fn let_go(&self) {
-        let module = lock(&self.module).take();
+        let module = self.module.get();
         let pages = std::mem::take(&mut *lock(&self.gate_pages));
         let given_back = self.apart(|calls| {
             if module.is_none() && pages.is_empty() {

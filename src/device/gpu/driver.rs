@@ -13,7 +13,6 @@ use super::calls::Calls;
 use super::card::Card;
 use super::gates::{Gates, Wait};
 use super::mappings::Mappings;
-use super::modules::Module;
 use super::symbols::Refusal;
 use super::vendor::Vendor;
 use crate::base::{DeviceError, align_up, lock};
@@ -343,20 +342,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         if !kernel.is_sound() {
             return self.refused(Call::Launch, DeviceError::INVALID_VALUE);
         }
-        let mut module = lock(&self.card.module);
-        if module.is_none() {
-            let loaded = self.card.apart(Module::load::<V>);
-            *module = Some(loaded.map_err(|refusal| self.error(Call::Launch, refusal))?);
-        }
-        let clock_khz = self.card.vendor.clock_khz(&self.card.calls, self.card.context.device);
-        self.run(Call::Launch, |calls| {
-            let Some(module) = module.as_ref() else { return Ok(()) };
-            for launch in kernel.launches(clock_khz) {
-                // SAFETY: the caller's.
-                unsafe { module.launch(calls, stream.raw(), &launch) }?;
-            }
-            Ok(())
-        })
+        let module = self.card.module().map_err(|refusal| self.error(Call::Launch, refusal))?;
+        // SAFETY: the caller's.
+        self.run(Call::Launch, |calls| unsafe { module.run(calls, stream.raw(), kernel) })
     }
 
     fn create_event(&self, timing: bool) -> DeviceResult<EventId> {

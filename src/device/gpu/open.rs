@@ -152,6 +152,14 @@ impl<V: Vendor> Loaded<V> {
         format!("{} loads, but there is no device", self.found.name)
     }
 
+    /// The driver's handle of a device.
+    fn device(&self, ordinal: i32) -> Result<i32, Refusal> {
+        let mut device = 0;
+        // SAFETY: the pointer is to a live int.
+        unsafe { self.calls.device_get(&raw mut device, ordinal) }?;
+        Ok(device)
+    }
+
     /// What can be told of a device without taking hold of it.
     fn describe(
         &self,
@@ -159,13 +167,10 @@ impl<V: Vendor> Loaded<V> {
         spec: &GpuSpec,
         ordinal: i32,
     ) -> Result<(DeviceInfo, DriverInfo), Refusal> {
-        let mut device = 0;
+        let device = self.device(ordinal)?;
         let mut total = 0;
-        // SAFETY: pointers to live values.
-        unsafe {
-            self.calls.device_get(&raw mut device, ordinal)?;
-            self.calls.device_total(&raw mut total, device)?;
-        }
+        // SAFETY: the pointer is to a live number.
+        unsafe { self.calls.device_total(&raw mut total, device) }?;
         let title = text(|to, len| {
             // SAFETY: the buffer has this length.
             unsafe { self.calls.device_name(to, len, device) }
@@ -277,8 +282,9 @@ impl<V: Vendor> Loaded<V> {
         let failed = |vendor: &V, refusal| Error::from(error(vendor, name, "open", refusal));
         let (mut info, mut driver_info) =
             self.describe(name, spec, ordinal).map_err(|refusal| failed(&self.vendor, refusal))?;
+        let device = self.device(ordinal).map_err(|refusal| failed(&self.vendor, refusal))?;
         let Self { calls, vendor, .. } = self;
-        let card = Card::retain(vendor, calls, ordinal)
+        let card = Card::retain(vendor, calls, device)
             .map_err(|(vendor, refusal)| failed(&vendor, refusal))?;
         let (mut least, mut greatest) = (0, 0);
         card.inside(|calls| {
