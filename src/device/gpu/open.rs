@@ -186,7 +186,7 @@ impl<V: Vendor> Loaded<V> {
         let waits_for_values = self.vendor.waits_for_values()
             && attribute_of(&self.calls, device, V::ATTRIBUTES.wait_value) > 0;
         if !waits_for_values {
-            notes.push(format!("gates: {}", Part::Gates.cost()));
+            notes.push(Part::Gates.cost().into());
         }
         let granularity = if virtual_memory { self.granularity(device) } else { None };
         let engines = attribute_of(&self.calls, device, V::ATTRIBUTES.copy_engines);

@@ -1,6 +1,9 @@
 //! Self-tests at the start, for a vendor whose virtual memory and pools are not to be trusted
 //! unseen: what fails is switched off, with the reason.
 
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
 use super::abi::{
     ACCESS_READ_WRITE, AccessDescription, AllocationProperties, Location, PoolProperties,
 };
@@ -51,6 +54,8 @@ fn expect(holds: bool, otherwise: &str) -> Result<(), Failure> {
 struct Taken<'a> {
     calls: &'a Calls,
     stream: Option<u64>,
+    /// A word of pinned memory, which copies go through.
+    word: *mut u64,
     mapped: Vec<(u64, u64)>,
     pages: Vec<u64>,
     reserved: Vec<(u64, u64)>,
@@ -63,6 +68,7 @@ impl<'a> Taken<'a> {
         let mut taken = Self {
             calls,
             stream: None,
+            word: null_mut(),
             mapped: Vec::new(),
             pages: Vec::new(),
             reserved: Vec::new(),
@@ -75,6 +81,10 @@ impl<'a> Taken<'a> {
             calls.stream_create(&raw mut stream, super::abi::STREAM_NON_BLOCKING, 0)?;
         }
         taken.stream = Some(stream);
+        let mut word: *mut c_void = null_mut();
+        // SAFETY: the pointer is to a live pointer.
+        unsafe { calls.host_alloc(&raw mut word, size_of::<u64>(), 0) }?;
+        taken.word = word.cast();
         Ok(taken)
     }
 
@@ -107,22 +117,24 @@ impl<'a> Taken<'a> {
     /// Writes a word at `at` and waits.
     fn write(&self, at: u64, word: u64) -> Result<(), Failure> {
         let stream = self.stream();
-        // SAFETY: the word outlives the copy, which is waited for.
+        // SAFETY: the pinned word is ours, and the copy is waited for.
         unsafe {
-            self.calls.copy_h2d(at, (&raw const word).cast(), size_of::<u64>(), stream)?;
+            self.word.write(word);
+            self.calls.copy_h2d(at, self.word.cast(), size_of::<u64>(), stream)?;
             Ok(self.calls.stream_synchronize(stream)?)
         }
     }
 
     /// The word at `at`.
     fn read(&self, at: u64) -> Result<u64, Failure> {
-        let (mut word, stream) = (0_u64, self.stream());
-        // SAFETY: the word outlives the copy, which is waited for.
+        let stream = self.stream();
+        // SAFETY: as above.
         unsafe {
-            self.calls.copy_d2h((&raw mut word).cast(), at, size_of::<u64>(), stream)?;
+            self.word.write(0);
+            self.calls.copy_d2h(self.word.cast(), at, size_of::<u64>(), stream)?;
             self.calls.stream_synchronize(stream)?;
+            Ok(self.word.read())
         }
-        Ok(word)
     }
 
     fn free_bytes(&self) -> Result<u64, Failure> {
@@ -154,6 +166,9 @@ impl Drop for Taken<'_> {
             if let Some(stream) = self.stream {
                 let _ = calls.stream_synchronize(stream);
                 let _ = calls.stream_destroy(stream);
+            }
+            if !self.word.is_null() {
+                let _ = calls.host_free(self.word.cast());
             }
             if let Some(pool) = self.pool {
                 let _ = calls.pool_destroy(pool);
