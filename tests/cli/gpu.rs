@@ -112,15 +112,17 @@ fn gpus_are_listed_without_taking_hold_of_them() {
 
 #[test]
 fn drivers_that_cannot_be_used_are_listed_with_the_reason() {
-    for (settings, words) in [
-        ("init=100", "there is no device"),
-        ("count=101", "there is no device"),
-        ("devices=0", "there is no device"),
-        ("init=4242", "4242"),
+    let both = [Vendor::Cuda, Vendor::Hip];
+    for (vendors, settings, words) in [
+        (&both[..1], "init=100", "there is no device"),
+        (&both[..1], "init=4242", "4242"),
+        (&both, "count=101", "there is no device"),
+        (&both, "count=4242", "4242"),
+        (&both, "devices=0", "there is no device"),
     ] {
-        let machine = Machine::with(&[Vendor::Cuda, Vendor::Hip], settings);
+        let machine = Machine::with(vendors, settings);
         let out = machine.succeed(&["devices"]);
-        for kind in ["cuda", "hip"] {
+        for kind in &["cuda", "hip"][..vendors.len()] {
             let line = out.lines().find(|line| line.starts_with(kind)).unwrap();
             assert_says(line, &[words]);
         }

@@ -28,7 +28,7 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
     let absent = |reason: String| Error::Unsupported {
         what: format!("device '{name}'"),
         by: "this machine".into(),
-        way_out: reason,
+        way_out: format!("{reason}; 'host' needs no GPU"),
     };
     let library = Loaded::<V>::open(spec).map_err(&absent)?;
     let failed = |refusal| Error::from(error(&library.vendor, name, "open", refusal));
