@@ -1,11 +1,11 @@
 //! Self-tests at the start, for a vendor whose virtual memory and pools are not to be trusted
 //! unseen: what fails is switched off, with the reason.
 
-use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use super::abi::{
-    ACCESS_READ_WRITE, AccessDescription, AllocationProperties, Location, PoolProperties,
+    ACCESS_READ_WRITE, AccessDescription, AllocationProperties, HOST_PORTABLE, Location,
+    PoolProperties, STREAM_NON_BLOCKING,
 };
 use super::calls::Calls;
 use super::card::Card;
@@ -54,7 +54,7 @@ fn expect(holds: bool, otherwise: &str) -> Result<(), Failure> {
 struct Taken<'a> {
     calls: &'a Calls,
     stream: Option<u64>,
-    /// A word of pinned memory, which copies go through.
+    /// A pinned word that copies go through.
     word: *mut u64,
     mapped: Vec<(u64, u64)>,
     pages: Vec<u64>,
@@ -75,15 +75,13 @@ impl<'a> Taken<'a> {
             pooled: Vec::new(),
             pool: None,
         };
-        let mut stream = 0;
-        // SAFETY: the pointer is to a live handle.
+        let (mut stream, mut word) = (0, null_mut());
+        // SAFETY: pointers to a live handle and a live pointer.
         unsafe {
-            calls.stream_create(&raw mut stream, super::abi::STREAM_NON_BLOCKING, 0)?;
+            calls.stream_create(&raw mut stream, STREAM_NON_BLOCKING, 0)?;
+            taken.stream = Some(stream);
+            calls.host_alloc(&raw mut word, size_of::<u64>(), HOST_PORTABLE)?;
         }
-        taken.stream = Some(stream);
-        let mut word: *mut c_void = null_mut();
-        // SAFETY: the pointer is to a live pointer.
-        unsafe { calls.host_alloc(&raw mut word, size_of::<u64>(), 0) }?;
         taken.word = word.cast();
         Ok(taken)
     }
@@ -107,9 +105,10 @@ impl<'a> Taken<'a> {
     fn unmap(&mut self, at: u64) -> Result<(), Failure> {
         let place = self.mapped.iter().position(|&(start, _)| start == at);
         if let Some(place) = place {
-            let (at, bytes) = self.mapped.swap_remove(place);
+            let (at, bytes) = self.mapped[place];
             // SAFETY: mapped here, and nothing is in flight.
             unsafe { self.calls.page_unmap(at, bytes as usize) }?;
+            self.mapped.swap_remove(place);
         }
         Ok(())
     }
@@ -117,7 +116,7 @@ impl<'a> Taken<'a> {
     /// Writes a word at `at` and waits.
     fn write(&self, at: u64, word: u64) -> Result<(), Failure> {
         let stream = self.stream();
-        // SAFETY: the pinned word is ours, and the copy is waited for.
+        // SAFETY: the word is this value's, and the copy is waited for.
         unsafe {
             self.word.write(word);
             self.calls.copy_h2d(at, self.word.cast(), size_of::<u64>(), stream)?;
@@ -128,7 +127,7 @@ impl<'a> Taken<'a> {
     /// The word at `at`.
     fn read(&self, at: u64) -> Result<u64, Failure> {
         let stream = self.stream();
-        // SAFETY: as above.
+        // SAFETY: the word is this value's, and the copy is waited for.
         unsafe {
             self.word.write(0);
             self.calls.copy_d2h(self.word.cast(), at, size_of::<u64>(), stream)?;
@@ -149,8 +148,12 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let calls = self.calls;
         // A failure here was a failure before, or leaves a little memory behind.
-        // SAFETY: all of it was taken here and not given back, and nothing is in flight.
+        // SAFETY: all of it was taken here and not given back, and the stream is waited for.
         unsafe {
+            // Waiting may be what failed.
+            if let Some(stream) = self.stream {
+                let _ = calls.stream_synchronize(stream);
+            }
             for &(at, bytes) in &self.mapped {
                 let _ = calls.page_unmap(at, bytes as usize);
             }
@@ -211,9 +214,10 @@ fn virtual_memory<V: Vendor>(card: &Card<V>, page_bytes: u64) -> Result<(), Fail
         taken.map(first, pages[0], page_bytes, device)?;
         expect(taken.read(first)? == 0x5eed_0001, "a remapped page shows what was there before")?;
         taken.unmap(first)?;
-        for page in std::mem::take(&mut taken.pages) {
+        while let Some(&page) = taken.pages.last() {
             // SAFETY: made here, mapped nowhere.
             unsafe { calls.page_release(page) }?;
+            taken.pages.pop();
         }
         // Others on the device may take memory meanwhile; they hardly take just this much.
         expect(
@@ -249,9 +253,10 @@ fn pools<V: Vendor>(card: &Card<V>) -> Result<(), Failure> {
             taken.write(held[0], round)?;
             taken.write(held[1], !round)?;
             expect(taken.read(held[0])? == round, "an allocation does not keep its bytes")?;
-            for at in std::mem::take(&mut taken.pooled) {
+            while let Some(&at) = taken.pooled.last() {
                 // SAFETY: allocated here, on this stream.
                 unsafe { calls.pool_free(at, taken.stream()) }?;
+                taken.pooled.pop();
             }
         }
         Ok(())

@@ -102,7 +102,6 @@ fn attribute_of(number: u32, version: i32) -> Answer<Attribute> {
     let since = match number {
         102 => 10_020,
         113 | 115 => 11_020,
-        122 | 123 => 11_070,
         134 => 12_020,
         _ => 0,
     };
@@ -123,6 +122,7 @@ fn attribute_of(number: u32, version: i32) -> Answer<Attribute> {
         75 => Attribute::ComputeMajor,
         76 => Attribute::ComputeMinor,
         91 => Attribute::SameHostPointer,
+        // The numbers of the calls without and with `_v2`.
         92..=94 | 122 | 123 => Attribute::WaitValue,
         99 => Attribute::HostRegister,
         102 => Attribute::VirtualMemory,
