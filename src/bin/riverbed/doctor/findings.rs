@@ -99,8 +99,8 @@ impl Findings<'_> {
         }
         let Some(here) = &device.conf else { return };
         if let Some(refused) = &here.refused {
-            let way_out = "change the conf, or use another device";
-            return self.add(Severity::Problem, format!("the conf: {refused}"), Some(way_out));
+            // It says the way out itself.
+            return self.add(Severity::Problem, format!("the conf: {refused}"), None);
         }
         let asked = conf.policy.as_deref().unwrap_or(&here.policy);
         if asked != here.policy {
