@@ -162,7 +162,7 @@ unsafe extern "C" fn call_host(data: *mut c_void) {
     // SAFETY: the data is the box that `launch_function` gave, and this is the only call with it.
     let function = unsafe { Box::from_raw(data.cast::<HostFn>()) };
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(function)).is_err() {
-        tracing::error!("a host function panicked on a stream; the stream goes on");
+        tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
     let absent = |reason: String| Error::Unsupported {
         what: format!("device '{name}'"),
         by: "this machine".into(),
-        way_out: reason,
+        way_out: format!("{reason}; 'host' needs no GPU"),
     };
     let library = Loaded::<V>::open(spec).map_err(&absent)?;
     let failed = |refusal| Error::from(error(&library.vendor, name, "open", refusal));
@@ -191,7 +191,7 @@ impl<V: Vendor> Loaded<V> {
         let waits_for_values = self.vendor.waits_for_values()
             && attribute_of(&self.calls, device, V::ATTRIBUTES.wait_value) > 0;
         if !waits_for_values {
-            notes.push(format!("gates: {}", Part::Gates.cost()));
+            notes.push(Part::Gates.cost().into());
         }
         let granularity = if virtual_memory { self.granularity(device) } else { None };
         let engines = attribute_of(&self.calls, device, V::ATTRIBUTES.copy_engines);
