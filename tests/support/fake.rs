@@ -33,7 +33,7 @@ impl Vendor {
 
 /// A fake driver library. Settings are listed in `tests/fake/core/src/settings.rs`.
 pub(crate) struct FakeDriver {
-    vendor: Vendor,
+    pub(crate) vendor: Vendor,
     path: PathBuf,
     /// Stays loaded: its threads may still run.
     library: ManuallyDrop<Library>,

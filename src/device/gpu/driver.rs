@@ -93,6 +93,18 @@ impl<V: Vendor> GpuDriver<V> {
         }
     }
 
+    /// A call of the process's pool.
+    fn run_process_pool<T>(
+        &self,
+        call: Call,
+        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
+    ) -> DeviceResult<T> {
+        match self.info.process_pool {
+            true => self.run_apart(call, work),
+            false => self.refused(call, DeviceError::NOT_SUPPORTED),
+        }
+    }
+
     /// A call refused before the driver is asked.
     fn refused<T>(&self, call: Call, status: Status) -> DeviceResult<T> {
         self.made.count(call);
@@ -661,6 +673,33 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         // 64 bits.
         self.run_pool(Call::PoolSet, |calls| unsafe {
             calls.pool_set(pool.raw(), number(attribute), (&raw mut value).cast())
+        })
+    }
+
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        let mut pool = 0;
+        // SAFETY: the pointer is to a live handle.
+        self.run_process_pool(Call::DefaultPool, |calls| unsafe {
+            calls.device_default_pool(&raw mut pool, self.card.context.device)
+        })?;
+        // SAFETY: the default pool lives as long as the device.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        let mut pool = 0;
+        // SAFETY: the pointer is to a live handle.
+        self.run_process_pool(Call::CurrentPool, |calls| unsafe {
+            calls.device_pool(&raw mut pool, self.card.context.device)
+        })?;
+        // SAFETY: a pool that is given up is current no more.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        // SAFETY: the pool is live.
+        self.run_process_pool(Call::SetCurrentPool, |calls| unsafe {
+            calls.device_set_pool(self.card.context.device, pool.raw())
         })
     }
 }

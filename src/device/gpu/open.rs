@@ -139,6 +139,11 @@ impl<V: Vendor> Loaded<V> {
         self.calls.missing().into_iter().chain(self.vendor.missing())
     }
 
+    /// Whether a function for `part` is missing.
+    fn lacks(&self, part: Part) -> bool {
+        self.missing().any(|(_, missing)| missing == part)
+    }
+
     fn devices(&self) -> Result<i32, Refusal> {
         let mut count = 0;
         // SAFETY: the pointer is to a live int.
@@ -208,6 +213,7 @@ impl<V: Vendor> Loaded<V> {
             virtual_memory,
             memory_pools,
             pool_caps,
+            process_pool: memory_pools && !self.lacks(Part::ProcessPool),
             host_accessible: false,
             simulated: false,
             copy_engines: u32::try_from(engines).unwrap_or_default().max(1),
@@ -232,7 +238,7 @@ impl<V: Vendor> Loaded<V> {
 
     /// Whether virtual memory is to be used, as far as settings, functions and attributes say.
     fn virtual_memory(&self, spec: &GpuSpec, device: i32, notes: &mut Vec<String>) -> bool {
-        let lacks = self.missing().any(|(_, part)| part == Part::VirtualMemory);
+        let lacks = self.lacks(Part::VirtualMemory);
         let has = attribute_of(&self.calls, device, V::ATTRIBUTES.virtual_memory) > 0;
         let (major, minor) = V::VIRTUAL_MEMORY_FROM;
         let off = match spec.virtual_memory {
@@ -254,7 +260,7 @@ impl<V: Vendor> Loaded<V> {
     /// Whether the driver's pools are to be used, as far as settings, functions and attributes
     /// say.
     fn memory_pools(&self, spec: &GpuSpec, device: i32, notes: &mut Vec<String>) -> bool {
-        let lacks = self.missing().any(|(_, part)| part == Part::Pools);
+        let lacks = self.lacks(Part::Pools);
         let has = attribute_of(&self.calls, device, V::ATTRIBUTES.pools) > 0;
         let off = match spec.memory_pools {
             Some(false) => "pools=off was asked for",
