@@ -58,6 +58,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/selftest/lab/pinned.rs", "reads and writes pinned memory"),
     ("src/selftest/lab/pools.rs", "gives blocks and pools back"),
     ("src/selftest/lab/virtual_memory.rs", "gives pages and address space back"),
+    ("src/selftest/lab/wide_copies.rs", "enqueues copies of memory that is held"),
 ];
 
 /// A file of the project, by its path from the root.
@@ -247,11 +248,13 @@ fn no_path_of_a_machine_is_written_down() {
 }
 
 #[test]
-fn the_library_prints_nothing_and_reads_no_environment_but_its_conf() {
+fn the_library_prints_nothing_and_reads_little_of_the_environment() {
     let calls = [concat!("print", "ln!("), concat!("print", "!("), concat!("env::", "var")];
     let mut problems = Vec::new();
     for Source { path, text } in files_below("src", &["rs"]) {
-        if path.starts_with("src/bin/") || path == "src/conf/env.rs" {
+        // The last asks where ROCm is installed.
+        let may = ["src/conf/env.rs", "src/device/hip/mod.rs"];
+        if path.starts_with("src/bin/") || may.contains(&path.as_str()) {
             continue;
         }
         for (number, line) in text.lines().enumerate() {

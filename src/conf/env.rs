@@ -13,7 +13,7 @@ use super::tokens::conf_error;
 pub const RIVERBED_ALLOC_CONF: &str = "RIVERBED_ALLOC_CONF";
 
 /// PyTorch's variables, first one first.
-const PYTORCH_VARIABLES: [&str; 3] =
+pub const PYTORCH_VARIABLES: [&str; 3] =
     ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
 
 /// Whether PyTorch's environment variables count.

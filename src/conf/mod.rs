@@ -40,7 +40,7 @@ mod table;
 mod tokens;
 
 pub use docs::reference_markdown;
-pub use env::{Pytorch, RIVERBED_ALLOC_CONF};
+pub use env::{PYTORCH_VARIABLES, Pytorch, RIVERBED_ALLOC_CONF};
 pub use explain::{OptionReport, Source};
 pub use policy::{Backend, CACHING, EXPANDABLE, MEMPOOL, PLANNED};
 pub use reserve::Reserve;

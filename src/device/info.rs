@@ -39,6 +39,10 @@ pub struct DriverInfo {
     pub version: String,
     /// Functions the library lacks, by name, each with what that costs.
     pub missing: Vec<(String, String)>,
+    /// True when streams wait at gates for a word of memory, without the host.
+    pub waits_for_values: bool,
+    /// True when the driver takes many copies in one call.
+    pub batch_copies: bool,
     /// What is off or done another way on this device, and why.
     pub notes: Vec<String>,
     /// The device's address on the PCI bus (`0000:17:00.0`).

@@ -1,6 +1,6 @@
-//! Rank 2: what a GPU is. [`Driver`] is the contract, one folder each keeps it: `host` and
-//! `sim` today; `cuda` and `hip` only tell, so far, what they find of their driver. All driver calls of the
-//! crate, and all its raw memory, are in here.
+//! Rank 2: what a GPU is. [`Driver`] is the contract, and one folder each keeps it: `host`, `sim`,
+//! and `gpu`, which `cuda` and `hip` fill in. All driver calls of the crate, and all its raw
+//! memory, are in here.
 //!
 //! Safe handles ([`Stream`], [`Event`], [`Gate`]) sit on the contract; memory calls stay
 //! `unsafe`, because only their caller knows what the work in flight still touches.
@@ -36,3 +36,4 @@ pub use info::{DeviceInfo, DriverInfo, MemoryInfo};
 pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum};
 pub use open::{Device, Listing, list};
 pub(crate) use reaper::reap;
+pub use reaper::settle;

@@ -2,13 +2,13 @@
 //! which may block. Started at first use; jobs that are still queued when the process ends are
 //! left to the operating system, so nothing is freed after a driver has shut down.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::handles::Event;
-use crate::base::Result;
+use crate::base::{Result, lock};
 
 /// How often events of waiting jobs are asked, while there are such jobs.
 const ASK_EVERY: Duration = Duration::from_millis(1);
@@ -16,11 +16,43 @@ const ASK_EVERY: Duration = Duration::from_millis(1);
 /// How often a driver may refuse to answer for a job's events before its device counts as lost.
 const REFUSALS: u32 = 100;
 
+/// Jobs handed over whose work, and whatever it held, is not gone yet.
+static OPEN: Open = Open { count: Mutex::new(0), none: Condvar::new() };
+
 /// Something to do once nothing on a device stands in its way.
 struct Job {
     after: Vec<Arc<Event>>,
     refusals: u32,
     run: Box<dyn FnOnce(Result<()>) + Send>,
+    /// Last, so that it goes after what the job holds.
+    open: Counted,
+}
+
+/// Waits until what was given up so far has been given back to its driver, and what that gave up
+/// in turn; at most for `limit`. False when the time was up first: work in flight, or a gate,
+/// still stands in the way. For the end of a program, so that its devices are let go of in good
+/// order; nothing needs it in between. Blocks.
+///
+/// ```
+/// use std::time::Duration;
+/// let device = riverbed::device::Device::open("host:vram=64MiB")?;
+/// drop(device);
+/// assert!(riverbed::device::settle(Duration::from_secs(5)));
+/// # Ok::<(), riverbed::Error>(())
+/// ```
+#[must_use]
+pub fn settle(limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    let mut count = lock(&OPEN.count);
+    while *count > 0 {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let woken = OPEN.none.wait_timeout(count, left);
+        count = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    }
+    true
 }
 
 /// Hands `run` to the reaper thread, which runs it once all of `after` are reached, or with an
@@ -40,7 +72,7 @@ pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send +
     });
     if let Some(reaper) = reaper {
         // It fails only if the thread died, and then there is nobody left to tell.
-        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run) });
+        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run), open: Counted::new() });
     }
 }
 
@@ -60,14 +92,14 @@ fn work(jobs: &Receiver<Job>) {
         for mut job in std::mem::take(&mut waiting) {
             match job.still_waits() {
                 Ok(true) => waiting.push(job),
-                Ok(false) => (job.run)(Ok(())),
+                Ok(false) => job.run(Ok(())),
                 Err(_) if job.refusals < REFUSALS => {
                     job.refusals += 1;
                     waiting.push(job);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a lost device's memory is left alone");
-                    (job.run)(Err(error));
+                    job.run(Err(error));
                 }
             }
         }
@@ -75,6 +107,13 @@ fn work(jobs: &Receiver<Job>) {
 }
 
 impl Job {
+    fn run(self, reached: Result<()>) {
+        let Self { after, run, open, .. } = self;
+        run(reached);
+        drop(after);
+        drop(open);
+    }
+
     fn still_waits(&mut self) -> Result<bool> {
         while let Some(event) = self.after.last() {
             if !event.query()? {
@@ -83,5 +122,31 @@ impl Job {
             self.after.pop();
         }
         Ok(false)
+    }
+}
+
+/// How many jobs there are, and who waits for the last.
+struct Open {
+    count: Mutex<u64>,
+    none: Condvar,
+}
+
+/// One of [`OPEN`] while it lives.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        *lock(&OPEN.count) += 1;
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut count = lock(&OPEN.count);
+        *count -= 1;
+        if *count == 0 {
+            OPEN.none.notify_all();
+        }
     }
 }

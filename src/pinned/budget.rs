@@ -1,5 +1,6 @@
 //! How much host memory may be pinned.
 
+use super::host_memory::{GroupMemory, HostMemory};
 use crate::base::{GIB, format_bytes};
 use crate::conf::Conf;
 
@@ -21,25 +22,13 @@ impl Budget {
         if let Some(bytes) = conf.pinned_limit_bytes {
             return Self { bytes, reason: "pinned_limit_mb".into() };
         }
-        let read = |path: &str| std::fs::read_to_string(path).ok();
-        Self::derive(
-            read("/proc/meminfo").as_deref(),
-            read("/sys/fs/cgroup/memory.max").as_deref(),
-            read("/sys/fs/cgroup/memory.current").as_deref(),
-        )
+        Self::derive(&HostMemory::read())
     }
 
-    /// The derivation, from the texts of the system's files.
-    fn derive(meminfo: Option<&str>, cgroup_max: Option<&str>, cgroup_now: Option<&str>) -> Self {
-        let available = meminfo.and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            kib.checked_mul(1024)
-        });
-        let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<u64>().ok());
-        let left_in_group =
-            number(cgroup_max).map(|max| max.saturating_sub(number(cgroup_now).unwrap_or(0)));
-        let (free, whose) = match (available, left_in_group) {
+    /// The derivation.
+    fn derive(memory: &HostMemory) -> Self {
+        let left_in_group = memory.group.as_ref().map(GroupMemory::free_bytes);
+        let (free, whose) = match (memory.available_bytes, left_in_group) {
             (Some(available), Some(group)) if group < available => (group, "the control group"),
             (Some(available), _) => (available, "the machine"),
             (None, Some(group)) => (group, "the control group"),
@@ -56,16 +45,22 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const MEMINFO: &str = "MemTotal: 9 kB\nMemAvailable:    8192 kB\n";
-
     #[test]
     fn the_tighter_of_machine_and_group_counts() {
-        let bytes = |group, now| Budget::derive(Some(MEMINFO), group, now).bytes;
-        assert_eq!(bytes(None, None), 4 << 20);
-        assert_eq!(bytes(Some("max\n"), Some("5")), 4 << 20);
-        assert_eq!(bytes(Some("3145728\n"), Some("1048576\n")), 1 << 20);
-        assert_eq!(bytes(Some("10"), Some("20")), 0, "an overdrawn group leaves nothing");
-        assert_eq!(Budget::derive(None, None, None).bytes, GIB);
+        let bytes = |available_bytes, group: Option<(u64, u64)>| {
+            let group = group.map(|(limit_bytes, used_bytes)| GroupMemory {
+                version: 2,
+                path: "group".into(),
+                limit_bytes,
+                used_bytes,
+            });
+            Budget::derive(&HostMemory { total_bytes: None, available_bytes, group }).bytes
+        };
+        assert_eq!(bytes(Some(8 << 20), None), 4 << 20);
+        assert_eq!(bytes(Some(8 << 20), Some((64 << 20, 0))), 4 << 20);
+        assert_eq!(bytes(Some(8 << 20), Some((3 << 20, 1 << 20))), 1 << 20);
+        assert_eq!(bytes(Some(8 << 20), Some((10, 20))), 0, "an overdrawn group leaves nothing");
+        assert_eq!(bytes(None, None), GIB);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 
 mod block;
 mod budget;
+mod host_memory;
 mod pool;
 
 pub use block::{PinnedBlock, PinnedSource};
 pub use budget::Budget;
+pub use host_memory::{GroupMemory, HostMemory};
 pub use pool::{PinnedPool, PinnedStats};

@@ -60,7 +60,10 @@ impl DriverPool {
         }
         if let Some(limit) = limit_bytes.filter(|_| !info.pool_caps) {
             let limit = format_bytes(limit);
-            return refused(format!("a limit of {limit} on the driver's pool (policy:mempool)"));
+            return refused(format!(
+                "a limit of {limit} on the driver's pool (policy:mempool), which keeps to none \
+                 before CUDA 12.2 and HIP 6.2,"
+            ));
         }
         let max_bytes = limit_bytes.map_or(0, |limit| {
             // 0 would be no cap; what a limit below one page refuses never reaches the pool.

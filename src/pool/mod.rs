@@ -35,6 +35,7 @@ pub use allocator::Allocator;
 pub use buffer::Buffer;
 pub use builder::AllocatorBuilder;
 pub use capture::CaptureScope;
+pub use expandable::policy_on;
 pub(crate) use heap::Taken;
 pub use hooks::{Registration, Shortage};
 pub use live::LiveBlock;

@@ -47,16 +47,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn for_people(conf: &Conf, options: &[OptionReport]) -> String {
     let mut rows = vec![["KEY", "VALUE", "FROM", "WHAT IT DOES"].map(String::from).to_vec()];
     for option in options {
-        let note = match option.status {
-            Status::NotYet(why) => format!(" [no effect yet: {why}]"),
-            Status::ByDesign(why) => format!(" [{why}]"),
-            _ if option.unread => format!(" [no effect under policy {}]", conf.policy()),
-            _ => String::new(),
-        };
-        let what = format!("{}{note}", option.help);
+        let what = effect(option, conf.policy());
         rows.push(vec![option.key.into(), option.value.clone(), option.source.to_string(), what]);
     }
     format!("policy {}; set: {}\n\n{}", conf.policy(), shown(conf), table(&rows, &[]))
+}
+
+/// What a key does, and what keeps it from having an effect.
+pub(crate) fn effect(option: &OptionReport, policy: &str) -> String {
+    let note = match option.status {
+        Status::NotYet(why) => format!(" [no effect yet: {why}]"),
+        Status::ByDesign(why) => format!(" [{why}]"),
+        _ if option.unread => format!(" [no effect under policy {policy}]"),
+        _ => String::new(),
+    };
+    format!("{}{note}", option.help)
 }
 
 fn shown(conf: &Conf) -> String {

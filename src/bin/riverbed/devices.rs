@@ -26,10 +26,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         return print_json(&Report { version: 1, devices });
     }
+    let (cards, real): (Vec<_>, Vec<_>) = devices.iter().partition(|listing| is_card(listing));
     let mut rows = vec![["DEVICE", "MEMORY", "DETAIL"].map(String::from).to_vec()];
-    rows.extend(devices.iter().map(|listing| {
-        let memory = listing.info.as_ref().map(|info| format_bytes(info.total_bytes));
-        vec![listing.name.clone(), memory.unwrap_or_else(|| "-".into()), listing.detail.clone()]
-    }));
+    rows.extend(real.into_iter().map(row));
+    rows.push(Vec::new());
+    rows.extend(cards.into_iter().map(row));
     print(&table(&rows, &[1]))
+}
+
+/// Of the simulator: apart, so that what is really there is seen first.
+fn is_card(listing: &device::Listing) -> bool {
+    listing.info.as_ref().is_some_and(|info| info.simulated)
+}
+
+fn row(listing: &device::Listing) -> Vec<String> {
+    let memory = listing.info.as_ref().map(|info| format_bytes(info.total_bytes));
+    vec![listing.name.clone(), memory.unwrap_or_else(|| "-".into()), listing.detail.clone()]
 }

@@ -4,6 +4,7 @@
 
 mod conf;
 mod devices;
+mod doctor;
 mod inspect;
 mod interrupt;
 mod model_path;
@@ -15,8 +16,13 @@ mod text;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+/// How long the end waits for devices to take back what was given up, as long as work in flight
+/// stands in the way.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
@@ -36,6 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Devices(devices::Args),
+    Doctor(doctor::Args),
     Conf(conf::Args),
     Inspect(inspect::Args),
     Pack(pack::Args),
@@ -67,14 +74,19 @@ impl From<riverbed::Error> for Failure {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // One check lets a host function panic, and that is no news.
-    let quiet = "warn,riverbed::host_function=off";
-    let default = if matches!(command, Command::Selftest(_)) { quiet } else { "warn" };
+    let default = match command {
+        // One check lets a host function panic, and that is no news.
+        Command::Selftest(_) => "warn,riverbed::host_function=off",
+        // What is warned of stands in the report.
+        Command::Doctor(_) => "error",
+        _ => "warn",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RIVERBED_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match command {
         Command::Devices(args) => devices::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Pack(args) => pack::run(&args),
@@ -82,6 +94,9 @@ fn main() -> ExitCode {
         Command::Selftest(args) => selftest::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
+    if !riverbed::device::settle(SETTLE) {
+        tracing::debug!("the process ends with work in flight");
+    }
     let (code, message) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => (1, message),

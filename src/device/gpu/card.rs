@@ -54,11 +54,6 @@ impl<V: Vendor> Card<V> {
         })
     }
 
-    /// The number of a device attribute; 0 where the driver does not know it.
-    pub(super) fn attribute(&self, attribute: u32) -> i32 {
-        attribute_of(&self.calls, self.context.device, attribute)
-    }
-
     /// The error of `call` on `device`.
     pub(super) fn error(&self, device: &str, call: &'static str, refusal: Refusal) -> DeviceError {
         error(&self.vendor, device, call, refusal)

@@ -29,6 +29,10 @@ use crate::device::kernel::Kernel;
 
 /// Handles up to this name default streams.
 const LAST_DEFAULT_STREAM: u64 = 2;
+/// The per-thread default stream: one handle, another stream on every thread.
+const PER_THREAD_STREAM: u64 = 2;
+/// The legacy default stream, which begins after what all blocking streams were given.
+const LEGACY_STREAM: u64 = 0;
 /// Pinned memory is aligned to this, as the contract promises.
 const PINNED_ALIGNMENT: usize = 4096;
 
@@ -337,7 +341,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
 
     fn synchronize_stream(&self, stream: StreamId) -> DeviceResult<()> {
         // SAFETY: the stream is live.
-        self.run(Call::SynchronizeStream, |calls| unsafe { calls.stream_synchronize(stream.raw()) })
+        self.run_apart(Call::SynchronizeStream, |calls| unsafe {
+            calls.stream_synchronize(stream.raw())
+        })
     }
 
     fn is_capturing(&self, stream: StreamId) -> DeviceResult<bool> {
@@ -394,10 +400,15 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     fn record_event(&self, event: EventId, stream: StreamId) -> DeviceResult<()> {
+        // Whoever frees memory marks the streams that used it, from any thread, where the handle
+        // of a per-thread stream means another one. Per-thread streams are blocking streams, so
+        // that a mark in the legacy stream comes after all of them.
+        let stream = match stream.raw() {
+            PER_THREAD_STREAM => LEGACY_STREAM,
+            stream => stream,
+        };
         // SAFETY: both handles are live.
-        self.run(Call::RecordEvent, |calls| unsafe {
-            calls.event_record(event.raw(), stream.raw())
-        })
+        self.run(Call::RecordEvent, |calls| unsafe { calls.event_record(event.raw(), stream) })
     }
 
     fn query_event(&self, event: EventId) -> DeviceResult<bool> {
@@ -412,7 +423,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
 
     fn synchronize_event(&self, event: EventId) -> DeviceResult<()> {
         // SAFETY: the event is live.
-        self.run(Call::SynchronizeEvent, |calls| unsafe { calls.event_synchronize(event.raw()) })
+        self.run_apart(Call::SynchronizeEvent, |calls| unsafe {
+            calls.event_synchronize(event.raw())
+        })
     }
 
     fn wait_event(&self, stream: StreamId, event: EventId) -> DeviceResult<()> {
@@ -519,9 +532,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: *const u8,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyH2d, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_h2d(dst.0, src.cast(), bytes as usize, stream.raw()) },
         })
     }
@@ -533,9 +546,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyD2h, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_d2h(dst.cast(), src.0, bytes as usize, stream.raw()) },
         })
     }
@@ -547,9 +560,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        // SAFETY: the caller's.
         self.run(Call::CopyD2d, |calls| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { calls.copy_d2d(dst.0, src.0, bytes as usize, stream.raw()) },
         })
     }
@@ -583,9 +596,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         let Some((span, _)) = copy.spans().filter(|_| !on_host) else {
             return self.refused(Call::Copy2d, DeviceError::INVALID_VALUE);
         };
-        // SAFETY: the caller's.
         self.run(Call::Copy2d, |_| match span {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { self.card.vendor.copy_2d(stream.raw(), copy) },
         })
     }
@@ -602,9 +615,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
             return self.refused(Call::CopyPeer, DeviceError::NOT_SUPPORTED);
         };
         let (to, from) = ((dst.0, self.card.context), (src.0, peer.card.context));
-        // SAFETY: the caller's.
         self.run(Call::CopyPeer, |_| match bytes {
             0 => Ok(()),
+            // SAFETY: the caller's.
             _ => unsafe { self.card.vendor.copy_peer(stream.raw(), to, from, bytes as usize) },
         })
     }

@@ -39,8 +39,10 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
     let ordinal = i32::try_from(spec.ordinal).ok().filter(|&ordinal| ordinal < count);
     let Some(ordinal) = ordinal else {
         let last = count - 1;
-        let expected = format!("{} devices here are {}:0 to {}:{last}", V::NAME, V::KIND, V::KIND);
-        return Err(Error::invalid("device", name, expected));
+        return Err(absent(match last {
+            0 => format!("the only {} device here is {}:0", V::NAME, V::KIND),
+            _ => format!("{} devices here are {}:0 to {}:{last}", V::NAME, V::KIND, V::KIND),
+        }));
     };
     library.start(name, spec, ordinal)
 }
@@ -162,6 +164,8 @@ impl<V: Vendor> Loaded<V> {
             library: self.found.name.clone(),
             version,
             missing: missing.collect(),
+            waits_for_values: false,
+            batch_copies: self.vendor.copies_batches(),
             notes: Vec::new(),
             pci_bus_id: None,
             numa_node: None,
@@ -217,6 +221,11 @@ impl<V: Vendor> Loaded<V> {
             let (major, minor) = V::POOL_CAPS_FROM;
             notes.push(format!("pools keep to no cap before version {major}.{minor}"));
         }
+        let waits_for_values = self.vendor.waits_for_values()
+            && attribute_of(&self.calls, device, V::ATTRIBUTES.wait_value) > 0;
+        if !waits_for_values {
+            notes.push(format!("gates: {}", Part::Gates.cost()));
+        }
         let granularity = if virtual_memory { self.granularity(device) } else { None };
         let engines = attribute_of(&self.calls, device, V::ATTRIBUTES.copy_engines);
         let (major, minor) = self.version;
@@ -237,6 +246,7 @@ impl<V: Vendor> Loaded<V> {
             copy_engines: u32::try_from(engines).unwrap_or_default().max(1),
         };
         let driver = DriverInfo {
+            waits_for_values,
             notes,
             numa_node: bus_id.as_deref().and_then(pci::numa_node),
             pcie_link: bus_id.as_deref().and_then(pci::link),
@@ -310,20 +320,17 @@ impl<V: Vendor> Loaded<V> {
         if !V::TRUSTED {
             trial::keep_what_works(&card, &mut info, &mut driver_info);
         }
-        let words = card.vendor.waits_for_values() && card.attribute(V::ATTRIBUTES.wait_value) > 0;
-        if !words {
-            driver_info.notes.push(format!("gates: {}", Part::Gates.cost()));
-        }
         for note in &driver_info.notes {
             tracing::info!(device = name, "{note}");
         }
+        let waits_for_values = driver_info.waits_for_values;
         Ok(shared(GpuDriver {
             info,
             driver_info,
             high_priority: greatest,
             made: Default::default(),
             mappings: Mutex::default(),
-            gates: Gates::new(words),
+            gates: Gates::new(waits_for_values),
             gate_pages: Mutex::default(),
             module: Mutex::default(),
             card,

@@ -34,8 +34,8 @@ pub(in crate::pool) use self::planned::Turn;
 pub(in crate::pool) use self::release::Release;
 use super::heap::{HeapState, reentered};
 use crate::base::{Result, lock, thread_token};
-use crate::conf::{Conf, EXPANDABLE, PLANNED};
-use crate::device::{Device, Event, PageId, Stream};
+use crate::conf::{CACHING, Conf, EXPANDABLE, PLANNED};
+use crate::device::{Device, DeviceInfo, Event, PageId, Stream};
 use crate::policy::expandable::{HandleId, Memo, PAGE_BYTES, Pages, Sharing};
 
 /// Views kept. What a driver can hold is not documented; the host's kernel has 65,530.
@@ -108,6 +108,25 @@ pub(in crate::pool) struct BookGuard<'a> {
     reader: &'a AtomicU64,
 }
 
+/// The policy that places blocks on a device under this conf: the conf's own, or `caching` in
+/// place of one that maps memory, where the device cannot.
+///
+/// ```
+/// use riverbed::device::Device;
+/// let conf: riverbed::conf::Conf = "expandable_segments:True".parse()?;
+/// let device = Device::open("sim:1GiB,vmm=off")?;
+/// assert_eq!(riverbed::pool::policy_on(device.info(), &conf), "caching");
+/// # Ok::<(), riverbed::Error>(())
+/// ```
+#[must_use]
+pub fn policy_on<'a>(info: &DeviceInfo, conf: &'a Conf) -> &'a str {
+    let maps = info.virtual_memory && PAGE_BYTES.is_multiple_of(info.granularity_bytes);
+    match conf.policy() {
+        EXPANDABLE | PLANNED if !maps => CACHING,
+        policy => policy,
+    }
+}
+
 impl Expandable {
     /// The book of an allocator's default pool under this conf; `None` where another policy
     /// places blocks, or stands in because the device cannot map memory.
@@ -115,10 +134,9 @@ impl Expandable {
         if !matches!(conf.policy(), EXPANDABLE | PLANNED) {
             return None;
         }
-        let info = device.info();
-        if !info.virtual_memory || !PAGE_BYTES.is_multiple_of(info.granularity_bytes) {
+        if policy_on(device.info(), conf) != conf.policy() {
             tracing::warn!(
-                device = %info.name,
+                device = %device.info().name,
                 "the device cannot map memory in pages of 2 MiB: the caching policy stands in for \
                  the {} one",
                 conf.policy()

@@ -122,7 +122,8 @@ fn attribute_of(number: u32, version: i32) -> Answer<Attribute> {
         75 => Attribute::ComputeMajor,
         76 => Attribute::ComputeMinor,
         91 => Attribute::SameHostPointer,
-        92..=94 => Attribute::WaitValue,
+        // The numbers of the calls without and with `_v2`.
+        92..=94 | 122 | 123 => Attribute::WaitValue,
         99 => Attribute::HostRegister,
         102 => Attribute::VirtualMemory,
         113 => Attribute::ReadOnlyRegister,
