@@ -1,15 +1,17 @@
 //! What does an allocation cost among many others? Of so many live blocks a random one is freed
 //! and another size allocated: sizes drawn log-uniformly from 512 bytes to 16 MiB (to 256 KiB
 //! from 100,000 blocks on, so that they fit a simulated device), and RMM's own pattern of
-//! random sizes. On a simulated device: nothing is stored, so only the bookkeeping costs. Beside
-//! ours, other crates that keep the books of a range.
+//! random sizes. On a simulated device, or on `RIVERBED_BENCH_DEVICE` as far as its memory
+//! goes: nothing is stored, so only the bookkeeping costs. Beside ours, other crates that keep the
+//! books of a range.
 
+mod common;
 #[path = "common/peers.rs"]
 mod peers;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use riverbed::device::{Device, Priority, Stream};
+use riverbed::device::{Priority, Stream};
 use riverbed::pool::{Allocator, Block, StreamAllocator};
 
 use peers::{OffsetAllocator, Slots, Tlsf};
@@ -64,9 +66,9 @@ fn steps(live: usize, mut size: impl FnMut(&mut Random) -> u64) -> Vec<(usize, u
 }
 
 fn churn(criterion: &mut Criterion) {
-    let device = Device::open("sim:16TiB").expect("a simulated device");
+    let device = common::device(common::SIMULATED);
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
-    let mut group = criterion.benchmark_group("allocator/churn");
+    let mut group = criterion.benchmark_group(common::group("allocator/churn", &device));
     for live in [100usize, 1000, 10_000, 100_000, 1_000_000] {
         let octaves = if live < 100_000 { 15.0 } else { 9.0 };
         let steps = steps(live, |random| (512.0 * (random.unit() * octaves).exp2()) as u64);
@@ -90,6 +92,10 @@ fn bench(
     live: usize,
     steps: &[(usize, u64)],
 ) {
+    let mean_bytes = steps.iter().map(|(_, bytes)| bytes).sum::<u64>() / steps.len() as u64;
+    if !common::has_room(stream.device(), mean_bytes * live as u64, pattern) {
+        return;
+    }
     let allocator = Allocator::builder(stream.device()).build().expect("an allocator");
     let on_stream = allocator.on(stream).expect("a handle");
     let mut run = |name: &str, slots: &mut dyn Slots| {
@@ -109,11 +115,11 @@ fn bench(
 
 /// Larson's pattern: one thread allocates, another one frees.
 fn remote_frees(criterion: &mut Criterion) {
-    let device = Device::open("sim:16TiB").expect("a simulated device");
+    let device = common::device(common::SIMULATED);
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
     let allocator = Allocator::builder(&device).build().expect("an allocator");
     let on_stream = allocator.on(&stream).expect("a handle");
-    let mut group = criterion.benchmark_group("allocator/remote_free");
+    let mut group = criterion.benchmark_group(common::group("allocator/remote_free", &device));
     group.bench_function("64 KiB", |bencher| {
         bencher.iter_custom(|rounds| {
             let (sender, receiver) = crossbeam_channel::bounded::<Block<'_>>(64);

@@ -17,7 +17,7 @@ use peers::{OffsetAllocator, Slots, Tlsf};
 const RANGE_BYTES: u64 = 1 << 30;
 
 fn hot_pair(criterion: &mut Criterion) {
-    let device = common::device();
+    let device = common::device("host");
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
     let allocator = Allocator::builder(&device).build().expect("an allocator");
     let on_stream = allocator.on(&stream).expect("a handle");

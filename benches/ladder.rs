@@ -1,6 +1,9 @@
 //! What does a request cost that nothing cached can serve? By the rung that serves it: a new
 //! segment; a segment after everything cached was given back, because the limit is reached; and
-//! none, because the limit is full of live blocks. On a simulated device, whose own work is in it.
+//! none, because the limit is full of live blocks. On a simulated device, whose own work is in it, or on
+//! `RIVERBED_BENCH_DEVICE`.
+
+mod common;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use riverbed::device::{Device, Priority, Stream};
@@ -18,8 +21,8 @@ fn limited(device: &Device) -> (Allocator, StreamAllocator) {
 }
 
 fn ladder(criterion: &mut Criterion) {
-    let device = Device::open("sim:1TiB").expect("a simulated device");
-    let mut group = criterion.benchmark_group("allocator/ladder");
+    let device = common::device(common::SIMULATED);
+    let mut group = criterion.benchmark_group(common::group("allocator/ladder", &device));
 
     let (allocator, on_stream) = limited(&device);
     group.bench_function("new segment, given back", |bencher| {

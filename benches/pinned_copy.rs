@@ -10,7 +10,7 @@ use riverbed::pool::Allocator;
 use riverbed::transfer::Transfer;
 
 fn pinned_copy(criterion: &mut Criterion) {
-    let device = common::device();
+    let device = common::device("host");
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
     let allocator = Allocator::builder(&device).build().expect("an allocator");
     let pinned = PinnedPool::new(&device, &riverbed::conf::Conf::default());

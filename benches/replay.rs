@@ -1,16 +1,18 @@
 //! What does an operation of a real program cost? A trace replayed again and again, blocks from a
 //! stream's handle, by every policy there is. `RIVERBED_BENCH_TRACE` names a trace of one's own
 //! (as `riverbed replay` reads it), `RIVERBED_BENCH_CONF` a conf to replay it with in place of
-//! each policy's default. An element is one operation.
+//! each policy's default, `RIVERBED_BENCH_DEVICE` a device in place of the simulated one, with room
+//! for the trace. An element is one operation.
 
+mod common;
 #[path = "common/inputs.rs"]
 mod inputs;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use riverbed::conf::Conf;
-use riverbed::device::{Device, Priority, Stream};
+use riverbed::device::{Priority, Stream};
 use riverbed::pool::{Allocator, Block, StreamAllocator};
-use riverbed::replay::{DEVICE, OpKind, Trace};
+use riverbed::replay::{OpKind, Trace};
 
 use inputs::{confs, traces};
 
@@ -33,15 +35,20 @@ fn replay<'a>(trace: &Trace, streams: &'a [StreamAllocator], live: &mut [Option<
 }
 
 fn replays(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("allocator/replay");
+    let device = common::device(common::SIMULATED);
+    let mut group = criterion.benchmark_group(common::group("allocator/replay", &device));
     group.sample_size(20);
     for (trace, conf) in
         traces().iter().flat_map(|trace| confs().into_iter().map(move |c| (trace, c)))
     {
         let parsed: Conf =
             conf.parse().unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF: {error}"));
-        let device = Device::open(DEVICE).expect("a simulated device");
-        let allocator = Allocator::builder(&device).conf(parsed).build().expect("an allocator");
+        if !common::has_room(&device, trace.peak_live_bytes(), trace.name()) {
+            continue;
+        }
+        let allocator = Allocator::builder(&device).conf(parsed).build();
+        let allocator = allocator
+            .unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF, RIVERBED_BENCH_DEVICE: {error}"));
         let handle = |_| {
             let stream = Stream::new(&device, Priority::Normal).expect("a stream");
             allocator.on(&stream).expect("a handle")

@@ -2,8 +2,10 @@
 //! its stream again and again, the same allocator under both, for seven rounds of a second or
 //! more. What the machine gives two threads is measured in the same round by arithmetic that
 //! shares nothing: a round in which that does not reach 1.9 times one thread's says nothing about
-//! the allocator, and is left out. `RIVERBED_BENCH_TRACE` and `RIVERBED_BENCH_CONF` as in `replay`.
+//! the allocator, and is left out. `RIVERBED_BENCH_TRACE`, `RIVERBED_BENCH_CONF` and
+//! `RIVERBED_BENCH_DEVICE` as in `replay`.
 
+mod common;
 #[path = "common/inputs.rs"]
 mod inputs;
 
@@ -11,9 +13,9 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use riverbed::device::{Device, Priority, Stream};
+use riverbed::device::{Priority, Stream};
 use riverbed::pool::{Allocator, Block, StreamAllocator};
-use riverbed::replay::{DEVICE, OpKind, Trace};
+use riverbed::replay::{OpKind, Trace};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// What arithmetic must reach for a round to count, in one thread's rate.
@@ -45,8 +47,13 @@ fn main() {
 
 fn measure(trace: &Trace, conf: &str, rounds: &Rounds) {
     let parsed = conf.parse().unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF: {error}"));
-    let device = Device::open(DEVICE).expect("a simulated device");
-    let allocator = Allocator::builder(&device).conf(parsed).build().expect("an allocator");
+    let device = common::device(common::SIMULATED);
+    if !common::has_room(&device, 2 * trace.peak_live_bytes(), trace.name()) {
+        return;
+    }
+    let allocator = Allocator::builder(&device).conf(parsed).build();
+    let allocator = allocator
+        .unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF, RIVERBED_BENCH_DEVICE: {error}"));
     let handles: [StreamAllocator; 2] = std::array::from_fn(|_| {
         let stream = Stream::new(&device, Priority::Normal).expect("a stream");
         allocator.on(&stream).expect("a handle")

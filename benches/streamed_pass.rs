@@ -44,7 +44,7 @@ fn pass(streamed: &StreamedModel, stream: &Stream) {
 }
 
 fn streamed_pass(criterion: &mut Criterion) {
-    let device = common::device();
+    let device = common::device("host");
     let stream = Stream::new(&device, Priority::Normal).expect("a stream");
     let dir = tempfile::tempdir().expect("a directory");
     let model = model(dir.path());

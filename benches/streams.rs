@@ -1,6 +1,9 @@
 //! What do several streams cost? A block freed while another stream uses it (one event recorded,
 //! one looked at), beside the same without the other stream; and one, two and four threads, each
-//! on a stream of its own. On a simulated device, whose own work is in the first.
+//! on a stream of its own. On a simulated device, whose own work is in the first, or on
+//! `RIVERBED_BENCH_DEVICE`.
+
+mod common;
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -13,20 +16,16 @@ use riverbed::pool::Allocator;
 
 const BYTES: u64 = 64 << 10;
 
-fn device() -> Device {
-    Device::open("sim:1TiB").expect("a simulated device")
-}
-
 fn stream(device: &Device) -> Stream {
     Stream::new(device, Priority::Normal).expect("a stream")
 }
 
 fn cross_stream(criterion: &mut Criterion) {
-    let device = device();
+    let device = common::device(common::SIMULATED);
     let (home, other) = (stream(&device), stream(&device));
     let allocator = Allocator::builder(&device).build().expect("an allocator");
     let on_stream = allocator.on(&home).expect("a handle");
-    let mut group = criterion.benchmark_group("allocator/cross_stream");
+    let mut group = criterion.benchmark_group(common::group("allocator/cross_stream", &device));
     for (name, user) in [("used at home", &home), ("used elsewhere", &other)] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
@@ -57,8 +56,8 @@ fn work(allocator: &Allocator, stream: &Stream, rounds: &AtomicU64, barrier: &Ba
 /// The threads live as long as their streams, as in a program: a new one would have to win its
 /// stream's memory over first.
 fn threads(criterion: &mut Criterion) {
-    let device = device();
-    let mut group = criterion.benchmark_group("allocator/threads");
+    let device = common::device(common::SIMULATED);
+    let mut group = criterion.benchmark_group(common::group("allocator/threads", &device));
     for count in [1, 2, 4] {
         let allocator = Allocator::builder(&device).build().expect("an allocator");
         let streams: Vec<Stream> = (0..count).map(|_| stream(&device)).collect();

@@ -141,7 +141,8 @@ pub struct Listing {
     pub detail: String,
     /// Facts about an available device.
     pub info: Option<DeviceInfo>,
-    /// What was found of its driver, where it has one.
+    /// What was found of its driver, where one loads: of an absent device what the library tells
+    /// without one.
     pub driver: Option<DriverInfo>,
 }
 

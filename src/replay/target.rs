@@ -33,9 +33,9 @@ pub(super) struct Target {
     allocator: Allocator,
     streams: Vec<StreamAllocator>,
     route: Route,
-    /// A replay enqueues no work, so what is recorded has happened by the next operation. The
-    /// host device's streams are threads, which have to be waited for to make that true.
-    streams_are_threads: bool,
+    /// A replay enqueues no work, so what is recorded has happened by the next operation. Where
+    /// streams run in real time they have to be waited for to make that true.
+    in_real_time: bool,
 }
 
 /// What to replay on.
@@ -95,7 +95,7 @@ impl Target {
         Ok(Self {
             streams: (0..streams).map(stream).collect::<Result<_>>()?,
             route,
-            streams_are_threads: device.info().host_accessible,
+            in_real_time: !device.info().simulated,
             allocator,
         })
     }
@@ -155,7 +155,7 @@ impl Target {
             Route::Raw => self.allocator.record_use_raw(taken.ptr, used_on)?,
         }
         self.free(handle)?;
-        if self.streams_are_threads { used_on.synchronize() } else { Ok(()) }
+        if self.in_real_time { used_on.synchronize() } else { Ok(()) }
     }
 
     /// The counters now.

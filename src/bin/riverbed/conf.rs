@@ -52,15 +52,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn for_people(conf: &Conf, options: &[OptionReport], process_pool: bool) -> String {
-    let reader = if process_pool {
-        "on the process pool".to_owned()
-    } else {
-        format!("under policy {}", conf.policy())
-    };
     let mut rows = vec![["KEY", "VALUE", "FROM", "WHAT IT DOES"].map(String::from).to_vec()];
     for option in options {
         let what = match option.unread && process_pool {
-            true => format!("{} [no effect {reader}]", option.help),
+            true => format!("{} [no effect on the process pool]", option.help),
             false => effect(option, conf.policy()),
         };
         rows.push(vec![option.key.into(), option.value.clone(), option.source.to_string(), what]);

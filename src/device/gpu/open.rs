@@ -30,7 +30,7 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
         by: "this machine".into(),
         way_out: format!("{reason}; 'host' needs no GPU"),
     };
-    let library = Loaded::<V>::open(spec).map_err(&absent)?;
+    let library = Loaded::<V>::open(spec).map_err(|unusable| absent(unusable.reason))?;
     let failed = |refusal| Error::from(error(&library.vendor, name, "open", refusal));
     let count = library.devices().map_err(failed)?;
     if count == 0 {
@@ -49,23 +49,24 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
 
 /// The devices of this vendor as `riverbed devices` lists them: without taking hold of any.
 pub(in crate::device) fn survey<V: Vendor>() -> Vec<Listing> {
-    let absent = |detail: String| Listing {
+    let absent = |Unusable { reason, driver }| Listing {
         name: V::KIND.into(),
         available: false,
-        detail: format!("absent: {detail}"),
+        detail: format!("absent: {reason}"),
         info: None,
-        driver: None,
+        driver: driver.map(|driver| *driver),
     };
     let spec = GpuSpec::default();
     let library = match Loaded::<V>::open(&spec) {
         Ok(library) => library,
-        Err(reason) => return vec![absent(reason)],
+        Err(unusable) => return vec![absent(unusable)],
     };
     let count = match library.devices() {
-        Ok(0) => return vec![absent(library.no_device())],
+        Ok(0) => return vec![absent(library.unusable(library.no_device()))],
         Ok(count) => count,
         Err(refusal) => {
-            return vec![absent(error(&library.vendor, V::KIND, "list", refusal).to_string())];
+            let failed = error(&library.vendor, V::KIND, "list", refusal);
+            return vec![absent(library.unusable(failed.to_string()))];
         }
     };
     (0..count)
@@ -81,7 +82,7 @@ pub(in crate::device) fn survey<V: Vendor>() -> Vec<Listing> {
                 },
                 Err(refusal) => {
                     let failed = error(&library.vendor, &name, "list", refusal);
-                    Listing { name, ..absent(failed.to_string()) }
+                    Listing { name, ..absent(library.unusable(failed.to_string())) }
                 }
             }
         })
@@ -96,43 +97,80 @@ struct Loaded<V> {
     version: (u32, u32),
 }
 
+/// Why a vendor's GPUs cannot be used, and what was found of its library, where one loads.
+struct Unusable {
+    reason: String,
+    driver: Option<Box<DriverInfo>>,
+}
+
 impl<V: Vendor> Loaded<V> {
-    /// Loads the library; else says why it cannot be used.
-    fn open(spec: &GpuSpec) -> Result<Self, String> {
+    /// Loads the library and makes it ready.
+    fn open(spec: &GpuSpec) -> Result<Self, Unusable> {
         let names = match &spec.library {
             Some(path) => vec![path.display().to_string()],
             None => V::libraries(),
         };
-        let found = library::open(&names)
-            .map_err(|reason| format!("no {} driver library found ({reason})", V::NAME))?;
+        let found = library::open(&names).map_err(|reason| Unusable {
+            reason: format!("no {} driver library found ({reason})", V::NAME),
+            driver: None,
+        })?;
         // SAFETY: the names are those of this vendor's driver, or the user's for it, and the
         // library is never closed.
         let (calls, vendor) = unsafe { (Calls::find(found.library, V::COLUMN), V::find(&found)) };
         let mut library = Self { found, calls, vendor, version: (0, 0) };
-        if let Some((symbol, _)) = library.missing().find(|(_, part)| *part == Part::Core) {
+        let ready = library.make_ready();
+        match ready {
+            Ok(()) => Ok(library),
+            Err(reason) => Err(library.unusable(reason)),
+        }
+    }
+
+    /// Asks the library for its version and initialises it; else says why it cannot be used.
+    fn make_ready(&mut self) -> Result<(), String> {
+        if let Some((symbol, _)) = self.missing().find(|(_, part)| *part == Part::Core) {
             return Err(format!(
                 "{} loads, but has no {symbol}: it is too old, or no {} driver",
-                library.found.name,
+                self.found.name,
                 V::NAME
             ));
         }
-        let version = library.init().map_err(|refusal| match refusal.status {
-            NO_DEVICE | INVALID_DEVICE => library.no_device(),
+        let initialised = self.vendor.init(&self.calls);
+        let mut version = 0;
+        // SAFETY: the pointer is to a live int. The call needs no initialised library.
+        let asked = unsafe { self.calls.driver_version(&raw mut version) };
+        self.version = V::version(u32::try_from(version).unwrap_or_default());
+        initialised.and(asked).map_err(|refusal| match refusal.status {
+            NO_DEVICE | INVALID_DEVICE => self.no_device(),
             _ => {
-                let failed = error(&library.vendor, V::KIND, "initialising", refusal);
-                format!("{} loads, but {failed}", library.found.name)
+                let failed = error(&self.vendor, V::KIND, "initialising", refusal);
+                format!("{} loads, but {failed}", self.found.name)
             }
-        })?;
-        library.version = V::version(version);
-        Ok(library)
+        })
     }
 
-    fn init(&self) -> Result<u32, Refusal> {
-        self.vendor.init(&self.calls)?;
-        let mut version = 0;
-        // SAFETY: the pointer is to a live int.
-        unsafe { self.calls.driver_version(&raw mut version) }?;
-        Ok(u32::try_from(version).unwrap_or_default())
+    fn unusable(&self, reason: String) -> Unusable {
+        Unusable { reason, driver: Some(Box::new(self.driver_info())) }
+    }
+
+    /// What can be told of the library alone.
+    fn driver_info(&self) -> DriverInfo {
+        let version = match self.version {
+            (0, 0) => "unknown".into(),
+            (major, minor) => format!("{major}.{minor}"),
+        };
+        let missing = self.missing().map(|(symbol, part)| (symbol.into(), part.cost().into()));
+        DriverInfo {
+            vendor: V::NAME.into(),
+            library: self.found.name.clone(),
+            version,
+            missing: missing.collect(),
+            waits_for_values: false,
+            batch_copies: self.vendor.copies_batches(),
+            notes: Vec::new(),
+            pci_bus_id: None,
+            numa_node: None,
+            pcie_link: None,
+        }
     }
 
     fn missing(&self) -> impl Iterator<Item = (&'static str, Part)> {
@@ -219,19 +257,12 @@ impl<V: Vendor> Loaded<V> {
             copy_engines: u32::try_from(engines).unwrap_or_default().max(1),
         };
         let driver = DriverInfo {
-            vendor: V::NAME.into(),
-            library: self.found.name.clone(),
-            version: format!("{major}.{minor}"),
-            missing: self
-                .missing()
-                .map(|(symbol, part)| (symbol.into(), part.cost().into()))
-                .collect(),
             waits_for_values,
-            batch_copies: self.vendor.copies_batches(),
             notes,
             numa_node: bus_id.as_deref().and_then(pci::numa_node),
             pcie_link: bus_id.as_deref().and_then(pci::link),
             pci_bus_id: bus_id,
+            ..self.driver_info()
         };
         Ok((info, driver))
     }

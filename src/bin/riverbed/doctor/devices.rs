@@ -65,7 +65,7 @@ impl DeviceReport {
         let Listing { name, available, detail, info, driver, .. } = listing;
         if !available {
             let reason = detail.strip_prefix("absent: ").unwrap_or(&detail);
-            return Self::unusable(&name, reason.into());
+            return Self { driver, ..Self::unusable(&name, reason.into()) };
         }
         match Device::open(&name) {
             Ok(device) => Self::of_open(&name, &device, conf),
