@@ -1,33 +1,27 @@
 //! The device contract over a vendor's driver.
 
-use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex};
 
-use super::abi::{
-    ACCESS_READ_WRITE, AccessDescription, AllocationProperties, EVENT_NO_TIMING, EVENT_TIMING,
-    HOST_PORTABLE, Location, NOT_READY, PoolProperties, STREAM_NON_BLOCKING,
-};
+use super::abi::{EVENT_NO_TIMING, EVENT_TIMING, HOST_PORTABLE, NOT_READY, STREAM_NON_BLOCKING};
 use super::calls::Calls;
 use super::card::Card;
 use super::gates::{Gates, Wait};
 use super::mappings::Mappings;
 use super::symbols::Refusal;
 use super::vendor::Vendor;
-use crate::base::{DeviceError, align_up, lock};
+use crate::base::{DeviceError, align_up};
 use crate::device::arena::Status;
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Place,
+    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId,
     PoolAttribute, PoolId, Priority, StreamId,
 };
 use crate::device::info::{DeviceInfo, DriverInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
 use crate::device::reaper;
 
-/// Handles up to this name default streams.
-const LAST_DEFAULT_STREAM: u64 = 2;
 /// The per-thread default stream: one handle, another stream on every thread.
 const PER_THREAD_STREAM: u64 = 2;
 /// The legacy default stream, which begins after what all blocking streams were given.
@@ -50,7 +44,7 @@ pub(super) struct GpuDriver<V: Vendor> {
 
 impl<V: Vendor> GpuDriver<V> {
     /// Counts the call, makes it with the device current, and names it in its error.
-    fn run<T>(
+    pub(super) fn run<T>(
         &self,
         call: Call,
         work: impl FnOnce(&Calls) -> Result<T, Refusal>,
@@ -60,7 +54,7 @@ impl<V: Vendor> GpuDriver<V> {
     }
 
     /// As [`run`](Self::run), for calls that take part in no graph.
-    fn run_apart<T>(
+    pub(super) fn run_apart<T>(
         &self,
         call: Call,
         work: impl FnOnce(&Calls) -> Result<T, Refusal>,
@@ -69,80 +63,18 @@ impl<V: Vendor> GpuDriver<V> {
         self.card.apart(work).map_err(|refusal| self.error(call, refusal))
     }
 
-    /// A call of virtual memory.
-    fn run_virtual<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
-    ) -> DeviceResult<T> {
-        match self.info.virtual_memory {
-            true => self.run_apart(call, work),
-            false => self.refused(call, DeviceError::NOT_SUPPORTED),
-        }
-    }
-
-    /// A call of pools.
-    fn run_pool<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
-    ) -> DeviceResult<T> {
-        match self.info.memory_pools {
-            true => self.run_apart(call, work),
-            false => self.refused(call, DeviceError::NOT_SUPPORTED),
-        }
-    }
-
-    /// A call of the process's pool.
-    fn run_process_pool<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
-    ) -> DeviceResult<T> {
-        match self.info.process_pool {
-            true => self.run_apart(call, work),
-            false => self.refused(call, DeviceError::NOT_SUPPORTED),
-        }
-    }
-
     /// A call refused before the driver is asked.
-    fn refused<T>(&self, call: Call, status: Status) -> DeviceResult<T> {
+    pub(super) fn refused<T>(&self, call: Call, status: Status) -> DeviceResult<T> {
         self.made.count(call);
         Err(self.own_error(call, status))
     }
 
-    fn own_error(&self, call: Call, status: Status) -> DeviceError {
+    pub(super) fn own_error(&self, call: Call, status: Status) -> DeviceError {
         self.error(call, Refusal::own("refused before the driver is asked", status))
     }
 
-    fn error(&self, call: Call, refusal: Refusal) -> DeviceError {
+    pub(super) fn error(&self, call: Call, refusal: Refusal) -> DeviceError {
         self.card.error(&self.info.name, call.name(), refusal)
-    }
-
-    fn properties(&self) -> AllocationProperties {
-        AllocationProperties::on_device(self.card.context.device)
-    }
-
-    /// Makes a range with pages mapped readable and writable.
-    ///
-    /// # Safety
-    /// The places are mapped.
-    unsafe fn allow(&self, calls: &Calls, places: &[(u64, u64, u64)]) -> Result<(), Refusal> {
-        let access = AccessDescription {
-            location: Location::device(self.card.context.device),
-            flags: ACCESS_READ_WRITE,
-        };
-        let whole = places.first().zip(places.last());
-        let range = whole.map(|(first, last)| (first.0, last.0 + last.2 - first.0));
-        let ranges: Vec<(u64, u64)> = match (V::ACCESS_BY_RANGE, range) {
-            (true, Some(range)) => vec![range],
-            _ => places.iter().map(|&(at, _, bytes)| (at, bytes)).collect(),
-        };
-        for (at, bytes) in ranges {
-            // SAFETY: the caller's; the description is live.
-            unsafe { calls.page_access(at, bytes as usize, &raw const access, 1) }?;
-        }
-        Ok(())
     }
 
     fn launch_function(
@@ -174,7 +106,10 @@ unsafe extern "C" fn call_host(data: *mut c_void) {
     // SAFETY: the data is the box that `launch_function` gave, and this is the only call with it.
     let function = unsafe { Box::from_raw(data.cast::<HostFn>()) };
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(function)).is_err() {
-        tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
+        tracing::error!(
+            target: "riverbed::host_function",
+            "a host function panicked on a stream; the stream goes on"
+        );
     }
 }
 
@@ -220,91 +155,30 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr> {
-        let mut at = 0;
-        // SAFETY: the pointer is to a live number.
-        self.run_virtual(Call::Reserve, |calls| unsafe {
-            calls.address_reserve(&raw mut at, bytes as usize, 0, 0, 0)
-        })?;
-        Ok(DevicePtr(at))
+        self.reserve_addresses(bytes)
     }
 
     unsafe fn release(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
-        if lock(&self.mappings).inside(at.0, bytes).is_ok() {
-            return self.refused(Call::Release, DeviceError::INVALID_VALUE);
-        }
-        // SAFETY: the caller's; nothing is mapped there.
-        self.run_virtual(Call::Release, |calls| unsafe { calls.address_free(at.0, bytes as usize) })
+        // SAFETY: the caller's.
+        unsafe { self.release_addresses(at, bytes) }
     }
 
     fn create_page(&self, bytes: u64) -> DeviceResult<PageId> {
-        let properties = self.properties();
-        let mut page = 0;
-        // SAFETY: pointers to live values.
-        self.run_virtual(Call::CreatePage, |calls| unsafe {
-            calls.page_create(&raw mut page, bytes as usize, &raw const properties, 0)
-        })?;
-        lock(&self.mappings).created(page, bytes);
-        // SAFETY: the page was made just now and lives until `destroy_page`.
-        Ok(unsafe { PageId::from_raw(page) })
+        self.make_page(bytes)
     }
 
     unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        // SAFETY: the caller's. Mappings keep the memory until the last is gone.
-        self.run_virtual(Call::DestroyPage, |calls| unsafe { calls.page_release(page.raw()) })?;
-        mappings.destroyed(page.raw());
-        Ok(())
+        // SAFETY: the caller's.
+        unsafe { self.give_page_up(page) }
     }
 
     fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        let places = mappings.places(at.0, pages.iter().map(|page| page.raw()));
-        let places = match places {
-            Ok(places) => places,
-            Err(status) => return self.refused(Call::Map, status),
-        };
-        let mut done = 0;
-        let outcome = places.iter().try_for_each(|&(at, page, bytes)| {
-            // SAFETY: the page is live, and nothing is mapped there by these books.
-            self.run_virtual(Call::Map, |calls| unsafe {
-                calls.page_map(at, bytes as usize, 0, page, 0)
-            })?;
-            done += 1;
-            Ok(())
-        });
-        // SAFETY: all places were mapped just now.
-        let allow = |calls: &Calls| unsafe { self.allow(calls, &places) };
-        let outcome = outcome.and_then(|()| self.run_virtual(Call::SetAccess, allow));
-        for &(at, _, bytes) in &places[..done] {
-            match &outcome {
-                Ok(()) => mappings.mapped(at, bytes),
-                Err(_) => {
-                    // SAFETY: mapped just now, and touched by nobody yet.
-                    let undone =
-                        self.card.apart(|calls| unsafe { calls.page_unmap(at, bytes as usize) });
-                    if let Err(refusal) = undone {
-                        tracing::warn!(?refusal, "a mapping that is of no use stays");
-                    }
-                }
-            }
-        }
-        outcome
+        self.map_pages(at, pages)
     }
 
     unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        let inside = match mappings.inside(at.0, bytes) {
-            Ok(inside) => inside,
-            Err(status) => return self.refused(Call::Unmap, status),
-        };
-        self.run_virtual(Call::Unmap, |calls| {
-            for (at, bytes) in inside {
-                // SAFETY: a whole mapping; the caller promised that nothing touches it.
-                unsafe { calls.page_unmap(at, bytes as usize) }?;
-                mappings.unmapped(at);
-            }
-            Ok(())
-        })
+        // SAFETY: the caller's.
+        unsafe { self.unmap_pages(at, bytes) }
     }
 
     fn create_stream(&self, priority: Priority) -> DeviceResult<StreamId> {
@@ -544,39 +418,13 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()> {
-        let copies: Vec<&CopyH2d> = copies.iter().filter(|copy| copy.bytes > 0).collect();
-        // Default streams take no batches.
-        let batched = self.card.vendor.copies_batches() && stream.raw() > LAST_DEFAULT_STREAM;
-        self.run(Call::CopyBatch, |calls| {
-            if batched && !copies.is_empty() {
-                let mut targets: Vec<u64> = copies.iter().map(|copy| copy.dst.0).collect();
-                let mut sources: Vec<u64> = copies.iter().map(|copy| copy.src as u64).collect();
-                let mut sizes: Vec<usize> = copies.iter().map(|copy| copy.bytes as usize).collect();
-                let stream = stream.raw();
-                // SAFETY: the caller's.
-                return unsafe {
-                    self.card.vendor.copy_batch(stream, &mut targets, &mut sources, &mut sizes)
-                };
-            }
-            copies.iter().try_for_each(|copy| {
-                // SAFETY: the caller's.
-                unsafe {
-                    calls.copy_h2d(copy.dst.0, copy.src.cast(), copy.bytes as usize, stream.raw())
-                }
-            })
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_batch(stream, copies) }
     }
 
     unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()> {
-        let on_host = matches!((copy.dst, copy.src), (Place::Host(_), Place::Host(_)));
-        let Some((span, _)) = copy.spans().filter(|_| !on_host) else {
-            return self.refused(Call::Copy2d, DeviceError::INVALID_VALUE);
-        };
-        self.run(Call::Copy2d, |_| match span {
-            0 => Ok(()),
-            // SAFETY: the caller's.
-            _ => unsafe { self.card.vendor.copy_2d(stream.raw(), copy) },
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_rows(stream, copy) }
     }
 
     unsafe fn copy_peer(
@@ -587,134 +435,50 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        let Some(peer) = (from as &dyn Any).downcast_ref::<Self>() else {
-            return self.refused(Call::CopyPeer, DeviceError::NOT_SUPPORTED);
-        };
-        let (to, from) = ((dst.0, self.card.context), (src.0, peer.card.context));
-        self.run(Call::CopyPeer, |_| match bytes {
-            0 => Ok(()),
-            // SAFETY: the caller's.
-            _ => unsafe { self.card.vendor.copy_peer(stream.raw(), to, from, bytes as usize) },
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_peer_copy(stream, dst, from, src, bytes) }
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
-        if max_bytes > 0 && !self.info.pool_caps {
-            return self.refused(Call::CreatePool, DeviceError::NOT_SUPPORTED);
-        }
-        let ordinal = self.card.context.device;
-        let properties = PoolProperties::on_device(ordinal, max_bytes as usize);
-        let mut pool = 0;
-        // SAFETY: pointers to live values.
-        self.run_pool(Call::CreatePool, |calls| unsafe {
-            calls.pool_create(&raw mut pool, &raw const properties)
-        })?;
-        // SAFETY: the pool was made just now and lives until `destroy_pool`.
-        Ok(unsafe { PoolId::from_raw(pool) })
+        self.make_pool(max_bytes)
     }
 
     unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
         // SAFETY: the caller's.
-        self.run_pool(Call::DestroyPool, |calls| unsafe { calls.pool_destroy(pool.raw()) })
+        unsafe { self.give_pool_up(pool) }
     }
 
     fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
-        if bytes == 0 {
-            return self.refused(Call::PoolAlloc, DeviceError::INVALID_VALUE);
-        }
-        self.made.count(Call::PoolAlloc);
-        let mut at = 0;
-        let taken = match self.info.memory_pools {
-            // SAFETY: the pool and the stream are live, the pointer is to a live number. It may
-            // be part of a graph.
-            true => self.card.inside(|calls| unsafe {
-                calls.pool_alloc(&raw mut at, bytes as usize, pool.raw(), stream.raw())
-            }),
-            false => Err(Refusal::own("pools", DeviceError::NOT_SUPPORTED)),
-        };
-        taken.map_err(|refusal| self.error(Call::PoolAlloc, refusal))?;
-        Ok(DevicePtr(at))
+        self.take_from_pool(pool, bytes, stream)
     }
 
     unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
         // SAFETY: the caller's.
-        self.run(Call::PoolFree, |calls| unsafe { calls.pool_free(ptr.0, stream.raw()) })
+        unsafe { self.give_to_pool(ptr, stream) }
     }
 
     fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
-        // SAFETY: the pool is live.
-        self.run_pool(Call::PoolTrim, |calls| unsafe {
-            calls.pool_trim(pool.raw(), keep_bytes as usize)
-        })
+        self.trim_pool(pool, keep_bytes)
     }
 
     fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
-        let mut value = 0_u64;
-        // SAFETY: the pool is live; the driver writes an int or 64 bits, for which there is
-        // room, and an int's bytes are the low ones.
-        self.run_pool(Call::PoolGet, |calls| unsafe {
-            calls.pool_get(pool.raw(), number(attribute), (&raw mut value).cast())
-        })?;
-        Ok(value)
+        self.ask_pool(pool, attribute)
     }
 
     fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
-        let flag = matches!(
-            attribute,
-            PoolAttribute::FollowEventDependencies
-                | PoolAttribute::AllowOpportunistic
-                | PoolAttribute::AllowInternalDependencies
-        );
-        if flag && value > 1 {
-            return self.refused(Call::PoolSet, DeviceError::INVALID_VALUE);
-        }
-        let mut value = value;
-        // SAFETY: the pool is live; the driver reads an int, whose bytes are the low ones, or
-        // 64 bits.
-        self.run_pool(Call::PoolSet, |calls| unsafe {
-            calls.pool_set(pool.raw(), number(attribute), (&raw mut value).cast())
-        })
+        self.tell_pool(pool, attribute, value)
     }
 
     fn default_pool(&self) -> DeviceResult<PoolId> {
-        let mut pool = 0;
-        // SAFETY: the pointer is to a live handle.
-        self.run_process_pool(Call::DefaultPool, |calls| unsafe {
-            calls.device_default_pool(&raw mut pool, self.card.context.device)
-        })?;
-        // SAFETY: the default pool lives as long as the device.
-        Ok(unsafe { PoolId::from_raw(pool) })
+        self.find_default_pool()
     }
 
     fn current_pool(&self) -> DeviceResult<PoolId> {
-        let mut pool = 0;
-        // SAFETY: the pointer is to a live handle.
-        self.run_process_pool(Call::CurrentPool, |calls| unsafe {
-            calls.device_pool(&raw mut pool, self.card.context.device)
-        })?;
-        // SAFETY: a pool that is given up is current no more.
-        Ok(unsafe { PoolId::from_raw(pool) })
+        self.find_current_pool()
     }
 
     fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
-        // SAFETY: the pool is live.
-        self.run_process_pool(Call::SetCurrentPool, |calls| unsafe {
-            calls.device_set_pool(self.card.context.device, pool.raw())
-        })
-    }
-}
-
-/// The number of an attribute (`CUmemPool_attribute`, `hipMemPoolAttr`).
-fn number(attribute: PoolAttribute) -> u32 {
-    match attribute {
-        PoolAttribute::FollowEventDependencies => 1,
-        PoolAttribute::AllowOpportunistic => 2,
-        PoolAttribute::AllowInternalDependencies => 3,
-        PoolAttribute::ReleaseThreshold => 4,
-        PoolAttribute::ReservedCurrent => 5,
-        PoolAttribute::ReservedHigh => 6,
-        PoolAttribute::UsedCurrent => 7,
-        PoolAttribute::UsedHigh => 8,
+        self.make_pool_current(pool)
     }
 }
 

@@ -15,10 +15,13 @@ mod mappings;
 mod modules;
 mod open;
 mod pci;
+mod pools;
 mod spec;
 pub(in crate::device) mod symbols;
 mod trial;
 pub(in crate::device) mod vendor;
+mod virtual_memory;
+mod wide_copies;
 
 pub(super) use open::{open, survey};
 pub use spec::GpuSpec;
