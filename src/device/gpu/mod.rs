@@ -1,5 +1,5 @@
 //! What CUDA and HIP share: the device contract over a vendor's driver, which is found at run
-//! time. `cuda` and `hip` fill in where the two differ ([`vendor::Vendor`]).
+//! time. `cuda` and `hip` fill in where the two differ (`gpu/vendor.rs`).
 //!
 //! Nothing here panics or aborts whatever the driver lacks or answers: a missing library,
 //! function or device, a status nobody knows, and a device that was lost are errors that name
