@@ -60,7 +60,7 @@ options! {
     "expandable_segments" [] expandable_segments: bool = false;
     form: Flag; by: [Native]; status: Effective;
 
-    /// Hard limit on what one allocator holds from its device.
+    /// Hard limit on what one allocator, or the process pool, holds from its device.
     "limit_mb" [] limit_bytes: Option<u64> = None;
     form: Optional(MibToTheByte, "unlimited"); by: [Riverbed, ProcessPool]; status: Effective;
 

@@ -92,7 +92,7 @@ impl ProcessPool {
         Ok(self.device.driver().current_pool()? == self.id())
     }
 
-    /// What it holds, and its settings as they are now. Asks the driver ten questions.
+    /// What it holds, and its settings as they are now. Asks the driver nine questions.
     ///
     /// # Errors
     /// What the driver says.

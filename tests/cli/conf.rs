@@ -77,6 +77,9 @@ fn the_environment_counts_below_the_string_and_pytorchs_only_on_request() {
     let both = ["conf", "--json", "max_split_size_mb:128"];
     assert_eq!(conf(&both, own, "max_split_size_mb:64"), "max_split_size_mb:128");
     assert_eq!(conf(&["conf", "--json"], theirs, "max_split_size_mb:64"), "");
+    let pool = ["conf", "--json", "--process-pool"];
+    let below = "policy:mempool,limit_mb:8";
+    assert_eq!(conf(&pool, own, "policy:expandable,limit_mb:8"), below, "but for its policy");
     let asked = ["conf", "--json", "--pytorch-env"];
     assert_eq!(conf(&asked, theirs, "max_split_size_mb:64"), "max_split_size_mb:64");
 }
