@@ -137,7 +137,7 @@ impl Conf {
     #[must_use]
     pub fn device_limit_bytes(&self, total_bytes: u64) -> Option<u64> {
         let fraction = self.settings.per_process_memory_fraction;
-        let by_fraction = (fraction < 1.0).then(|| (fraction * total_bytes as f64) as u64);
+        let by_fraction = (fraction < 1.0).then_some((fraction * total_bytes as f64) as u64);
         self.settings.limit_bytes.into_iter().chain(by_fraction).min()
     }
 
