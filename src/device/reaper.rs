@@ -163,3 +163,24 @@ impl Drop for Counted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settling_waits_for_jobs_and_for_what_they_give_up_in_turn() {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (done, end) = std::sync::mpsc::channel();
+        reap(Vec::new(), move |_| {
+            let _ = wait.recv();
+            reap(Vec::new(), move |_| {
+                let _ = done.send(());
+            });
+        });
+        assert!(!settle(Duration::ZERO), "a job stands in the way");
+        drop(go_on);
+        assert!(settle(Duration::from_secs(60)));
+        assert_eq!(end.try_recv(), Ok(()), "the second job ran too");
+    }
+}

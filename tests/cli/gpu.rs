@@ -2,8 +2,10 @@
 //! called.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use super::elf::Elf;
+use super::ends::{signal, wait_until_streaming};
 use super::fake::{FakeDriver, Report, Vendor};
 use super::models::check_stream;
 use super::process::{Place, Run, path};
@@ -34,19 +36,33 @@ impl Machine {
         file
     }
 
-    /// Runs the binary, which must end; with the driver's report, if there was a driver to use.
-    pub(crate) fn run(&self, arguments: &[&str]) -> (Run, Option<Report>) {
-        let report = self.place.cwd().join("report.json");
-        let _ = std::fs::remove_file(&report);
+    /// The binary, for which the loader finds the drivers.
+    fn command(&self, arguments: &[&str]) -> Command {
         let dirs: Vec<_> = self.fakes.iter().map(|fake| path(fake.dir())).collect();
-        let settings = [&format!("report={}", path(&report)), &self.settings[..]].join(",");
+        let settings = [&format!("report={}", path(&self.report_file())), &self.settings[..]];
         let mut command = self.place.command(arguments);
         command.env("LD_LIBRARY_PATH", dirs.join(":"));
-        command.env("RIVERBED_FAKE", settings.trim_end_matches(','));
+        command.env("RIVERBED_FAKE", settings.join(",").trim_end_matches(','));
+        command
+    }
+
+    fn report_file(&self) -> PathBuf {
+        self.place.cwd().join("report.json")
+    }
+
+    /// What the driver wrote when the process ended, if it was asked anything.
+    fn report(&self) -> Option<Report> {
+        let text = std::fs::read_to_string(self.report_file()).ok();
+        text.map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    /// Runs the binary, which must end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> (Run, Option<Report>) {
+        let _ = std::fs::remove_file(self.report_file());
+        let mut command = self.command(arguments);
         let run: Run = ends(move || command.output().unwrap()).into();
         assert!(!run.err.contains("panicked"), "{}", run.err);
-        let report = std::fs::read_to_string(&report).ok();
-        (run, report.map(|text| serde_json::from_str(&text).unwrap()))
+        (run, self.report())
     }
 
     /// Runs what must succeed, do nothing wrong, and give everything back; gives its output.
@@ -60,8 +76,7 @@ impl Machine {
         run.out
     }
 
-    /// Runs what must fail with `code` and these words, and with nothing left behind that the
-    /// driver could still take back.
+    /// Runs what must fail with `code` and these words.
     #[track_caller]
     fn fail(&self, arguments: &[&str], code: i32, words: &[&str]) -> Option<Report> {
         let (run, report) = self.run(arguments);
@@ -236,5 +251,22 @@ fn a_device_lost_in_the_middle_ends_the_run_with_the_call_and_the_status() {
         let report = machine.fail(&arguments, 1, &["error: ", name, "700"]).unwrap();
         assert!(report.calls[copy] >= 20, "{:?}", report.calls);
         assert!(report.misuses.is_empty(), "{:#?}", report.misuses);
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_stream_with_everything_given_back() {
+    let content = model();
+    for (vendor, name) in BOTH {
+        let machine = Machine::with(&[vendor], "");
+        let stream = ["stream", path(&content.path), "--vram", LIMIT, "--passes", "10000"];
+        let mut command =
+            machine.command(&[&stream[..], &["--layer-ms", "5", "--device", name]].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until_streaming(child.id());
+        signal(&child, "INT");
+        let run: Run = ends(move || child.wait_with_output().unwrap()).into();
+        assert_eq!(run.code, Some(130), "{}", run.err);
+        assert_clean(&machine.report().unwrap(), &["Ctrl-C"]);
     }
 }
