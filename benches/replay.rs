@@ -9,9 +9,8 @@ mod common;
 mod inputs;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use riverbed::conf::Conf;
 use riverbed::device::{Priority, Stream};
-use riverbed::pool::{Allocator, Block, StreamAllocator};
+use riverbed::pool::{Block, StreamAllocator};
 use riverbed::replay::{OpKind, Trace};
 
 use inputs::{confs, traces};
@@ -41,14 +40,10 @@ fn replays(criterion: &mut Criterion) {
     for (trace, conf) in
         traces().iter().flat_map(|trace| confs().into_iter().map(move |c| (trace, c)))
     {
-        let parsed: Conf =
-            conf.parse().unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF: {error}"));
         if !common::has_room(&device, trace.peak_live_bytes(), trace.name()) {
             continue;
         }
-        let allocator = Allocator::builder(&device).conf(parsed).build();
-        let allocator = allocator
-            .unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF, RIVERBED_BENCH_DEVICE: {error}"));
+        let Some(allocator) = inputs::allocator(&device, &conf) else { continue };
         let handle = |_| {
             let stream = Stream::new(&device, Priority::Normal).expect("a stream");
             allocator.on(&stream).expect("a handle")

@@ -14,7 +14,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use riverbed::device::{Priority, Stream};
-use riverbed::pool::{Allocator, Block, StreamAllocator};
+use riverbed::pool::{Block, StreamAllocator};
 use riverbed::replay::{OpKind, Trace};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -46,14 +46,11 @@ fn main() {
 }
 
 fn measure(trace: &Trace, conf: &str, rounds: &Rounds) {
-    let parsed = conf.parse().unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF: {error}"));
     let device = common::device(common::SIMULATED);
     if !common::has_room(&device, 2 * trace.peak_live_bytes(), trace.name()) {
         return;
     }
-    let allocator = Allocator::builder(&device).conf(parsed).build();
-    let allocator = allocator
-        .unwrap_or_else(|error| panic!("RIVERBED_BENCH_CONF, RIVERBED_BENCH_DEVICE: {error}"));
+    let Some(allocator) = inputs::allocator(&device, conf) else { return };
     let handles: [StreamAllocator; 2] = std::array::from_fn(|_| {
         let stream = Stream::new(&device, Priority::Normal).expect("a stream");
         allocator.on(&stream).expect("a handle")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::{MIB, Result, format_bytes};
 use crate::conf::{Conf, MEMPOOL};
 use crate::device::{Call, Device, DevicePtr, Priority, Stream};
-use crate::pool::{Allocator, StreamAllocator, Taken};
+use crate::pool::{Allocator, StreamAllocator, Taken, policy_on};
 
 /// A live block; the default is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -178,9 +178,17 @@ impl Target {
     /// What to know of the figures of this target.
     pub(super) fn caveat(&self) -> Option<String> {
         let info = self.allocator.device().info();
+        let conf = self.allocator.conf();
+        let (asked, placed_by) = (conf.policy(), policy_on(info, conf));
+        if asked != placed_by {
+            return Some(format!(
+                "{} cannot map memory: the {placed_by} policy stands in for the {asked} one",
+                info.name
+            ));
+        }
         // Neither of the two devices without a driver has a pool of a driver's.
         let modelled = info.simulated || info.host_accessible;
-        (modelled && self.allocator.conf().policy() == MEMPOOL).then(|| {
+        (modelled && asked == MEMPOOL).then(|| {
             format!(
                 "the driver's pool is a model here, growing by pieces of {}: a driver grows and \
                  remaps in its own way",
