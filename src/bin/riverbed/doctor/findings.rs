@@ -64,11 +64,11 @@ pub(super) fn all(
 /// What to do where a device cannot be used.
 fn way_to_a_device(reason: &str) -> &'static str {
     if reason.contains("driver library found") {
-        "install the vendor's driver, or name its file: cuda:0,library=PATH"
+        "install the vendor's driver, or name its file with library=PATH behind the device's name"
     } else if reason.contains("no device") || reason.contains("here ") {
         "see what this process may see: CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, the container"
     } else if reason.contains("too old") {
-        "install a newer driver, or name its file: cuda:0,library=PATH"
+        "install a newer driver, or name its file with library=PATH behind the device's name"
     } else {
         "the vendor's tool (nvidia-smi, rocm-smi) and the kernel's log (dmesg) say more"
     }
