@@ -44,6 +44,27 @@ fn batches_are_one_call_where_the_driver_has_one() {
     assert_eq!(batched(&fake_hip(""), ["hipMemcpyBatchAsync", "hipMemcpyHtoDAsync"]), [0, 2]);
 }
 
+#[test]
+fn what_was_asked_for_before_is_served_without_a_driver_call() {
+    for fake in [fake_cuda(""), fake_hip("")] {
+        let device = open(&fake);
+        let stream = stream(&device);
+        let allocator = Allocator::builder(&device).build().unwrap();
+        let sizes = [512, 70_000, 3 << 20, 30 << 20];
+        let round = || {
+            let held = sizes.map(|bytes| allocator.alloc::<u8>(bytes, &stream).unwrap());
+            drop(held);
+        };
+        round();
+        let before = fake.report().calls_total;
+        (0..100).for_each(|_| round());
+        assert_eq!(fake.report().calls_total, before);
+        allocator.close().unwrap();
+        drop((stream, device));
+        fake.assert_clean();
+    }
+}
+
 fn gated(fake: &FakeDriver) {
     let device = open(fake);
     let stream = stream(&device);
