@@ -6,6 +6,8 @@
 //!   both their ends alive.
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
+//! - [`process_pool::install`]: a conf for everybody in the process who allocates from the
+//!   driver's own pool.
 //! - [`replay`]: recorded allocations against any policy and conf, measured and ranked.
 //! - [`selftest`]: whether a device keeps its contract, and how fast it is.
 //! - [`pack::pack`]: offline packing of buffers with known lifetimes.
@@ -27,6 +29,7 @@ pub mod pinned;
 pub mod policy;
 pub mod pool;
 pub mod prefetch;
+pub mod process_pool;
 pub mod replay;
 pub mod selftest;
 pub mod transfer;

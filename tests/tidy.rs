@@ -37,7 +37,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/pool/shared.rs", "reads the threads' tallies"),
     ("src/pool/tally/mod.rs", "one thread writes, readers keep it out"),
     ("src/pool/buffer.rs", "launches kernels on its own memory"),
-    ("src/pool/driver_pool.rs", "gives a pool of the driver up"),
+    ("src/pool/owned_pool.rs", "gives a pool of the driver up"),
     ("src/pool/expandable/driver.rs", "unmaps and gives back physical memory"),
     ("src/pool/stats_scope.rs", "reads counters while all heaps are held"),
     ("src/pool/release.rs", "gives segments back to the driver"),

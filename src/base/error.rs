@@ -68,6 +68,16 @@ pub enum Error {
     /// A driver call failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The process already draws from a pool that is not to be displaced.
+    #[error("{device}: the process draws from a pool {owner}, which is left alone; {way_out}")]
+    PoolTaken {
+        /// The device.
+        device: String,
+        /// Whose pool it is.
+        owner: String,
+        /// What would work instead.
+        way_out: String,
+    },
     /// The device, or this version, cannot do what was asked.
     #[error("{what} is not supported by {by}; {way_out}")]
     Unsupported {

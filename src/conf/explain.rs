@@ -80,7 +80,8 @@ pub struct OptionReport {
     pub honoured_by: &'static [HonouredBy],
     /// Whether Riverbed acts on it today.
     pub status: Status,
-    /// True when the policy in force does not read it, so that it has no effect.
+    /// True when the policy in force, or the process pool where it is that one's report, does
+    /// not read it, so that it has no effect.
     pub unread: bool,
     /// What it does.
     pub help: &'static str,
@@ -98,6 +99,11 @@ impl Conf {
     /// ```
     #[must_use]
     pub fn explain(&self) -> Vec<OptionReport> {
+        self.explain_as(|spec| self.reads(spec))
+    }
+
+    /// As [`explain`](Self::explain), for whoever `reads` some of the options.
+    pub(super) fn explain_as(&self, reads: impl Fn(&OptionSpec) -> bool) -> Vec<OptionReport> {
         table::options()
             .iter()
             .enumerate()
@@ -111,7 +117,7 @@ impl Conf {
                 allowed: spec.allowed(),
                 honoured_by: spec.honoured_by,
                 status: spec.status,
-                unread: !self.reads(spec),
+                unread: !reads(spec),
                 help: spec.help,
             })
             .collect()
@@ -166,8 +172,14 @@ impl Conf {
                 policy::KEYS.contains(&spec.key)
                     || spec.honoured_by.iter().any(|by| *by != HonouredBy::Native)
             }
-            EXPANDABLE => !UNREAD_BY_EXPANDABLE.contains(&spec.key),
-            _ => true,
+            EXPANDABLE => !UNREAD_BY_EXPANDABLE.contains(&spec.key) && !is_of_driver_pools(spec),
+            _ => !is_of_driver_pools(spec),
         }
     }
+}
+
+/// Options of the driver's pools alone.
+fn is_of_driver_pools(spec: &OptionSpec) -> bool {
+    let by = |reader| spec.honoured_by.contains(&reader);
+    by(HonouredBy::Mempool) && !by(HonouredBy::Native)
 }

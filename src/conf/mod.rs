@@ -31,6 +31,7 @@ mod explain;
 mod form;
 mod mib;
 mod policy;
+mod process_pool;
 mod reserve;
 mod roundup;
 mod settings;

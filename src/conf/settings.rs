@@ -133,6 +133,14 @@ impl Conf {
         Ok(())
     }
 
+    /// The smaller of the two limits on a device of `total_bytes`, in bytes; `None` without any.
+    #[must_use]
+    pub fn device_limit_bytes(&self, total_bytes: u64) -> Option<u64> {
+        let fraction = self.settings.per_process_memory_fraction;
+        let by_fraction = (fraction < 1.0).then_some((fraction * total_bytes as f64) as u64);
+        self.settings.limit_bytes.into_iter().chain(by_fraction).min()
+    }
+
     /// Where the value of the option at `index` of the table came from.
     pub(super) fn source(&self, index: usize) -> Source {
         self.sources[index]

@@ -21,6 +21,8 @@ pub enum HonouredBy {
     Mempool,
     /// The pinned host pool.
     Pinned,
+    /// The driver's pool for the whole process.
+    ProcessPool,
     /// Riverbed alone; PyTorch refuses the key.
     Riverbed,
 }
@@ -31,6 +33,7 @@ impl fmt::Display for HonouredBy {
             Self::Native => "native",
             Self::Mempool => "mempool",
             Self::Pinned => "pinned",
+            Self::ProcessPool => "process pool",
             Self::Riverbed => "Riverbed only",
         })
     }

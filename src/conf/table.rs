@@ -60,9 +60,9 @@ options! {
     "expandable_segments" [] expandable_segments: bool = false;
     form: Flag; by: [Native]; status: Effective;
 
-    /// Hard limit on what one allocator holds from its device.
+    /// Hard limit on what one allocator, or the process pool, holds from its device.
     "limit_mb" [] limit_bytes: Option<u64> = None;
-    form: Optional(MibToTheByte, "unlimited"); by: [Riverbed]; status: Effective;
+    form: Optional(MibToTheByte, "unlimited"); by: [Riverbed, ProcessPool]; status: Effective;
 
     /// Hard limit on the page-locked host memory of one pinned pool.
     "pinned_limit_mb" [] pinned_limit_bytes: Option<u64> = None;
@@ -71,7 +71,26 @@ options! {
     /// Limit as a fraction of the device's total memory; 1 is no limit, 0 refuses every
     /// request that needs new memory.
     "per_process_memory_fraction" [] per_process_memory_fraction: f64 = 1.0;
-    form: Fraction { ends: true }; by: [Native, Mempool]; status: Effective;
+    form: Fraction { ends: true }; by: [Native, Mempool, ProcessPool]; status: Effective;
+
+    /// What a pool of the driver keeps of its unused memory when the host synchronizes; 0 gives
+    /// all of it back each time. ROCm is known to keep to none.
+    "mempool_release_threshold_mb" [] mempool_release_threshold_bytes: Option<u64> = None;
+    form: Optional(Mib(Least::Zero), "unlimited"); by: [Riverbed, Mempool, ProcessPool];
+    status: Effective;
+
+    /// A stream that already waits for a free may take the memory from a pool of the driver.
+    "mempool_follow_event_dependencies" [] mempool_follow_event_dependencies: bool = true;
+    form: Flag; by: [Riverbed, Mempool, ProcessPool]; status: Effective;
+
+    /// Any stream may take memory whose free has run from a pool of the driver. Placement then
+    /// depends on timing.
+    "mempool_allow_opportunistic" [] mempool_allow_opportunistic: bool = true;
+    form: Flag; by: [Riverbed, Mempool, ProcessPool]; status: Effective;
+
+    /// A pool of the driver that has no more may make a stream wait for another one's free.
+    "mempool_allow_internal_dependencies" [] mempool_allow_internal_dependencies: bool = true;
+    form: Flag; by: [Riverbed, Mempool, ProcessPool]; status: Effective;
 
     /// Blocks of this size and larger are never split and serve only requests of this size and
     /// larger; when memory runs out, such blocks are released first.

@@ -45,6 +45,7 @@ calls! {
     CreatePool "create_pool", DestroyPool "destroy_pool",
     PoolAlloc "pool_alloc", PoolFree "pool_free", PoolTrim "pool_trim",
     PoolGet "pool_get", PoolSet "pool_set",
+    DefaultPool "default_pool", CurrentPool "current_pool", SetCurrentPool "set_current_pool",
 }
 
 impl fmt::Display for Call {

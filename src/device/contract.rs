@@ -450,6 +450,25 @@ pub trait Driver: Any + fmt::Debug + Send + Sync {
         let _ = (pool, attribute, value);
         Err(no_pools(self, Call::PoolSet))
     }
+
+    // The process's pool: where `info().process_pool`, else `NOT_SUPPORTED` ------------------
+
+    /// The pool the device has without anybody making it. It cannot be given up.
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        Err(no_pools(self, Call::DefaultPool))
+    }
+    /// The pool that everybody in the process draws from who names none; the default one at
+    /// first. Others may have made it, and may give it up at any time: compare it, and use it
+    /// only where that is ruled out.
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        Err(no_pools(self, Call::CurrentPool))
+    }
+    /// Lets everybody who names no pool draw from `pool` from now on. What was taken before
+    /// stays where it is. When the current pool is given up, the default one is current again.
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        let _ = pool;
+        Err(no_pools(self, Call::SetCurrentPool))
+    }
 }
 
 fn no_pools<D: Driver + ?Sized>(driver: &D, call: Call) -> DeviceError {

@@ -18,6 +18,9 @@ pub struct DeviceInfo {
     pub memory_pools: bool,
     /// True when a pool keeps to the cap `create_pool` is given; older drivers know none.
     pub pool_caps: bool,
+    /// True when the pool that the whole process draws from can be told and set (`current_pool`,
+    /// `set_current_pool`).
+    pub process_pool: bool,
     /// True when a [`DevicePtr`](super::DevicePtr) is an address the CPU may read and write.
     pub host_accessible: bool,
     /// True when memory holds no bytes and time is virtual: copies and kernels take their time

@@ -64,6 +64,10 @@ pub(super) struct Pools<M> {
     handles: Table<usize>,
     pools: slab::Slab<Pool<M>>,
     used: BTreeMap<u64, Used<M>>,
+    /// The pool nobody made; made when it is first asked for.
+    default: Option<u64>,
+    /// The pool that those draw from who name none, where it is not the default one.
+    current: Option<u64>,
 }
 
 /// What an allocation got.
@@ -83,6 +87,8 @@ impl<M> Default for Pools<M> {
             handles: Table::default(),
             pools: slab::Slab::new(),
             used: BTreeMap::new(),
+            default: None,
+            current: None,
         }
     }
 }
@@ -106,6 +112,29 @@ impl<M: Clone> Pools<M> {
         self.handles.insert(pool)
     }
 
+    /// The pool that is there without anybody making it.
+    pub(super) fn default_pool(&mut self) -> u64 {
+        let pool = match self.default {
+            Some(pool) => pool,
+            None => self.create(0),
+        };
+        *self.default.insert(pool)
+    }
+
+    /// The pool that those draw from who name none.
+    pub(super) fn current_pool(&mut self) -> u64 {
+        match self.current {
+            Some(pool) => pool,
+            None => self.default_pool(),
+        }
+    }
+
+    pub(super) fn set_current_pool(&mut self, pool: u64) -> Result<(), Status> {
+        self.handles.get(pool)?;
+        self.current = Some(pool);
+        Ok(())
+    }
+
     /// Gives a pool up; it goes with its last block, once that free has run.
     pub(super) fn destroy<B: Backing>(
         &mut self,
@@ -113,7 +142,13 @@ impl<M: Clone> Pools<M> {
         arena: &mut Arena<B>,
         reached: impl Fn(&M) -> bool,
     ) -> Result<(), Status> {
+        if self.default == Some(pool) {
+            return Err(DeviceError::INVALID_VALUE);
+        }
         let key = self.handles.remove(pool)?;
+        if self.current == Some(pool) {
+            self.current = None;
+        }
         self.pools[key].destroyed = true;
         self.release(arena, reached);
         Ok(())

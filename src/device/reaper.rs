@@ -76,6 +76,19 @@ pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send +
     }
 }
 
+/// Does `work` on a thread of its own: it may wait for ever, and holds up no job of the reaper.
+/// Never blocks. If the thread cannot be started the work is dropped undone.
+pub(super) fn apart(work: impl FnOnce() + Send + 'static) {
+    let open = Counted::new();
+    let started = std::thread::Builder::new().name("riverbed-farewell".into()).spawn(move || {
+        work();
+        drop(open);
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread to let go of a device: it stays held");
+    }
+}
+
 fn work(jobs: &Receiver<Job>) {
     let mut waiting: Vec<Job> = Vec::new();
     loop {
@@ -148,5 +161,26 @@ impl Drop for Counted {
         if *count == 0 {
             OPEN.none.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settling_waits_for_jobs_and_for_what_they_give_up_in_turn() {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (done, end) = std::sync::mpsc::channel();
+        reap(Vec::new(), move |_| {
+            let _ = wait.recv();
+            reap(Vec::new(), move |_| {
+                let _ = done.send(());
+            });
+        });
+        assert!(!settle(Duration::ZERO), "a job stands in the way");
+        drop(go_on);
+        assert!(settle(Duration::from_secs(60)));
+        assert_eq!(end.try_recv(), Ok(()), "the second job ran too");
     }
 }

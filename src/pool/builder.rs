@@ -89,10 +89,7 @@ impl AllocatorBuilder {
         }
         // Every stream makes one of its own; that it can be made is told here.
         policy::choose(&self.conf, false, false)?;
-        let fraction = self.conf.per_process_memory_fraction;
-        let by_fraction =
-            (fraction < 1.0).then(|| (fraction * self.device.info().total_bytes as f64) as u64);
-        let limit_bytes = self.conf.limit_bytes.into_iter().chain(by_fraction).min();
+        let limit_bytes = self.conf.device_limit_bytes(self.device.info().total_bytes);
         let unread = self.conf.set_but_unread();
         if !unread.is_empty() {
             let (policy, keys) = (self.conf.policy(), unread.join(", "));

@@ -1,21 +1,20 @@
 //! The driver's stream-ordered pool under an allocator with `policy:mempool`. The limit is the
 //! pool's own cap, so that what the driver keeps for later counts too.
-#![allow(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
+use super::owned_pool::OwnedPool;
 use super::stats::{PoolStat, Stat, Stats};
 use crate::base::{Error, Result, format_bytes, lock};
 use crate::conf::{Conf, MEMPOOL};
-use crate::device::{Device, DevicePtr, DeviceResult, PoolAttribute, PoolId, Stream};
+use crate::device::{Device, DevicePtr, DeviceResult, PoolAttribute, Stream};
 use crate::ledger::Totals;
 
 /// A pool of the driver, with what has to be remembered of it.
 #[derive(Debug)]
 pub(super) struct DriverPool {
-    device: Device,
-    id: PoolId,
+    pool: OwnedPool,
     books: Mutex<Books>,
 }
 
@@ -70,21 +69,18 @@ impl DriverPool {
             let pages = limit / info.granularity_bytes;
             pages.max(1) * info.granularity_bytes
         });
-        let id = device.driver().create_pool(max_bytes)?;
-        let pool = Self { device: device.clone(), id, books: Mutex::default() };
-        // The reuse flags stay as the driver sets them: all on, as in PyTorch.
-        device.driver().pool_set(id, PoolAttribute::ReleaseThreshold, u64::MAX)?;
-        Ok(Some(pool))
+        let pool = OwnedPool::new(device, conf, max_bytes)?;
+        Ok(Some(Self { pool, books: Mutex::default() }))
     }
 
     /// Takes `bytes` for work enqueued on `stream` from now on. Never blocks.
     pub(super) fn alloc(&self, bytes: u64, stream: &Stream) -> DeviceResult<DevicePtr> {
-        self.device.driver().pool_alloc(self.id, bytes, stream.id())
+        self.pool.device().driver().pool_alloc(self.pool.id(), bytes, stream.id())
     }
 
     /// Gives what no stream uses any more back to the device.
     pub(super) fn trim(&self) -> DeviceResult<()> {
-        self.device.driver().pool_trim(self.id, 0)
+        self.pool.trim(0)
     }
 
     /// Notes a block of a heap.
@@ -124,7 +120,7 @@ impl DriverPool {
 
     /// Lets the peak begin again at what is held now.
     pub(super) fn reset_peak(&self) {
-        let reset = self.device.driver().pool_set(self.id, PoolAttribute::ReservedHigh, 0);
+        let reset = self.pool.set(PoolAttribute::ReservedHigh, 0);
         if let Err(error) = reset {
             tracing::warn!(%error, "the peak of the driver's pool was not reset");
         }
@@ -143,7 +139,7 @@ impl DriverPool {
 
     /// Proves that the driver counts what the ledgers do, within the limit.
     pub(super) fn check(&self, totals: &Totals, limit_bytes: Option<u64>) -> Result<(), String> {
-        let get = |attribute| self.device.driver().pool_get(self.id, attribute);
+        let get = |attribute| self.pool.get(attribute);
         // While all heaps stand still nothing is given back; what is just taken only adds.
         let (Ok(used), Ok(reserved)) =
             (get(PoolAttribute::UsedCurrent), get(PoolAttribute::ReservedCurrent))
@@ -161,7 +157,7 @@ impl DriverPool {
 
     /// What is held, or what was when the driver answered last.
     fn reserved(&self) -> Reserved {
-        let get = |attribute| self.device.driver().pool_get(self.id, attribute);
+        let get = |attribute| self.pool.get(attribute);
         let asked = get(PoolAttribute::ReservedCurrent)
             .and_then(|current| Ok(Reserved { current, high: get(PoolAttribute::ReservedHigh)? }));
         let mut books = lock(&self.books);
@@ -170,19 +166,5 @@ impl DriverPool {
             Err(error) => tracing::warn!(%error, "the driver does not tell what its pool holds"),
         }
         books.reserved
-    }
-}
-
-impl Drop for DriverPool {
-    fn drop(&mut self) {
-        // Nobody will ask again, so what is refused is tried once more at once.
-        for _ in 0..2 {
-            // SAFETY: this is the only owner of the handle, and it is going. Blocks still alive
-            // stay good.
-            match unsafe { self.device.driver().destroy_pool(self.id) } {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "the driver's pool was not given up"),
-            }
-        }
     }
 }

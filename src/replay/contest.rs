@@ -127,6 +127,6 @@ fn better(a: &Score, b: &Score, quickest: f64) -> Ordering {
 /// `conf` if PyTorch reads every key of it.
 fn pytorch_form(conf: &Conf) -> Option<String> {
     let mut set = options().iter().filter(|option| conf.is_set(option.key));
-    let known = set.all(|option| option.honoured_by != [HonouredBy::Riverbed]);
+    let known = set.all(|option| !option.honoured_by.contains(&HonouredBy::Riverbed));
     known.then(|| conf.to_string())
 }

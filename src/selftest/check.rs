@@ -22,6 +22,8 @@ pub(super) enum Need {
     Pools,
     /// Pools that keep to a cap.
     PoolCaps,
+    /// `current_pool`, `set_current_pool`.
+    ProcessPool,
     /// A device that nobody else uses, so that its free memory is this process's doing and may
     /// all be taken.
     Alone,
@@ -37,6 +39,9 @@ impl Need {
             Self::VirtualMemory => (info.virtual_memory, "the device has no virtual memory"),
             Self::Pools => (info.memory_pools, "the device has no stream-ordered pools"),
             Self::PoolCaps => (info.pool_caps, "pools of this device cannot be capped"),
+            Self::ProcessPool => {
+                (info.process_pool, "the device has no stream-ordered pools for the whole process")
+            }
             Self::Alone => (
                 info.simulated || info.host_accessible,
                 "others may use the device, whose memory is not all this process's to take or count",

@@ -51,6 +51,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         contract::wide_copies::CHECKS,
         contract::virtual_memory::CHECKS,
         contract::pools::CHECKS,
+        contract::process_pool::CHECKS,
         contract::counts::CHECKS,
         kernels::CHECKS,
         casts::CHECKS,

@@ -67,6 +67,23 @@ fn counters_come_from_the_blocks_and_what_is_reserved_from_the_driver() {
 }
 
 #[test]
+fn the_conf_sets_the_pools_threshold_and_flags() {
+    let made = |conf: &str| {
+        let device = device(64);
+        let (allocator, stream) = (allocator(&device, conf), stream(&device));
+        drop(allocator.alloc::<u8>(5000, &stream).unwrap());
+        stream.synchronize().unwrap();
+        check(&allocator);
+        (reserved(&allocator), device.calls().get(Call::PoolSet))
+    };
+    assert_eq!(made(MEMPOOL), (2 * MIB, 1), "all is kept, and flags are on by themselves");
+    assert_eq!(made("policy:mempool,mempool_release_threshold_mb:0"), (0, 1));
+    let flags = "policy:mempool,mempool_follow_event_dependencies:False,\
+                 mempool_allow_opportunistic:False,mempool_allow_internal_dependencies:False";
+    assert_eq!(made(flags), (2 * MIB, 4));
+}
+
+#[test]
 fn devices_that_cannot_do_it_are_refused_with_the_way_out() {
     for (device, conf, words) in [
         ("sim:vram=64MiB,pools=off", MEMPOOL, "stream-ordered pool"),
@@ -255,7 +272,11 @@ fn options_of_other_policies_are_named_as_without_effect() {
     }
     let native: riverbed::conf::Conf = "max_split_size_mb:64".parse().unwrap();
     assert!(native.set_but_unread().is_empty());
-    assert!(native.explain().iter().all(|option| !option.unread));
+    for option in native.explain() {
+        assert_eq!(option.unread, option.key.starts_with("mempool_"), "{}", option.key);
+    }
+    let native: riverbed::conf::Conf = "mempool_allow_opportunistic:False".parse().unwrap();
+    assert_eq!(native.set_but_unread(), ["mempool_allow_opportunistic"]);
 }
 
 #[test]

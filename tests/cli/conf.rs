@@ -39,6 +39,22 @@ fn options_the_policy_does_not_read_are_shown_as_such() {
 }
 
 #[test]
+fn a_string_is_explained_for_the_pool_of_the_whole_process() {
+    let conf = "limit_mb:64,max_split_size_mb:64";
+    let text = succeed(&["conf", "--process-pool", conf]);
+    assert_says(&text, &["policy mempool", "[no effect on the process pool]"]);
+    let value = json(&["conf", "--json", "--process-pool", conf]);
+    assert_eq!((&value["process_pool"], &value["policy"]), (&true.into(), &"mempool".into()));
+    for option in value["options"].as_array().unwrap() {
+        if option["key"] == "max_split_size_mb" || option["key"] == "limit_mb" {
+            assert_eq!(option["unread"], option["key"] == "max_split_size_mb", "{option}");
+        }
+    }
+    assert_eq!(json(&["conf", "--json", conf])["process_pool"], false);
+    fail(&["conf", "--process-pool", "policy:expandable"], 2, &["policy", "expandable"]);
+}
+
+#[test]
 fn a_wrong_string_is_wrong_usage_and_names_key_value_and_range() {
     let key = "garbage_collection_threshold";
     fail(&["conf", &format!("{key}:1.5")], 2, &[key, "1.5", "0"]);
@@ -61,6 +77,9 @@ fn the_environment_counts_below_the_string_and_pytorchs_only_on_request() {
     let both = ["conf", "--json", "max_split_size_mb:128"];
     assert_eq!(conf(&both, own, "max_split_size_mb:64"), "max_split_size_mb:128");
     assert_eq!(conf(&["conf", "--json"], theirs, "max_split_size_mb:64"), "");
+    let pool = ["conf", "--json", "--process-pool"];
+    let below = "policy:mempool,limit_mb:8";
+    assert_eq!(conf(&pool, own, "policy:expandable,limit_mb:8"), below, "but for its policy");
     let asked = ["conf", "--json", "--pytorch-env"];
     assert_eq!(conf(&asked, theirs, "max_split_size_mb:64"), "max_split_size_mb:64");
 }

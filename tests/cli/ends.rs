@@ -58,9 +58,20 @@ fn help_has_examples_for_every_subcommand() {
     let text = succeed(&["--help"]);
     assert_says(
         &text,
-        &["devices", "conf", "inspect", "pack", "replay", "selftest", "stream", "Exit codes"],
+        &[
+            "devices",
+            "doctor",
+            "conf",
+            "inspect",
+            "pack",
+            "replay",
+            "selftest",
+            "stream",
+            "Exit codes",
+        ],
     );
-    for command in ["devices", "conf", "inspect", "pack", "replay", "selftest", "stream"] {
+    for command in ["devices", "doctor", "conf", "inspect", "pack", "replay", "selftest", "stream"]
+    {
         let text = succeed(&[command, "--help"]);
         assert_says(&text, &["Examples:", &format!("riverbed {command}")]);
     }

@@ -2,7 +2,13 @@
 
 mod conf;
 mod devices;
+mod doctor;
+#[path = "../support/elf.rs"]
+mod elf;
 mod ends;
+#[path = "../support/fake.rs"]
+mod fake;
+mod gpu;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod models;

@@ -220,6 +220,9 @@ selftest! {
         memory_of_a_pool_can_be_freed_the_plain_way,
         a_stream_given_up_still_frees,
         flags_are_on_at_first_and_stay_as_set;
+    process_pool:
+        the_pool_that_is_set_is_current_until_it_is_given_up,
+        a_current_pool_keeps_to_its_cap;
     counts:
         every_call_counts_once,
         calls_that_fail_count_too;
@@ -309,7 +312,8 @@ macro_rules! without_a_driver {
                     a_pool_given_up_lives_until_its_last_block_is_freed,
                     marks_begin_anew_when_set_to_nothing,
                     memory_is_freed_once_and_by_its_address,
-                    uses_out_of_order_are_refused;
+                    uses_out_of_order_are_refused,
+                    the_default_pool_stays_and_only_pools_become_current;
             }
         }
     };

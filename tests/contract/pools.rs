@@ -357,3 +357,19 @@ pub(crate) fn uses_out_of_order_are_refused(device: &Device) {
     gate.open(1).unwrap();
     two.synchronize().unwrap();
 }
+
+pub(crate) fn the_default_pool_stays_and_only_pools_become_current(device: &Device) {
+    let driver = device.driver();
+    let (default, stream) = (driver.default_pool().unwrap(), stream(device));
+    // SAFETY: refused.
+    let destroyed = unsafe { driver.destroy_pool(default) };
+    assert_eq!(status(destroyed), DeviceError::INVALID_VALUE);
+    let memory = driver.pool_alloc(default, 5000, stream.id()).expect("it is still there");
+    // SAFETY: no call uses this handle but to refuse it.
+    let none = unsafe { PoolId::from_raw(4711) };
+    assert_eq!(status(driver.set_current_pool(none)), DeviceError::INVALID_HANDLE);
+    assert_eq!(driver.current_pool().unwrap(), default);
+    // SAFETY: from the pool; nothing was enqueued on it.
+    unsafe { driver.pool_free(memory, stream.id()) }.unwrap();
+    stream.synchronize().unwrap();
+}

@@ -68,6 +68,25 @@ fn default_streams_take_everything() {
     }
 }
 
+/// Were the drop of the last handle to wait, this would stand still: what is waited for comes
+/// after it.
+#[test]
+fn a_device_given_up_while_it_works_holds_nobody_up() {
+    let fake = fake_cuda("");
+    let device = open(&fake);
+    let stream = stream(&device);
+    let gate = Gate::new(&device).unwrap();
+    stream.wait_gate(&gate, 1).unwrap();
+    gate.open(1).unwrap();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    stream.launch_host(Box::new(move || wait.recv().unwrap())).unwrap();
+    stream.busy(1000).unwrap();
+    drop((gate, stream, device));
+    assert!(fake.report().leaks.contains_key("modules"), "the kernel is still to run");
+    done.send(()).unwrap();
+    all_back(&fake);
+}
+
 /// The handle of the per-thread stream means another stream on every thread: what one thread's
 /// still works on is given to no other, whoever frees it.
 #[test]

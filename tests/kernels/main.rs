@@ -3,5 +3,6 @@
 //! what the references say is tested beside it, in `src/device/kernel/emulated.rs`.
 
 mod casts;
+#[path = "../support/elf.rs"]
 mod elf;
 mod products;

@@ -52,6 +52,7 @@ pub(crate) enum Lie {
     PoolsFreeAtOnce,
     PoolCapsAreIgnored,
     PoolSettingsAreIgnored,
+    TheDefaultPoolStaysCurrent,
     CallsAreCountedTwice,
 }
 
@@ -416,5 +417,20 @@ impl Driver for Liar {
             return Ok(());
         }
         self.host.pool_set(pool, attribute, value)
+    }
+
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        self.host.default_pool()
+    }
+
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        if self.tells(Lie::TheDefaultPoolStaysCurrent) {
+            return self.host.default_pool();
+        }
+        self.host.current_pool()
+    }
+
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.host.set_current_pool(pool)
     }
 }

@@ -50,6 +50,7 @@ const CAUGHT_BY: &[(Lie, &str)] = &[
     (Lie::PoolsFreeAtOnce, "freed_memory_is_not_written_before_its_stream_is_done"),
     (Lie::PoolCapsAreIgnored, "a_pool_never_reserves_more_than_its_cap"),
     (Lie::PoolSettingsAreIgnored, "flags_are_on_at_first_and_stay_as_set"),
+    (Lie::TheDefaultPoolStaysCurrent, "the_pool_that_is_set_is_current_until_it_is_given_up"),
     (Lie::H2dLosesAByte, "a_model_streams_through_a_limit_whole"),
     (Lie::ChecksumsLeaveTheEndOut, "caching_keeps_its_books_and_every_byte"),
     (Lie::CallsAreCountedTwice, "every_call_counts_once"),

@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libloading::Library;
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ impl Vendor {
 
 /// A fake driver library. Settings are listed in `tests/fake/core/src/settings.rs`.
 pub(crate) struct FakeDriver {
-    vendor: Vendor,
+    pub(crate) vendor: Vendor,
     path: PathBuf,
     /// Stays loaded: its threads may still run.
     library: ManuallyDrop<Library>,
@@ -166,9 +167,14 @@ impl FakeDriver {
         assert!(report.misuses.is_empty(), "{:#?}", report.misuses);
     }
 
-    /// Fails unless nothing was done wrong and everything was given back.
+    /// Fails unless nothing was done wrong and everything was given back, or is soon: a device is
+    /// let go of in the background.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
+        let begun = Instant::now();
+        while !self.report().leaks.is_empty() && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let report = self.report();
         assert!(report.misuses.is_empty(), "{:#?}", report.misuses);
         assert!(report.leaks.is_empty(), "never given back: {:?}", report.leaks);

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-/// How long the end waits for devices to take back what was given up, as long as work in flight
-/// stands in the way.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long the end waits for devices to take back what was given up, where work in flight still
+/// stands in the way; and after Ctrl-C.
+const SETTLE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 
 /// The version and what it was built for.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
@@ -94,7 +94,8 @@ fn main() -> ExitCode {
         Command::Selftest(args) => selftest::run(&args),
         Command::Stream(args) => stream::run(&args),
     };
-    if !riverbed::device::settle(SETTLE) {
+    let interrupted = matches!(outcome, Err(Failure::Interrupted(_)));
+    if !riverbed::device::settle(SETTLE[usize::from(interrupted)]) {
         tracing::debug!("the process ends with work in flight");
     }
     let (code, message) = match outcome {

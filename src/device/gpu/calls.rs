@@ -74,6 +74,7 @@ symbols! {
         ["cuDeviceGetAttribute", "hipDeviceGetAttribute"] Core;
     device_pci_bus_id(text: *mut c_char, len: c_int, device: c_int)
         ["cuDeviceGetPCIBusId", "hipDeviceGetPCIBusId"] Naming;
+    context_synchronize() ["cuCtxSynchronize", "hipDeviceSynchronize"] Core;
     priority_range(least: *mut c_int, greatest: *mut c_int)
         ["cuCtxGetStreamPriorityRange", "hipDeviceGetStreamPriorityRange"] Core;
     memory_info(free: *mut usize, total: *mut usize) ["cuMemGetInfo_v2", "hipMemGetInfo"] Core;

@@ -1,34 +1,27 @@
 //! The device contract over a vendor's driver.
 
-use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::abi::{
-    ACCESS_READ_WRITE, AccessDescription, AllocationProperties, EVENT_NO_TIMING, EVENT_TIMING,
-    HOST_MAPPED, HOST_PORTABLE, Location, NOT_READY, PoolProperties, STREAM_NON_BLOCKING,
-};
+use super::abi::{EVENT_NO_TIMING, EVENT_TIMING, HOST_PORTABLE, NOT_READY, STREAM_NON_BLOCKING};
 use super::calls::Calls;
 use super::card::Card;
-use super::gates::{self, Gates, Wait};
+use super::gates::{Gates, Wait};
 use super::mappings::Mappings;
-use super::modules::Module;
 use super::symbols::Refusal;
 use super::vendor::Vendor;
-use crate::base::{DeviceError, align_up, lock};
+use crate::base::{DeviceError, align_up};
 use crate::device::arena::Status;
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
-    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId, Place,
+    Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GateId, HostFn, PageId,
     PoolAttribute, PoolId, Priority, StreamId,
 };
 use crate::device::info::{DeviceInfo, DriverInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
+use crate::device::reaper;
 
-/// Handles up to this name default streams.
-const LAST_DEFAULT_STREAM: u64 = 2;
 /// The per-thread default stream: one handle, another stream on every thread.
 const PER_THREAD_STREAM: u64 = 2;
 /// The legacy default stream, which begins after what all blocking streams were given.
@@ -46,16 +39,12 @@ pub(super) struct GpuDriver<V: Vendor> {
     pub(super) made: CallCounts,
     pub(super) mappings: Mutex<Mappings>,
     pub(super) gates: Gates,
-    /// Pinned memory under the gates.
-    pub(super) gate_pages: Mutex<Vec<u64>>,
-    pub(super) module: Mutex<Option<Module>>,
-    /// Dropped last: everything above is the context's.
-    pub(super) card: Card<V>,
+    pub(super) card: Arc<Card<V>>,
 }
 
 impl<V: Vendor> GpuDriver<V> {
     /// Counts the call, makes it with the device current, and names it in its error.
-    fn run<T>(
+    pub(super) fn run<T>(
         &self,
         call: Call,
         work: impl FnOnce(&Calls) -> Result<T, Refusal>,
@@ -65,7 +54,7 @@ impl<V: Vendor> GpuDriver<V> {
     }
 
     /// As [`run`](Self::run), for calls that take part in no graph.
-    fn run_apart<T>(
+    pub(super) fn run_apart<T>(
         &self,
         call: Call,
         work: impl FnOnce(&Calls) -> Result<T, Refusal>,
@@ -74,88 +63,18 @@ impl<V: Vendor> GpuDriver<V> {
         self.card.apart(work).map_err(|refusal| self.error(call, refusal))
     }
 
-    /// A call of virtual memory.
-    fn run_virtual<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
-    ) -> DeviceResult<T> {
-        match self.info.virtual_memory {
-            true => self.run_apart(call, work),
-            false => self.refused(call, DeviceError::NOT_SUPPORTED),
-        }
-    }
-
-    /// A call of pools.
-    fn run_pool<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&Calls) -> Result<T, Refusal>,
-    ) -> DeviceResult<T> {
-        match self.info.memory_pools {
-            true => self.run_apart(call, work),
-            false => self.refused(call, DeviceError::NOT_SUPPORTED),
-        }
-    }
-
     /// A call refused before the driver is asked.
-    fn refused<T>(&self, call: Call, status: Status) -> DeviceResult<T> {
+    pub(super) fn refused<T>(&self, call: Call, status: Status) -> DeviceResult<T> {
         self.made.count(call);
         Err(self.own_error(call, status))
     }
 
-    fn own_error(&self, call: Call, status: Status) -> DeviceError {
+    pub(super) fn own_error(&self, call: Call, status: Status) -> DeviceError {
         self.error(call, Refusal::own("refused before the driver is asked", status))
     }
 
-    fn error(&self, call: Call, refusal: Refusal) -> DeviceError {
+    pub(super) fn error(&self, call: Call, refusal: Refusal) -> DeviceError {
         self.card.error(&self.info.name, call.name(), refusal)
-    }
-
-    fn properties(&self) -> AllocationProperties {
-        AllocationProperties::on_device(self.card.context.device)
-    }
-
-    /// Makes a range with pages mapped readable and writable.
-    ///
-    /// # Safety
-    /// The places are mapped.
-    unsafe fn allow(&self, calls: &Calls, places: &[(u64, u64, u64)]) -> Result<(), Refusal> {
-        let access = AccessDescription {
-            location: Location::device(self.card.context.device),
-            flags: ACCESS_READ_WRITE,
-        };
-        let whole = places.first().zip(places.last());
-        let range = whole.map(|(first, last)| (first.0, last.0 + last.2 - first.0));
-        let ranges: Vec<(u64, u64)> = match (V::ACCESS_BY_RANGE, range) {
-            (true, Some(range)) => vec![range],
-            _ => places.iter().map(|&(at, _, bytes)| (at, bytes)).collect(),
-        };
-        for (at, bytes) in ranges {
-            // SAFETY: the caller's; the description is live.
-            unsafe { calls.page_access(at, bytes as usize, &raw const access, 1) }?;
-        }
-        Ok(())
-    }
-
-    /// Pinned memory for gates: as the host sees it, and the device.
-    fn gate_page(&self, calls: &Calls) -> Result<(&'static [AtomicU64], u64), Refusal> {
-        let mut host: *mut c_void = null_mut();
-        let mut device = 0;
-        // SAFETY: pointers to live values; the memory is given back when this device goes, at
-        // which no gate is left, so that nobody outlives what is called static here.
-        unsafe {
-            calls.host_alloc(&raw mut host, gates::PAGE_BYTES, HOST_PORTABLE | HOST_MAPPED)?;
-            if let Err(refusal) = calls.host_device_pointer(&raw mut device, host, 0) {
-                // The first failure is the one to tell.
-                let _ = calls.host_free(host);
-                return Err(refusal);
-            }
-            lock(&self.gate_pages).push(host as u64);
-            host.write_bytes(0, gates::PAGE_BYTES);
-            let words = gates::PAGE_BYTES / size_of::<AtomicU64>();
-            Ok((std::slice::from_raw_parts(host.cast(), words), device))
-        }
     }
 
     fn launch_function(
@@ -187,7 +106,10 @@ unsafe extern "C" fn call_host(data: *mut c_void) {
     // SAFETY: the data is the box that `launch_function` gave, and this is the only call with it.
     let function = unsafe { Box::from_raw(data.cast::<HostFn>()) };
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(function)).is_err() {
-        tracing::error!("a host function panicked on a stream; the stream goes on");
+        tracing::error!(
+            target: "riverbed::host_function",
+            "a host function panicked on a stream; the stream goes on"
+        );
     }
 }
 
@@ -233,91 +155,30 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     fn reserve(&self, bytes: u64) -> DeviceResult<DevicePtr> {
-        let mut at = 0;
-        // SAFETY: the pointer is to a live number.
-        self.run_virtual(Call::Reserve, |calls| unsafe {
-            calls.address_reserve(&raw mut at, bytes as usize, 0, 0, 0)
-        })?;
-        Ok(DevicePtr(at))
+        self.reserve_addresses(bytes)
     }
 
     unsafe fn release(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
-        if lock(&self.mappings).inside(at.0, bytes).is_ok() {
-            return self.refused(Call::Release, DeviceError::INVALID_VALUE);
-        }
-        // SAFETY: the caller's; nothing is mapped there.
-        self.run_virtual(Call::Release, |calls| unsafe { calls.address_free(at.0, bytes as usize) })
+        // SAFETY: the caller's.
+        unsafe { self.release_addresses(at, bytes) }
     }
 
     fn create_page(&self, bytes: u64) -> DeviceResult<PageId> {
-        let properties = self.properties();
-        let mut page = 0;
-        // SAFETY: pointers to live values.
-        self.run_virtual(Call::CreatePage, |calls| unsafe {
-            calls.page_create(&raw mut page, bytes as usize, &raw const properties, 0)
-        })?;
-        lock(&self.mappings).created(page, bytes);
-        // SAFETY: the page was made just now and lives until `destroy_page`.
-        Ok(unsafe { PageId::from_raw(page) })
+        self.make_page(bytes)
     }
 
     unsafe fn destroy_page(&self, page: PageId) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        // SAFETY: the caller's. Mappings keep the memory until the last is gone.
-        self.run_virtual(Call::DestroyPage, |calls| unsafe { calls.page_release(page.raw()) })?;
-        mappings.destroyed(page.raw());
-        Ok(())
+        // SAFETY: the caller's.
+        unsafe { self.give_page_up(page) }
     }
 
     fn map_many(&self, at: DevicePtr, pages: &[PageId]) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        let places = mappings.places(at.0, pages.iter().map(|page| page.raw()));
-        let places = match places {
-            Ok(places) => places,
-            Err(status) => return self.refused(Call::Map, status),
-        };
-        let mut done = 0;
-        let outcome = places.iter().try_for_each(|&(at, page, bytes)| {
-            // SAFETY: the page is live, and nothing is mapped there by these books.
-            self.run_virtual(Call::Map, |calls| unsafe {
-                calls.page_map(at, bytes as usize, 0, page, 0)
-            })?;
-            done += 1;
-            Ok(())
-        });
-        // SAFETY: all places were mapped just now.
-        let allow = |calls: &Calls| unsafe { self.allow(calls, &places) };
-        let outcome = outcome.and_then(|()| self.run_virtual(Call::SetAccess, allow));
-        for &(at, _, bytes) in &places[..done] {
-            match &outcome {
-                Ok(()) => mappings.mapped(at, bytes),
-                Err(_) => {
-                    // SAFETY: mapped just now, and touched by nobody yet.
-                    let undone =
-                        self.card.apart(|calls| unsafe { calls.page_unmap(at, bytes as usize) });
-                    if let Err(refusal) = undone {
-                        tracing::warn!(?refusal, "a mapping that is of no use stays");
-                    }
-                }
-            }
-        }
-        outcome
+        self.map_pages(at, pages)
     }
 
     unsafe fn unmap(&self, at: DevicePtr, bytes: u64) -> DeviceResult<()> {
-        let mut mappings = lock(&self.mappings);
-        let inside = match mappings.inside(at.0, bytes) {
-            Ok(inside) => inside,
-            Err(status) => return self.refused(Call::Unmap, status),
-        };
-        self.run_virtual(Call::Unmap, |calls| {
-            for (at, bytes) in inside {
-                // SAFETY: a whole mapping; the caller promised that nothing touches it.
-                unsafe { calls.page_unmap(at, bytes as usize) }?;
-                mappings.unmapped(at);
-            }
-            Ok(())
-        })
+        // SAFETY: the caller's.
+        unsafe { self.unmap_pages(at, bytes) }
     }
 
     fn create_stream(&self, priority: Priority) -> DeviceResult<StreamId> {
@@ -367,20 +228,9 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         if !kernel.is_sound() {
             return self.refused(Call::Launch, DeviceError::INVALID_VALUE);
         }
-        let mut module = lock(&self.module);
-        if module.is_none() {
-            let loaded = self.card.apart(Module::load::<V>);
-            *module = Some(loaded.map_err(|refusal| self.error(Call::Launch, refusal))?);
-        }
-        let clock_khz = self.card.vendor.clock_khz(&self.card.calls, self.card.context.device);
-        self.run(Call::Launch, |calls| {
-            let Some(module) = module.as_ref() else { return Ok(()) };
-            for launch in kernel.launches(clock_khz) {
-                // SAFETY: the caller's.
-                unsafe { module.launch(calls, stream.raw(), &launch) }?;
-            }
-            Ok(())
-        })
+        let module = self.card.module().map_err(|refusal| self.error(Call::Launch, refusal))?;
+        // SAFETY: the caller's.
+        self.run(Call::Launch, |calls| unsafe { module.run(calls, stream.raw(), kernel) })
     }
 
     fn create_event(&self, timing: bool) -> DeviceResult<EventId> {
@@ -447,7 +297,7 @@ impl<V: Vendor> Driver for GpuDriver<V> {
 
     fn create_gate(&self) -> DeviceResult<GateId> {
         let gate =
-            self.run_apart(Call::CreateGate, |calls| self.gates.create(|| self.gate_page(calls)))?;
+            self.run_apart(Call::CreateGate, |_| self.gates.create(|| self.card.gate_page()))?;
         // SAFETY: the gate was made just now and lives until `destroy_gate`.
         Ok(unsafe { GateId::from_raw(gate) })
     }
@@ -568,39 +418,13 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     unsafe fn copy_h2d_batch(&self, stream: StreamId, copies: &[CopyH2d]) -> DeviceResult<()> {
-        let copies: Vec<&CopyH2d> = copies.iter().filter(|copy| copy.bytes > 0).collect();
-        // Default streams take no batches.
-        let batched = self.card.vendor.copies_batches() && stream.raw() > LAST_DEFAULT_STREAM;
-        self.run(Call::CopyBatch, |calls| {
-            if batched && !copies.is_empty() {
-                let mut targets: Vec<u64> = copies.iter().map(|copy| copy.dst.0).collect();
-                let mut sources: Vec<u64> = copies.iter().map(|copy| copy.src as u64).collect();
-                let mut sizes: Vec<usize> = copies.iter().map(|copy| copy.bytes as usize).collect();
-                let stream = stream.raw();
-                // SAFETY: the caller's.
-                return unsafe {
-                    self.card.vendor.copy_batch(stream, &mut targets, &mut sources, &mut sizes)
-                };
-            }
-            copies.iter().try_for_each(|copy| {
-                // SAFETY: the caller's.
-                unsafe {
-                    calls.copy_h2d(copy.dst.0, copy.src.cast(), copy.bytes as usize, stream.raw())
-                }
-            })
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_batch(stream, copies) }
     }
 
     unsafe fn copy_2d(&self, stream: StreamId, copy: &Copy2d) -> DeviceResult<()> {
-        let on_host = matches!((copy.dst, copy.src), (Place::Host(_), Place::Host(_)));
-        let Some((span, _)) = copy.spans().filter(|_| !on_host) else {
-            return self.refused(Call::Copy2d, DeviceError::INVALID_VALUE);
-        };
-        self.run(Call::Copy2d, |_| match span {
-            0 => Ok(()),
-            // SAFETY: the caller's.
-            _ => unsafe { self.card.vendor.copy_2d(stream.raw(), copy) },
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_rows(stream, copy) }
     }
 
     unsafe fn copy_peer(
@@ -611,136 +435,57 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         src: DevicePtr,
         bytes: u64,
     ) -> DeviceResult<()> {
-        let Some(peer) = (from as &dyn Any).downcast_ref::<Self>() else {
-            return self.refused(Call::CopyPeer, DeviceError::NOT_SUPPORTED);
-        };
-        let (to, from) = ((dst.0, self.card.context), (src.0, peer.card.context));
-        self.run(Call::CopyPeer, |_| match bytes {
-            0 => Ok(()),
-            // SAFETY: the caller's.
-            _ => unsafe { self.card.vendor.copy_peer(stream.raw(), to, from, bytes as usize) },
-        })
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_peer_copy(stream, dst, from, src, bytes) }
     }
 
     fn create_pool(&self, max_bytes: u64) -> DeviceResult<PoolId> {
-        if max_bytes > 0 && !self.info.pool_caps {
-            return self.refused(Call::CreatePool, DeviceError::NOT_SUPPORTED);
-        }
-        let ordinal = self.card.context.device;
-        let properties = PoolProperties::on_device(ordinal, max_bytes as usize);
-        let mut pool = 0;
-        // SAFETY: pointers to live values.
-        self.run_pool(Call::CreatePool, |calls| unsafe {
-            calls.pool_create(&raw mut pool, &raw const properties)
-        })?;
-        // SAFETY: the pool was made just now and lives until `destroy_pool`.
-        Ok(unsafe { PoolId::from_raw(pool) })
+        self.make_pool(max_bytes)
     }
 
     unsafe fn destroy_pool(&self, pool: PoolId) -> DeviceResult<()> {
         // SAFETY: the caller's.
-        self.run_pool(Call::DestroyPool, |calls| unsafe { calls.pool_destroy(pool.raw()) })
+        unsafe { self.give_pool_up(pool) }
     }
 
     fn pool_alloc(&self, pool: PoolId, bytes: u64, stream: StreamId) -> DeviceResult<DevicePtr> {
-        if bytes == 0 {
-            return self.refused(Call::PoolAlloc, DeviceError::INVALID_VALUE);
-        }
-        self.made.count(Call::PoolAlloc);
-        let mut at = 0;
-        let taken = match self.info.memory_pools {
-            // SAFETY: the pool and the stream are live, the pointer is to a live number. It may
-            // be part of a graph.
-            true => self.card.inside(|calls| unsafe {
-                calls.pool_alloc(&raw mut at, bytes as usize, pool.raw(), stream.raw())
-            }),
-            false => Err(Refusal::own("pools", DeviceError::NOT_SUPPORTED)),
-        };
-        taken.map_err(|refusal| self.error(Call::PoolAlloc, refusal))?;
-        Ok(DevicePtr(at))
+        self.take_from_pool(pool, bytes, stream)
     }
 
     unsafe fn pool_free(&self, ptr: DevicePtr, stream: StreamId) -> DeviceResult<()> {
         // SAFETY: the caller's.
-        self.run(Call::PoolFree, |calls| unsafe { calls.pool_free(ptr.0, stream.raw()) })
+        unsafe { self.give_to_pool(ptr, stream) }
     }
 
     fn pool_trim(&self, pool: PoolId, keep_bytes: u64) -> DeviceResult<()> {
-        // SAFETY: the pool is live.
-        self.run_pool(Call::PoolTrim, |calls| unsafe {
-            calls.pool_trim(pool.raw(), keep_bytes as usize)
-        })
+        self.trim_pool(pool, keep_bytes)
     }
 
     fn pool_get(&self, pool: PoolId, attribute: PoolAttribute) -> DeviceResult<u64> {
-        let mut value = 0_u64;
-        // SAFETY: the pool is live; the driver writes an int or 64 bits, for which there is
-        // room, and an int's bytes are the low ones.
-        self.run_pool(Call::PoolGet, |calls| unsafe {
-            calls.pool_get(pool.raw(), number(attribute), (&raw mut value).cast())
-        })?;
-        Ok(value)
+        self.ask_pool(pool, attribute)
     }
 
     fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
-        let flag = matches!(
-            attribute,
-            PoolAttribute::FollowEventDependencies
-                | PoolAttribute::AllowOpportunistic
-                | PoolAttribute::AllowInternalDependencies
-        );
-        if flag && value > 1 {
-            return self.refused(Call::PoolSet, DeviceError::INVALID_VALUE);
-        }
-        let mut value = value;
-        // SAFETY: the pool is live; the driver reads an int, whose bytes are the low ones, or
-        // 64 bits.
-        self.run_pool(Call::PoolSet, |calls| unsafe {
-            calls.pool_set(pool.raw(), number(attribute), (&raw mut value).cast())
-        })
+        self.tell_pool(pool, attribute, value)
     }
-}
 
-/// The number of an attribute (`CUmemPool_attribute`, `hipMemPoolAttr`).
-fn number(attribute: PoolAttribute) -> u32 {
-    match attribute {
-        PoolAttribute::FollowEventDependencies => 1,
-        PoolAttribute::AllowOpportunistic => 2,
-        PoolAttribute::AllowInternalDependencies => 3,
-        PoolAttribute::ReleaseThreshold => 4,
-        PoolAttribute::ReservedCurrent => 5,
-        PoolAttribute::ReservedHigh => 6,
-        PoolAttribute::UsedCurrent => 7,
-        PoolAttribute::UsedHigh => 8,
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        self.find_default_pool()
+    }
+
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        self.find_current_pool()
+    }
+
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.make_pool_current(pool)
     }
 }
 
 impl<V: Vendor> Drop for GpuDriver<V> {
     fn drop(&mut self) {
         self.gates.open_all();
-        let module = lock(&self.module).take();
-        let pages = std::mem::take(&mut *lock(&self.gate_pages));
-        if module.is_none() && pages.is_empty() {
-            return;
-        }
-        let given_back = self.card.apart(|calls| {
-            if let Some(module) = module {
-                module.unload(calls);
-            }
-            for page in pages {
-                // SAFETY: taken by `gate_page`; with the last handle of this device the last
-                // gate has gone.
-                unsafe { calls.host_free(page as *mut c_void) }?;
-            }
-            Ok(())
-        });
-        if let Err(refusal) = given_back {
-            tracing::debug!(?refusal, "memory under gates was not given back");
-        }
+        let card = Arc::clone(&self.card);
+        reaper::apart(move || card.let_go());
     }
-}
-
-/// The driver behind `Arc<dyn Driver>`.
-pub(super) fn shared<V: Vendor>(driver: GpuDriver<V>) -> Arc<dyn Driver> {
-    Arc::new(driver)
 }

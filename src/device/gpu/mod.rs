@@ -1,5 +1,5 @@
 //! What CUDA and HIP share: the device contract over a vendor's driver, which is found at run
-//! time. `cuda` and `hip` fill in where the two differ ([`vendor::Vendor`]).
+//! time. `cuda` and `hip` fill in where the two differ (`gpu/vendor.rs`).
 //!
 //! Nothing here panics or aborts whatever the driver lacks or answers: a missing library,
 //! function or device, a status nobody knows, and a device that was lost are errors that name
@@ -15,10 +15,13 @@ mod mappings;
 mod modules;
 mod open;
 mod pci;
+mod pools;
 mod spec;
 pub(in crate::device) mod symbols;
 mod trial;
 pub(in crate::device) mod vendor;
+mod virtual_memory;
+mod wide_copies;
 
 pub(super) use open::{open, survey};
 pub use spec::GpuSpec;

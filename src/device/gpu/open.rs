@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::abi::{AllocationProperties, GRANULARITY_MINIMUM, INVALID_DEVICE, NO_DEVICE};
 use super::calls::{Calls, Part};
 use super::card::{Card, attribute_of, error};
-use super::driver::{GpuDriver, shared};
+use super::driver::GpuDriver;
 use super::gates::Gates;
 use super::library::{self, Found};
 use super::symbols::Refusal;
@@ -28,7 +28,7 @@ pub(in crate::device) fn open<V: Vendor>(name: &str, spec: &GpuSpec) -> Result<A
     let absent = |reason: String| Error::Unsupported {
         what: format!("device '{name}'"),
         by: "this machine".into(),
-        way_out: reason,
+        way_out: format!("{reason}; 'host' needs no GPU"),
     };
     let library = Loaded::<V>::open(spec).map_err(|unusable| absent(unusable.reason))?;
     let failed = |refusal| Error::from(error(&library.vendor, name, "open", refusal));
@@ -177,6 +177,11 @@ impl<V: Vendor> Loaded<V> {
         self.calls.missing().into_iter().chain(self.vendor.missing())
     }
 
+    /// Whether a function for `part` is missing.
+    fn lacks(&self, part: Part) -> bool {
+        self.missing().any(|(_, missing)| missing == part)
+    }
+
     fn devices(&self) -> Result<i32, Refusal> {
         let mut count = 0;
         // SAFETY: the pointer is to a live int.
@@ -190,6 +195,14 @@ impl<V: Vendor> Loaded<V> {
         format!("{} loads, but there is no device", self.found.name)
     }
 
+    /// The driver's handle of a device.
+    fn device(&self, ordinal: i32) -> Result<i32, Refusal> {
+        let mut device = 0;
+        // SAFETY: the pointer is to a live int.
+        unsafe { self.calls.device_get(&raw mut device, ordinal) }?;
+        Ok(device)
+    }
+
     /// What can be told of a device without taking hold of it.
     fn describe(
         &self,
@@ -197,13 +210,10 @@ impl<V: Vendor> Loaded<V> {
         spec: &GpuSpec,
         ordinal: i32,
     ) -> Result<(DeviceInfo, DriverInfo), Refusal> {
-        let mut device = 0;
+        let device = self.device(ordinal)?;
         let mut total = 0;
-        // SAFETY: pointers to live values.
-        unsafe {
-            self.calls.device_get(&raw mut device, ordinal)?;
-            self.calls.device_total(&raw mut total, device)?;
-        }
+        // SAFETY: the pointer is to a live number.
+        unsafe { self.calls.device_total(&raw mut total, device) }?;
         let title = text(|to, len| {
             // SAFETY: the buffer has this length.
             unsafe { self.calls.device_name(to, len, device) }
@@ -224,7 +234,7 @@ impl<V: Vendor> Loaded<V> {
         let waits_for_values = self.vendor.waits_for_values()
             && attribute_of(&self.calls, device, V::ATTRIBUTES.wait_value) > 0;
         if !waits_for_values {
-            notes.push(format!("gates: {}", Part::Gates.cost()));
+            notes.push(Part::Gates.cost().into());
         }
         let granularity = if virtual_memory { self.granularity(device) } else { None };
         let engines = attribute_of(&self.calls, device, V::ATTRIBUTES.copy_engines);
@@ -241,6 +251,7 @@ impl<V: Vendor> Loaded<V> {
             virtual_memory,
             memory_pools,
             pool_caps,
+            process_pool: memory_pools && !self.lacks(Part::ProcessPool),
             host_accessible: false,
             simulated: false,
             copy_engines: u32::try_from(engines).unwrap_or_default().max(1),
@@ -258,7 +269,7 @@ impl<V: Vendor> Loaded<V> {
 
     /// Whether virtual memory is to be used, as far as settings, functions and attributes say.
     fn virtual_memory(&self, spec: &GpuSpec, device: i32, notes: &mut Vec<String>) -> bool {
-        let lacks = self.missing().any(|(_, part)| part == Part::VirtualMemory);
+        let lacks = self.lacks(Part::VirtualMemory);
         let has = attribute_of(&self.calls, device, V::ATTRIBUTES.virtual_memory) > 0;
         let (major, minor) = V::VIRTUAL_MEMORY_FROM;
         let off = match spec.virtual_memory {
@@ -280,7 +291,7 @@ impl<V: Vendor> Loaded<V> {
     /// Whether the driver's pools are to be used, as far as settings, functions and attributes
     /// say.
     fn memory_pools(&self, spec: &GpuSpec, device: i32, notes: &mut Vec<String>) -> bool {
-        let lacks = self.missing().any(|(_, part)| part == Part::Pools);
+        let lacks = self.lacks(Part::Pools);
         let has = attribute_of(&self.calls, device, V::ATTRIBUTES.pools) > 0;
         let off = match spec.memory_pools {
             Some(false) => "pools=off was asked for",
@@ -308,15 +319,19 @@ impl<V: Vendor> Loaded<V> {
         let failed = |vendor: &V, refusal| Error::from(error(vendor, name, "open", refusal));
         let (mut info, mut driver_info) =
             self.describe(name, spec, ordinal).map_err(|refusal| failed(&self.vendor, refusal))?;
+        let device = self.device(ordinal).map_err(|refusal| failed(&self.vendor, refusal))?;
         let Self { calls, vendor, .. } = self;
-        let card = Card::retain(vendor, calls, ordinal)
+        let card = Card::retain(vendor, calls, device)
             .map_err(|(vendor, refusal)| failed(&vendor, refusal))?;
         let (mut least, mut greatest) = (0, 0);
         card.inside(|calls| {
             // SAFETY: pointers to live ints.
             unsafe { calls.priority_range(&raw mut least, &raw mut greatest) }
         })
-        .map_err(|refusal| failed(&card.vendor, refusal))?;
+        .map_err(|refusal| {
+            card.let_go();
+            failed(&card.vendor, refusal)
+        })?;
         if !V::TRUSTED {
             trial::keep_what_works(&card, &mut info, &mut driver_info);
         }
@@ -324,16 +339,14 @@ impl<V: Vendor> Loaded<V> {
             tracing::info!(device = name, "{note}");
         }
         let waits_for_values = driver_info.waits_for_values;
-        Ok(shared(GpuDriver {
+        Ok(Arc::new(GpuDriver {
             info,
             driver_info,
             high_priority: greatest,
             made: Default::default(),
             mappings: Mutex::default(),
             gates: Gates::new(waits_for_values),
-            gate_pages: Mutex::default(),
-            module: Mutex::default(),
-            card,
+            card: Arc::new(card),
         }))
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn keep_what_works<V: Vendor>(
         let trial = pools(card);
         keep(&mut info.memory_pools, "stream-ordered pools", trial);
         info.pool_caps &= info.memory_pools;
+        info.process_pool &= info.memory_pools;
     }
 }
 

@@ -76,6 +76,7 @@ impl HostDriver {
                 simulated: false,
                 memory_pools: true,
                 pool_caps: true,
+                process_pool: true,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
@@ -451,6 +452,22 @@ impl Driver for HostDriver {
 
     fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
         self.run(Call::PoolSet, || lock(&self.pools).set(pool.raw(), attribute, value))
+    }
+
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        let pool = self.run(Call::DefaultPool, || Ok(lock(&self.pools).default_pool()))?;
+        // SAFETY: the default pool lives as long as the device.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        let pool = self.run(Call::CurrentPool, || Ok(lock(&self.pools).current_pool()))?;
+        // SAFETY: a pool that is given up is current no more.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.run(Call::SetCurrentPool, || lock(&self.pools).set_current_pool(pool.raw()))
     }
 }
 

@@ -78,6 +78,7 @@ impl SimDriver {
                 simulated: true,
                 memory_pools: spec.memory_pools,
                 pool_caps: spec.memory_pools && spec.pool_caps,
+                process_pool: spec.memory_pools,
                 copy_engines: engines,
             },
             calls: CallCounts::default(),
@@ -570,6 +571,22 @@ impl Driver for SimDriver {
 
     fn pool_set(&self, pool: PoolId, attribute: PoolAttribute, value: u64) -> DeviceResult<()> {
         self.run_pool(Call::PoolSet, |state| state.pools.set(pool.raw(), attribute, value))
+    }
+
+    fn default_pool(&self) -> DeviceResult<PoolId> {
+        let pool = self.run_pool(Call::DefaultPool, |state| Ok(state.pools.default_pool()))?;
+        // SAFETY: the default pool lives as long as the device.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn current_pool(&self) -> DeviceResult<PoolId> {
+        let pool = self.run_pool(Call::CurrentPool, |state| Ok(state.pools.current_pool()))?;
+        // SAFETY: a pool that is given up is current no more.
+        Ok(unsafe { PoolId::from_raw(pool) })
+    }
+
+    fn set_current_pool(&self, pool: PoolId) -> DeviceResult<()> {
+        self.run_pool(Call::SetCurrentPool, |state| state.pools.set_current_pool(pool.raw()))
     }
 }
 

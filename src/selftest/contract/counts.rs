@@ -6,7 +6,7 @@ use crate::selftest::finding::ensure;
 use crate::selftest::lab::{End, Found, Lab, Rows};
 
 checks! { "counts":
-    every_call_counts_once [VirtualMemory, Pools],
+    every_call_counts_once [VirtualMemory, Pools, ProcessPool],
     calls_that_fail_count_too [],
 }
 
@@ -35,6 +35,9 @@ fn each_call_once(lab: &Lab) -> Found {
     lab.pool_trim(pool, 0)?;
     lab.pool_get(pool, PoolAttribute::UsedHigh)?;
     lab.pool_set(pool, PoolAttribute::UsedHigh, 0)?;
+    lab.default_pool()?;
+    let current = lab.current_pool()?;
+    lab.set_current_pool(current)?;
     lab.sync(&stream)?;
     lab.destroy_pool(pool)?;
     lab.drop_idle(stream);

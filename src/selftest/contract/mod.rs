@@ -9,6 +9,7 @@ pub(super) mod gates;
 pub(super) mod memory;
 pub(super) mod pinned;
 pub(super) mod pools;
+pub(super) mod process_pool;
 pub(super) mod streams;
 pub(super) mod virtual_memory;
 pub(super) mod wide_copies;

@@ -66,6 +66,21 @@ impl Lab {
         Ok(self.driver().pool_trim(pool, keep_bytes)?)
     }
 
+    /// The pool the device has by itself.
+    pub(in crate::selftest) fn default_pool(&self) -> Found<PoolId> {
+        Ok(self.driver().default_pool()?)
+    }
+
+    /// The pool the process draws from.
+    pub(in crate::selftest) fn current_pool(&self) -> Found<PoolId> {
+        Ok(self.driver().current_pool()?)
+    }
+
+    /// Lets the process draw from `pool`.
+    pub(in crate::selftest) fn set_current_pool(&self, pool: PoolId) -> Found {
+        Ok(self.driver().set_current_pool(pool)?)
+    }
+
     /// Takes and frees `count` blocks, one after the other, with no books beside it.
     pub(in crate::selftest) fn pool_pairs(
         &self,

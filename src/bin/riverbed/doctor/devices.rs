@@ -64,7 +64,8 @@ impl DeviceReport {
     pub(super) fn of_listing(listing: Listing, conf: Option<&Conf>) -> Self {
         let Listing { name, available, detail, info, driver, .. } = listing;
         if !available {
-            return Self { driver, ..Self::unusable(&name, detail) };
+            let reason = detail.strip_prefix("absent: ").unwrap_or(&detail);
+            return Self { driver, ..Self::unusable(&name, reason.into()) };
         }
         match Device::open(&name) {
             Ok(device) => Self::of_open(&name, &device, conf),
@@ -72,6 +73,7 @@ impl DeviceReport {
         }
     }
 
+    /// With no more than a reason.
     fn unusable(name: &str, reason: String) -> Self {
         Self {
             name: name.into(),
@@ -138,7 +140,7 @@ fn abilities(info: &DeviceInfo, driver: Option<&DriverInfo>) -> Vec<Ability> {
         let gates = if driver.waits_for_values {
             "streams wait for a word of memory".into()
         } else {
-            because("gates: ")
+            because("gates are ")
         };
         abilities.push(ability("gates_without_host", driver.waits_for_values, gates));
         let batches = if driver.batch_copies { "" } else { "batches are copied one by one" };

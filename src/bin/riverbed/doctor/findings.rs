@@ -37,9 +37,14 @@ pub(super) struct Finding {
 }
 
 /// Everything there is to say.
-pub(super) fn all(machine: &Machine, devices: &[DeviceReport], conf: &ConfReport) -> Vec<Finding> {
+pub(super) fn all(
+    machine: &Machine,
+    devices: &[DeviceReport],
+    named: bool,
+    conf: &ConfReport,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !devices.iter().any(|device| device.usable) {
+    if !named && !devices.iter().any(|device| device.usable) {
         findings.push(Finding {
             severity: Severity::Note,
             subject: "machine".into(),
@@ -54,6 +59,19 @@ pub(super) fn all(machine: &Machine, devices: &[DeviceReport], conf: &ConfReport
     Findings { subject: "machine", all: &mut findings }.machine(machine);
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// What to do where a device cannot be used.
+fn way_to_a_device(reason: &str) -> &'static str {
+    if reason.contains("driver library found") {
+        "install the vendor's driver, or name its file with library=PATH behind the device's name"
+    } else if reason.contains("no device") || reason.contains("here ") {
+        "see what this process may see: CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, the container"
+    } else if reason.contains("too old") {
+        "install a newer driver, or name its file with library=PATH behind the device's name"
+    } else {
+        "the vendor's tool (nvidia-smi, rocm-smi) and the kernel's log (dmesg) say more"
+    }
 }
 
 /// The findings on one subject.
@@ -73,11 +91,7 @@ impl Findings<'_> {
             // A vendor without a device is no trouble by itself.
             let named = device.name.contains(':');
             let severity = if named { Severity::Problem } else { Severity::Note };
-            let way_out = (named || !reason.contains("no device")).then_some(
-                "install the vendor's driver, let the process see the device, or name the \
-                 driver's file with library=PATH",
-            );
-            return self.add(severity, reason.clone(), way_out);
+            return self.add(severity, reason.clone(), Some(way_to_a_device(reason)));
         }
         self.add(Severity::Ok, "can be used".into(), None);
         if let Some(driver) = &device.driver {
@@ -85,8 +99,8 @@ impl Findings<'_> {
         }
         let Some(here) = &device.conf else { return };
         if let Some(refused) = &here.refused {
-            let way_out = "change the conf, or use another device";
-            return self.add(Severity::Problem, format!("the conf: {refused}"), Some(way_out));
+            // It says the way out itself.
+            return self.add(Severity::Problem, format!("the conf: {refused}"), None);
         }
         let asked = conf.policy.as_deref().unwrap_or(&here.policy);
         if asked != here.policy {

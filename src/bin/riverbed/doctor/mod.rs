@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let machine = Machine::read(in_force.unwrap_or(&Conf::default()));
     let conf = ConfReport::new(&conf, pytorch);
-    let findings = findings::all(&machine, &devices, &conf);
+    let findings = findings::all(&machine, &devices, args.device.is_some(), &conf);
     let report = Report { version: 1, machine, devices, conf, findings };
     if args.json {
         print_json(&report)?;

@@ -84,7 +84,7 @@ fn of_conf(conf: &ConfReport) -> Rows {
     if let Some(error) = &conf.error {
         return vec![row("cannot be read", error)];
     }
-    let mut rows = vec![row("policy", conf.policy.clone().unwrap_or_default())];
+    let mut rows = vec![row("policy in force", conf.policy.clone().unwrap_or_default())];
     rows.extend(conf.options.iter().map(|option| {
         let policy = conf.policy.as_deref().unwrap_or_default();
         let what = format!("{} ({}): {}", option.value, option.source, effect(option, policy));

@@ -102,6 +102,7 @@ fn attribute_of(number: u32, version: i32) -> Answer<Attribute> {
     let since = match number {
         102 => 10_020,
         113 | 115 => 11_020,
+        122 | 123 => 11_070,
         134 => 12_020,
         _ => 0,
     };

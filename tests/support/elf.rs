@@ -1,4 +1,7 @@
-//! As much of ELF as tells what GPU a code object is for and what it defines.
+//! As much of ELF as tells what GPU a code object is for and what it defines, and what libraries
+//! a program is linked with.
+// Each test crate compiles this file for itself and uses a part of it.
+#![allow(dead_code)]
 
 /// A 64-bit little-endian ELF file.
 pub(crate) struct Elf<'a>(&'a [u8]);
@@ -36,6 +39,22 @@ impl<'a> Elf<'a> {
             .map(|at| {
                 (self.text(names.start + self.number(at, 4) as usize), self.number(at + 16, 8))
             })
+            .collect()
+    }
+
+    /// Names of the libraries that the loader must find.
+    pub(crate) fn needed(&self) -> Vec<String> {
+        const DYNAMIC: u64 = 6;
+        const NEEDED: u64 = 1;
+        let sections = self.sections();
+        let Some(dynamic) = sections.iter().find(|section| section.kind == DYNAMIC) else {
+            return Vec::new();
+        };
+        let names = &sections[dynamic.link];
+        (dynamic.start..dynamic.start + dynamic.bytes)
+            .step_by(16)
+            .filter(|&at| self.number(at, 8) == NEEDED)
+            .map(|at| self.text(names.start + self.number(at + 8, 8) as usize))
             .collect()
     }
 
