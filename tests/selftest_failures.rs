@@ -23,6 +23,7 @@ fn no_failing_call_of_the_host_device_is_passed_over() {
         device: Device::from_driver(driver),
         arm: &|nth, status| faults.faults().fail_nth(None, nth, status),
         disarm: &|| faults.faults().clear() > 0,
+        struck: None,
     }
     .run_all();
 }
@@ -35,6 +36,7 @@ fn no_failing_call_of_the_simulator_is_passed_over() {
         device: Device::from_driver(driver),
         arm: &|nth, status| faults.faults().fail_nth(None, nth, status),
         disarm: &|| faults.faults().clear() > 0,
+        struck: None,
     }
     .run_all();
 }
@@ -63,6 +65,10 @@ fn over_a_fake(fake: &FakeDriver) {
             let (before, nth) = armed.get();
             fake.report().calls_total - before < nth
         },
+        struck: Some(&|| {
+            let failed = fake.report().last_failed;
+            failed.filter(|failed| failed.status == INJECTED).map(|failed| failed.call)
+        }),
     }
     .run_all();
 }
@@ -93,6 +99,7 @@ fn a_call_that_fails_while_measuring_fails_its_subject_alone() {
         device: Device::from_driver(driver),
         arm: &|nth, status| faults.faults().fail_nth(None, nth, status),
         disarm: &|| faults.faults().clear() > 0,
+        struck: None,
     };
     let mut failed = 0;
     for nth in [1, 30, 1500, 2300, 3000, 4000] {

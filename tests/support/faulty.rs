@@ -22,7 +22,27 @@ pub(crate) struct Faulty<'a> {
     pub(crate) arm: &'a dyn Fn(u64, u32),
     /// Takes the failure back; true if it has not struck.
     pub(crate) disarm: &'a dyn Fn() -> bool,
+    /// The name of the call that was made to fail, where it is known: only calls whose failure
+    /// has nobody to tell, or costs nothing, may be passed over.
+    pub(crate) struck: Option<&'a dyn Fn() -> Option<String>>,
 }
+
+/// Parts of names of driver functions that give something back when a handle is dropped, that
+/// put a thread back as it was, or whose absence is made do with; and the first ones of a call that
+/// the reaper's thread may be making meanwhile, which asks again.
+const PASSED_OVER: [&str; 11] = [
+    "Destroy",
+    "Free",
+    "Release",
+    "Unload",
+    "PopCurrent",
+    "ThreadExchangeStreamCaptureMode",
+    "GetErrorName",
+    "MemGetInfo",
+    "CtxGetCurrent",
+    "hipGetDevice",
+    "EventQuery",
+];
 
 impl Faulty<'_> {
     /// Fails each call of `check` in turn; gives how many failures it took in its stride.
@@ -36,7 +56,13 @@ impl Faulty<'_> {
             let struck = !(self.disarm)();
             match outcome {
                 Outcome::Skipped(_) => return 0,
-                Outcome::Passed if struck => absorbed += 1,
+                Outcome::Passed if struck => {
+                    absorbed += 1;
+                    if let Some(name) = self.struck.and_then(|name| name()) {
+                        let may = PASSED_OVER.iter().any(|part| name.contains(part));
+                        assert!(may, "{check}, call {nth}: a failing {name} is passed over");
+                    }
+                }
                 Outcome::Passed => return absorbed,
                 Outcome::Failed(finding) => {
                     assert!(struck, "{check} fails by itself: {finding}");
@@ -74,7 +100,8 @@ impl Faulty<'_> {
         const HANDLES: u64 = 40;
         for check in checks() {
             let absorbed = self.run(&check);
-            assert!(absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
+            let named = self.struck.is_some();
+            assert!(named || absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
         }
     }
 }
