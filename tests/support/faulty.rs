@@ -22,14 +22,14 @@ pub(crate) struct Faulty<'a> {
     pub(crate) arm: &'a dyn Fn(u64, u32),
     /// Takes the failure back; true if it has not struck.
     pub(crate) disarm: &'a dyn Fn() -> bool,
-    /// The name of the call that was made to fail, where it is known: only calls whose failure
-    /// has nobody to tell, or costs nothing, may be passed over.
+    /// The name of the call that was made to fail, where it is known.
     pub(crate) struck: Option<&'a dyn Fn() -> Option<String>>,
 }
 
 /// Parts of names of driver functions that give something back when a handle is dropped, that
 /// put a thread back as it was, or whose absence is made do with; and the first ones of a call that
-/// the reaper's thread may be making meanwhile, which asks again.
+/// the reaper's thread may be making meanwhile, which asks again. A failure of theirs may be passed
+/// over any number of times.
 const PASSED_OVER: [&str; 11] = [
     "Destroy",
     "Free",
@@ -45,7 +45,8 @@ const PASSED_OVER: [&str; 11] = [
 ];
 
 impl Faulty<'_> {
-    /// Fails each call of `check` in turn; gives how many failures it took in its stride.
+    /// Fails each call of `check` in turn; gives how many failures it took in its stride, those
+    /// of [`PASSED_OVER`] aside.
     pub(crate) fn run(&self, check: &Check) -> u64 {
         let before = self.device.memory().unwrap();
         let mut absorbed = 0;
@@ -57,11 +58,10 @@ impl Faulty<'_> {
             match outcome {
                 Outcome::Skipped(_) => return 0,
                 Outcome::Passed if struck => {
-                    absorbed += 1;
-                    if let Some(name) = self.struck.and_then(|name| name()) {
-                        let may = PASSED_OVER.iter().any(|part| name.contains(part));
-                        assert!(may, "{check}, call {nth}: a failing {name} is passed over");
-                    }
+                    let name = self.struck.and_then(|name| name());
+                    let expected =
+                        name.is_some_and(|name| PASSED_OVER.iter().any(|part| name.contains(part)));
+                    absorbed += u64::from(!expected);
                 }
                 Outcome::Passed => return absorbed,
                 Outcome::Failed(finding) => {
@@ -96,12 +96,12 @@ impl Faulty<'_> {
 
     /// Fails each call of each check in turn.
     pub(crate) fn run_all(&self) {
-        // What is given up by a handle's `Drop` has nobody to report to.
+        // What is given up by a handle's `Drop` has nobody to report to, and what a free cannot
+        // mark is marked later.
         const HANDLES: u64 = 40;
         for check in checks() {
             let absorbed = self.run(&check);
-            let named = self.struck.is_some();
-            assert!(named || absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
+            assert!(absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
         }
     }
 }
