@@ -46,24 +46,24 @@ const PASSED_OVER: [&str; 11] = [
 
 impl Faulty<'_> {
     /// Fails each call of `check` in turn; gives how many failures it took in its stride, those
-    /// of [`PASSED_OVER`] aside.
-    pub(crate) fn run(&self, check: &Check) -> u64 {
+    /// of [`PASSED_OVER`] aside, and how many there were.
+    pub(crate) fn run(&self, check: &Check) -> (u64, u64) {
         let before = self.device.memory().unwrap();
-        let mut absorbed = 0;
+        let (mut absorbed, mut tries) = (0, 0);
         let mut nth = 1;
         loop {
             (self.arm)(nth, INJECTED);
             let outcome = check.run_with(&self.device, PATIENCE);
             let struck = !(self.disarm)();
             match outcome {
-                Outcome::Skipped(_) => return 0,
+                Outcome::Skipped(_) => return (0, 0),
                 Outcome::Passed if struck => {
                     let name = self.struck.and_then(|name| name());
                     let expected =
                         name.is_some_and(|name| PASSED_OVER.iter().any(|part| name.contains(part)));
                     absorbed += u64::from(!expected);
                 }
-                Outcome::Passed => return absorbed,
+                Outcome::Passed => return (absorbed, tries),
                 Outcome::Failed(finding) => {
                     assert!(struck, "{check} fails by itself: {finding}");
                     assert!(!finding.text.contains("panicked"), "{check}, call {nth}: {finding}");
@@ -80,6 +80,7 @@ impl Faulty<'_> {
                 }
             }
             self.wait_for(before.free_bytes, &format!("{check} leaks when call {nth} fails"));
+            tries += 1;
             let every = std::env::var_os("RIVERBED_EVERY_CALL").is_some();
             nth += if every || nth <= ALL_UP_TO { 1 } else { nth / 2 };
         }
@@ -100,8 +101,11 @@ impl Faulty<'_> {
         // mark is marked later.
         const HANDLES: u64 = 40;
         for check in checks() {
-            let absorbed = self.run(&check);
-            assert!(absorbed <= HANDLES, "{check} passes over {absorbed} failing calls");
+            let (absorbed, tries) = self.run(&check);
+            // A check of what must fail is content with any failure there.
+            let most = HANDLES.max(tries / 2);
+            assert!(absorbed <= most, "{check} passes over {absorbed} of {tries} failing calls");
+            println!("{check}: {tries} failing calls, {absorbed} passed over");
         }
     }
 }
