@@ -71,6 +71,11 @@ fn over_a_fake(fake: &FakeDriver) {
         }),
     }
     .run_all();
+    // A failure leads to no wrong call. One check asks for the time of an event without timing.
+    let misuses = fake.report().misuses;
+    let misuses: Vec<_> =
+        misuses.iter().filter(|misuse| !misuse.call.ends_with("EventElapsedTime")).collect();
+    assert!(misuses.is_empty(), "{misuses:#?}");
 }
 
 /// Arms a failure when measuring begins.

@@ -62,8 +62,14 @@ impl Inner {
     }
 
     #[cold]
-    pub(super) fn out_of_memory(&self, heap: &Heap, growth: &Growth, tried: Vec<String>) -> Error {
+    pub(super) fn out_of_memory(
+        &self,
+        heap: &Heap,
+        growth: &Growth,
+        mut tried: Vec<String>,
+    ) -> Error {
         let shared = &self.shared;
+        tried.extend(shared.take_refusal());
         shared.count(|stats| stats.num_ooms += 1);
         let Request { requested_bytes, class, .. } = growth.request;
         let (stream, largest_free_bytes) = heap

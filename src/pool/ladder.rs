@@ -160,6 +160,8 @@ impl Inner {
         }
         let growth = self.growth(heap, request, placement)?;
         let mut tried = vec!["cached blocks".to_string()];
+        // What was said to others is no news here.
+        shared.take_refusal();
         let too_large = growth.segment_bytes > shared.most_bytes();
         if growth.maps {
             // Takes nothing from anybody, so it comes before whatever gives memory back.

@@ -10,7 +10,7 @@ use super::expandable::Release;
 use super::heap::{DEDICATED_CLASS, Heap, HeapState, KEPT_CLASS};
 use super::live::report_leaks;
 use super::shared::Shared;
-use crate::device::{Device, DevicePtr, Event, Stream, reap};
+use crate::device::{DevicePtr, Event, Stream, reap};
 use crate::event::TraceEvent;
 use crate::fence::StreamKey;
 use crate::ledger::{NewSegment, Segment, SegmentId};
@@ -54,7 +54,8 @@ impl Heap {
             }
             let reached = segment.stream.synchronize();
             if let Err(error) = &reached {
-                tracing::warn!(%error, "a stream cannot be waited for: its memory is kept");
+                let what = "a stream cannot be waited for: its memory is kept";
+                self.shared.memory_stays(error, what);
             } else {
                 waited.push(segment.stream.clone());
             }
@@ -158,7 +159,7 @@ impl Heap {
     fn free_detached(&self, detached: Vec<Detached>, mut kept: Vec<Detached>) {
         // Before the driver has them: it may give the same addresses to another thread at once.
         detached.iter().for_each(|segment| self.part_with(segment));
-        for (segment, freed) in free_segments(&self.shared.device, detached) {
+        for (segment, freed) in free_segments(&self.shared, detached) {
             if freed {
                 self.shared.back(segment.pool, segment.class, segment.bytes);
             } else {
@@ -246,14 +247,14 @@ fn mark_ends(
 }
 
 /// Frees segments nobody uses any more; tells of each whether the driver took it.
-fn free_segments(device: &Device, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
+fn free_segments(shared: &Shared, detached: Vec<Detached>) -> Vec<(Detached, bool)> {
     let free = |segment: Detached| {
         // SAFETY: the segment came from `alloc`, left its ledger as one free block, and the
         // stream it belongs to has run everything it was given by then; other streams' uses
         // ended before the block became free.
-        let freed = unsafe { device.driver().free(segment.ptr) };
+        let freed = unsafe { shared.device.driver().free(segment.ptr) };
         if let Err(error) = &freed {
-            tracing::warn!(%error, "the driver did not take a segment back");
+            shared.memory_stays(error, "the driver did not take a segment back");
         }
         (segment, freed.is_ok())
     };
@@ -296,7 +297,7 @@ impl Drop for Heap {
 /// Frees segments of a heap that is gone; gives those the driver refused.
 fn give_back_counted(shared: &Shared, detached: Vec<Detached>) -> Vec<Detached> {
     let mut refused = Vec::new();
-    for (segment, freed) in free_segments(&shared.device, detached) {
+    for (segment, freed) in free_segments(shared, detached) {
         if freed {
             shared.back(segment.pool, segment.class, segment.bytes);
         } else {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     /// Over all heaps; wraps while one counts down before another counts up.
     pub(super) stranded_blocks: AtomicU64,
     segments: AtomicU32,
+    /// What the driver last said when it did not take memory back, since somebody ran short.
+    refusal: Mutex<Option<String>>,
     books: Mutex<Books>,
     /// Signalled when segments are back with the driver.
     released: Condvar,
@@ -93,9 +96,21 @@ impl Shared {
             cross_stream_waits: AtomicU64::new(0),
             stranded_blocks: AtomicU64::new(0),
             segments: AtomicU32::new(0),
+            refusal: Mutex::default(),
             books: Mutex::default(),
             released: Condvar::new(),
         }
+    }
+
+    /// Memory stays although it was to go back: logged, and told to whoever runs short.
+    pub(super) fn memory_stays(&self, error: &dyn fmt::Display, what: &str) {
+        tracing::warn!(%error, "{what}");
+        *lock(&self.refusal) = Some(format!("{what} ({error})"));
+    }
+
+    /// What was said since this was asked last.
+    pub(super) fn take_refusal(&self) -> Option<String> {
+        lock(&self.refusal).take()
     }
 
     /// A number for a new segment, above those of all before.

@@ -287,6 +287,22 @@ fn what_the_driver_does_not_take_back_is_tried_again() {
 }
 
 #[test]
+fn who_runs_short_is_told_what_the_driver_did_not_take_back() {
+    let device = riverbed::device::Device::open("host:vram=64MiB,fail=free@1").unwrap();
+    let stream = stream(&device);
+    let allocator = allocator(&device, "limit_mb:24");
+    drop(allocator.alloc::<u8>(12 << 20, &stream).unwrap());
+    let short = allocator.alloc::<u8>(20 << 20, &stream).unwrap_err().to_string();
+    assert!(short.contains("did not take a segment back"), "{short}");
+    assert!(short.contains("free failed with status 999"), "{short}");
+    check(&allocator);
+    // The next is told of its own trouble alone, and what was refused has been offered again.
+    drop(allocator.alloc::<u8>(20 << 20, &stream).unwrap());
+    allocator.close().unwrap();
+    assert_eq!(device.memory().unwrap().free_bytes, 64 * MIB);
+}
+
+#[test]
 fn a_block_whose_end_of_use_could_not_be_marked_is_marked_later() {
     let device = riverbed::device::Device::open("host:vram=64MiB,fail=record_event@2").unwrap();
     let (home, other) = (stream(&device), stream(&device));
