@@ -69,12 +69,17 @@ fn default_streams_take_everything() {
 }
 
 /// Were the drop of the last handle to wait, this would stand still: what is waited for comes
-/// after it.
+/// after it. The stream is another's, and outlives the device.
 #[test]
 fn a_device_given_up_while_it_works_holds_nobody_up() {
     let fake = fake_cuda("");
     let device = open(&fake);
-    let stream = stream(&device);
+    let mut context = 0;
+    call!(fake, cuDevicePrimaryCtxRetain(&raw mut context => *mut u64, 0 => i32));
+    call!(fake, cuCtxSetCurrent(context => u64));
+    let mut handle = 0;
+    call!(fake, cuStreamCreate(&raw mut handle => *mut u64, 1 => u32));
+    let stream = wrapped(&device, handle);
     let gate = Gate::new(&device).unwrap();
     stream.wait_gate(&gate, 1).unwrap();
     gate.open(1).unwrap();
@@ -84,6 +89,10 @@ fn a_device_given_up_while_it_works_holds_nobody_up() {
     drop((gate, stream, device));
     assert!(fake.report().leaks.contains_key("modules"), "the kernel is still to run");
     done.send(()).unwrap();
+    wait_until("the kernels are unloaded", || !fake.report().leaks.contains_key("modules"));
+    call!(fake, cuStreamDestroy_v2(handle => u64));
+    call!(fake, cuCtxSetCurrent(0 => u64));
+    call!(fake, cuDevicePrimaryCtxRelease_v2(0 => i32));
     all_back(&fake);
 }
 

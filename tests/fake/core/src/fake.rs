@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) space: Option<Device>,
     last_number: u64,
     pub(crate) streams: BTreeMap<u64, Arc<Stream>>,
+    /// Destroyed streams, whose work goes on.
+    pub(crate) given_up: Vec<Arc<Stream>>,
     pub(crate) per_thread: HashMap<(usize, std::thread::ThreadId), Arc<Stream>>,
     pub(crate) events: BTreeMap<u64, Arc<Event>>,
     pub(crate) blocks: BTreeMap<u64, Block>,

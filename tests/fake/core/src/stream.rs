@@ -117,7 +117,12 @@ impl Fake {
             misuse("destroyed_while_capturing", "the capture is lost", 0);
             self.drop_capture(&stream);
         }
-        self.state().streams.remove(&handle);
+        {
+            let mut state = self.state();
+            state.streams.remove(&handle);
+            state.given_up.retain(|stream| !stream.is_done().unwrap_or(true));
+            state.given_up.push(Arc::clone(&stream));
+        }
         // SAFETY: the handle is out of the table, so that no call uses the stream again. The
         // tail stays: a wait for it may be under way.
         driver_call(unsafe { driver(&stream.host).destroy_stream(stream.raw) })
@@ -151,7 +156,8 @@ impl Fake {
             ));
         }
         for stream in self.streams_of(gpu) {
-            driver_call(driver(&stream.host).synchronize_stream(stream.raw))?;
+            // Its tail, for the stream itself may be destroyed meanwhile.
+            driver_call(driver(&stream.host).synchronize_event(stream.tail))?;
         }
         self.lost().map_or(Ok(()), Err)
     }
@@ -175,7 +181,8 @@ impl Fake {
         let state = self.state();
         let own = state.per_thread.iter().filter(|((of, _), _)| *of == gpu).map(|(_, own)| own);
         let legacy = state.gpus[gpu].legacy.iter();
-        let made = state.streams.values().filter(|stream| stream.gpu == gpu);
+        let made = state.streams.values().chain(&state.given_up);
+        let made = made.filter(|stream| stream.gpu == gpu);
         made.chain(own).chain(legacy).map(Arc::clone).collect()
     }
 
