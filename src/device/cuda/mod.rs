@@ -1,6 +1,6 @@
 //! CUDA's driver interface, found at run time: what of it HIP has not.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{null, null_mut};
 
 use super::contract::{Copy2d, Place};
@@ -8,12 +8,11 @@ use super::gpu::abi::{
     Copy2dParameters, CopyAttributes, Location, MEMORY_DEVICE, MEMORY_HOST, SOURCE_IN_STREAM_ORDER,
     WAIT_VALUE_AT_LEAST,
 };
-use super::gpu::calls::{CUDA, Calls, HostCallback, Part};
+use super::gpu::calls::{CUDA, Calls, Part};
 use super::gpu::library::Found;
 use super::gpu::symbols::{Refusal, Symbol, check, symbols};
 use super::gpu::vendor::{Attributes, Context, Image, Previous, Vendor};
 use super::kernel::ptx;
-use crate::base::DeviceError;
 
 symbols! {
     /// The functions that only CUDA has, or has with other arguments.
@@ -161,11 +160,6 @@ impl Vendor for Cuda {
         unsafe { self.calls.error_name(status, &raw mut name) }.ok()?;
         // SAFETY: names are constants of the library, which is never closed.
         (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) })
-    }
-
-    unsafe fn launch_host(&self, _: u64, _: HostCallback, _: *mut c_void) -> Result<(), Refusal> {
-        // The shared call is as old as what else is needed here.
-        Err(Refusal::own("cuLaunchHostFunc", DeviceError::NOT_SUPPORTED))
     }
 
     fn waits_for_values(&self) -> bool {

@@ -32,6 +32,8 @@ pub(in crate::device) enum Part {
     /// Host functions of streams, where another call does the same.
     HostFunctions,
     Naming,
+    /// Where the device sits.
+    Place,
 }
 
 impl Part {
@@ -52,6 +54,7 @@ impl Part {
             Self::Capture => "graph capture is not seen",
             Self::HostFunctions => "host functions go through stream callbacks",
             Self::Naming => "statuses have no names",
+            Self::Place => "neither the device's NUMA node nor its link is known",
         }
     }
 }
@@ -73,7 +76,7 @@ symbols! {
     device_attribute(value: *mut c_int, attribute: u32, device: c_int)
         ["cuDeviceGetAttribute", "hipDeviceGetAttribute"] Core;
     device_pci_bus_id(text: *mut c_char, len: c_int, device: c_int)
-        ["cuDeviceGetPCIBusId", "hipDeviceGetPCIBusId"] Naming;
+        ["cuDeviceGetPCIBusId", "hipDeviceGetPCIBusId"] Place;
     context_synchronize() ["cuCtxSynchronize", "hipDeviceSynchronize"] Core;
     priority_range(least: *mut c_int, greatest: *mut c_int)
         ["cuCtxGetStreamPriorityRange", "hipDeviceGetStreamPriorityRange"] Core;

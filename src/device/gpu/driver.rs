@@ -228,9 +228,10 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         if !kernel.is_sound() {
             return self.refused(Call::Launch, DeviceError::INVALID_VALUE);
         }
-        let module = self.card.module().map_err(|refusal| self.error(Call::Launch, refusal))?;
-        // SAFETY: the caller's.
-        self.run(Call::Launch, |calls| unsafe { module.run(calls, stream.raw(), kernel) })
+        self.run(Call::Launch, |calls| {
+            // SAFETY: the caller's.
+            unsafe { self.card.module()?.run(calls, stream.raw(), kernel) }
+        })
     }
 
     fn create_event(&self, timing: bool) -> DeviceResult<EventId> {
@@ -344,9 +345,12 @@ impl<V: Vendor> Driver for GpuDriver<V> {
         })?;
         let aligned = host.align_offset(PINNED_ALIGNMENT) == 0;
         let Some(start) = NonNull::new(host.cast::<u8>()).filter(|_| aligned) else {
-            // SAFETY: taken just now.
-            let _ = self.card.apart(|calls| unsafe { calls.host_free(host) });
-            return Err(self.own_error(Call::AllocPinned, DeviceError::UNKNOWN));
+            if !host.is_null() {
+                // SAFETY: taken just now.
+                let _ = self.card.apart(|calls| unsafe { calls.host_free(host) });
+            }
+            let refusal = Refusal::own("memory that begins within a page", DeviceError::UNKNOWN);
+            return Err(self.error(Call::AllocPinned, refusal));
         };
         // Drivers do not say what is in it. SAFETY: it is ours, of this size.
         unsafe { start.write_bytes(0, bytes as usize) };

@@ -31,18 +31,16 @@ pub(in crate::device) struct Symbol<F> {
 }
 
 impl<F: Copy> Symbol<F> {
-    /// Looks `name` up; an empty name is never found.
+    /// Looks `name` up.
     ///
     /// # Safety
     /// The library is a vendor's driver, in which `name` is a function of type `F`, and it is
     /// never closed.
     pub(in crate::device) unsafe fn find(library: &Library, name: &'static str) -> Self {
-        let found = (!name.is_empty()).then(|| {
-            // SAFETY: the caller says which type the function has; the pointer is good for as
-            // long as the library stays open, which is for ever.
-            unsafe { library.get::<F>(name.as_bytes()) }.ok().map(|symbol| *symbol)
-        });
-        Self { name, function: found.flatten() }
+        // SAFETY: the caller says which type the function has; the pointer is good for as long as
+        // the library stays open, which is for ever.
+        let found = unsafe { library.get::<F>(name.as_bytes()) };
+        Self { name, function: found.ok().map(|symbol| *symbol) }
     }
 
     /// The function, or the refusal of every call to it.
@@ -98,7 +96,7 @@ macro_rules! symbols {
                 &self,
             ) -> Vec<(&'static str, $crate::device::gpu::calls::Part)> {
                 let mut missing = Vec::new();
-                $(if self.$method.function.is_none() && !self.$method.name.is_empty() {
+                $(if self.$method.function.is_none() {
                     missing.push((
                         self.$method.name,
                         $crate::device::gpu::calls::Part::$part,

@@ -3,9 +3,10 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 
-use super::calls::{Calls, Part};
+use super::calls::{Calls, HostCallback, Part};
 use super::library::Found;
 use super::symbols::Refusal;
+use crate::base::DeviceError;
 use crate::device::contract::Copy2d;
 
 /// Numbers of a vendor's device attributes.
@@ -91,17 +92,25 @@ pub(in crate::device) trait Vendor:
     unsafe fn launch_host(
         &self,
         stream: u64,
-        function: super::calls::HostCallback,
+        function: HostCallback,
         data: *mut c_void,
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), Refusal> {
+        let _ = (stream, function, data);
+        Err(Refusal::own("host functions", DeviceError::NOT_SUPPORTED))
+    }
     /// Whether 64-bit waits are to be had.
-    fn waits_for_values(&self) -> bool;
+    fn waits_for_values(&self) -> bool {
+        false
+    }
     /// Makes a stream wait until the 8-aligned word at a device address is at `value`, as
     /// [`waits_for_values`](Self::waits_for_values) says it can.
     ///
     /// # Safety
     /// The stream is live, and the word stays until the wait is over.
-    unsafe fn wait_value(&self, stream: u64, address: u64, value: u64) -> Result<(), Refusal>;
+    unsafe fn wait_value(&self, stream: u64, address: u64, value: u64) -> Result<(), Refusal> {
+        let _ = (stream, address, value);
+        Err(Refusal::own("waits for values", DeviceError::NOT_SUPPORTED))
+    }
     /// Enqueues a pitched copy.
     ///
     /// # Safety
@@ -119,7 +128,9 @@ pub(in crate::device) trait Vendor:
         bytes: usize,
     ) -> Result<(), Refusal>;
     /// Whether batches are to be had.
-    fn copies_batches(&self) -> bool;
+    fn copies_batches(&self) -> bool {
+        false
+    }
     /// Enqueues copies in one call.
     ///
     /// # Safety
@@ -131,7 +142,10 @@ pub(in crate::device) trait Vendor:
         targets: &mut [u64],
         sources: &mut [u64],
         sizes: &mut [usize],
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), Refusal> {
+        let _ = (stream, targets, sources, sizes);
+        Err(Refusal::own("batches", DeviceError::NOT_SUPPORTED))
+    }
     /// The kernels, most fitting first; the first that loads is used.
     fn images() -> Vec<Image>;
     /// The rate of the clock that the busy kernel reads, in kHz; `None` where it counts

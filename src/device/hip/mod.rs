@@ -10,7 +10,6 @@ use super::gpu::library::Found;
 use super::gpu::symbols::{Refusal, Symbol, symbols};
 use super::gpu::vendor::{Attributes, Context, Image, Previous, Vendor};
 use super::kernel::code_objects;
-use crate::base::DeviceError;
 
 /// A callback of a stream: which, its status, the data.
 type StreamCallback = unsafe extern "C" fn(stream: u64, status: u32, data: *mut c_void);
@@ -49,6 +48,9 @@ pub(super) struct Hip {
     error_name: Symbol<ErrorName>,
 }
 
+/// Waits for values and batches of copies are left out. The waits are beta, need memory of a kind of
+/// their own, and no version is proven: host functions do the same. `hipMemcpyBatchAsync` has lost
+/// an argument between versions, under one name: a loop does the same.
 impl Vendor for Hip {
     const KIND: &'static str = "hip";
     const NAME: &'static str = "ROCm";
@@ -160,16 +162,6 @@ impl Vendor for Hip {
         enqueued
     }
 
-    fn waits_for_values(&self) -> bool {
-        // In HIP they are beta, need memory of a kind of its own, and no version is proven:
-        // host functions do the same.
-        false
-    }
-
-    unsafe fn wait_value(&self, _: u64, _: u64, _: u64) -> Result<(), Refusal> {
-        Err(Refusal::own("hipStreamWaitValue64", DeviceError::NOT_SUPPORTED))
-    }
-
     unsafe fn copy_2d(&self, stream: u64, copy: &Copy2d) -> Result<(), Refusal> {
         let address = |place| match place {
             Place::Device(at) => at.0,
@@ -204,22 +196,6 @@ impl Vendor for Hip {
     ) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         unsafe { self.calls.copy_peer(target, to.device, source, from.device, bytes, stream) }
-    }
-
-    fn copies_batches(&self) -> bool {
-        // `hipMemcpyBatchAsync` has lost an argument between versions, under one name: which it
-        // takes cannot be told, and a loop does the same.
-        false
-    }
-
-    unsafe fn copy_batch(
-        &self,
-        _: u64,
-        _: &mut [u64],
-        _: &mut [u64],
-        _: &mut [usize],
-    ) -> Result<(), Refusal> {
-        Err(Refusal::own("hipMemcpyBatchAsync", DeviceError::NOT_SUPPORTED))
     }
 
     fn images() -> Vec<Image> {

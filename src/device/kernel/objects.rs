@@ -7,6 +7,7 @@ pub(in crate::device) const fn ptx() -> &'static CStr {
     const TEXT: &[u8] = concat!(include_str!("../../../kernels/gen/riverbed.ptx"), "\0").as_bytes();
     const PTX: &CStr = match CStr::from_bytes_with_nul(TEXT) {
         Ok(text) => text,
+        // When this is compiled, and never in a program: PTX is a constant.
         Err(_) => panic!("the text holds a zero"),
     };
     PTX
