@@ -126,8 +126,8 @@ fn a_request_that_differs_costs_one_and_not_the_plan() {
         let most = peak.max(changed_peak) + 2 * changed[at].0.next_multiple_of(2 * MIB) + 8 * MIB;
         assert!(reserved <= most, "{reserved} for {peak}");
     }
-    // The plan is as good as before, once nothing is packed any more and what was packed
-    // meanwhile has been put in place.
+    // Where a block that nobody planned lay in the way of too many, the plan was given up. It is
+    // in force again once the iteration came again.
     allocator.settle_plan().unwrap();
     run(&allocator, &streams, &steps);
     allocator.settle_plan().unwrap();

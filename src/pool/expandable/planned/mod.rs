@@ -46,6 +46,9 @@ pub(super) struct Planner {
     ready: Option<Arc<Table>>,
     /// The digest of what is in force, ready or packed.
     planned: Option<u64>,
+    /// What was packed last, by its digest: it is of use again when a plan was given up for an
+    /// iteration that differed, and the one it is for comes back.
+    known: Option<(u64, Arc<Table>)>,
     /// How often that was packed again because lifetimes differed.
     again: u32,
     /// The digest of the last iteration that was recorded whole.

@@ -135,6 +135,7 @@ impl Planner {
         if let Some(outcome) = self.packing.as_ref().and_then(Packing::outcome) {
             self.packing = None;
             self.ready = outcome.map(Arc::new);
+            self.known = self.planned.zip(self.ready.clone());
         }
     }
 
@@ -181,6 +182,7 @@ impl Planner {
         if recorded > 0 && !cut && !is_short {
             let repeats = self.last.replace(digest) == Some(digest);
             due.rest = self.rest_after(repeats, recorded);
+            self.recall(digest);
             let is_new = self.planned != Some(digest);
             let is_other = !is_new && misses > 0 && self.again < MOST_AGAIN;
             if repeats && (is_new || is_other) && self.packing.is_none() && self.ready.is_none() {
@@ -190,6 +192,15 @@ impl Planner {
             }
         }
         due
+    }
+
+    /// Lets a plan that was given up come into force again for the iteration it was made for.
+    fn recall(&mut self, digest: u64) {
+        let is_idle = self.planned.is_none() && self.packing.is_none() && self.ready.is_none();
+        let known = self.known.as_ref().filter(|(known, _)| is_idle && *known == digest);
+        if let Some((_, table)) = known {
+            (self.ready, self.planned) = (Some(Arc::clone(table)), Some(digest));
+        }
     }
 
     /// For how many requests recording should rest after an iteration of `recorded` requests.
