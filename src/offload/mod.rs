@@ -1,10 +1,13 @@
-//! Rank 8: what lives where. Today one placement (rest of the model resident as far as it fits
-//! beside two slots of the largest layer, layers streamed) and the model that runs by it.
+//! Rank 8: what lives where. Today all of a model, or one placement (rest of the model resident as
+//! far as it fits beside two slots of the largest layer, layers streamed) and the model that runs
+//! by it.
 
+mod loaded;
 mod placement;
 mod residents;
 mod streamed;
 
+pub use loaded::{LoadOptions, LoadedModel};
 pub use placement::Placement;
-pub use residents::Residents;
+pub use residents::{LoadProgress, Residents};
 pub use streamed::{StreamOptions, StreamedModel};

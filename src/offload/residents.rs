@@ -3,6 +3,9 @@
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::base::{Error, Result};
 use crate::device::Stream;
@@ -10,6 +13,19 @@ use crate::pool::{Allocator, Buffer};
 use crate::prefetch::UnitView;
 use crate::transfer::Loader;
 use crate::weights::{Model, UnitLayout};
+
+/// How often a load is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadProgress {
+    /// Bytes on the device, padding between tensors included.
+    pub arrived_bytes: u64,
+    /// Bytes to load.
+    pub total_bytes: u64,
+}
 
 /// Tensors of a model in a segment of their own, loaded once and never written again.
 #[derive(Debug)]
@@ -19,21 +35,33 @@ pub struct Residents {
 }
 
 impl Residents {
-    /// Loads the tensors of `layout`. Blocks until they are there.
+    /// Loads the tensors of `layout`. Blocks until they are there, or `watch`, called now and
+    /// then, says `false`.
     ///
     /// # Errors
-    /// No room; a failed read, with file and offset; what the driver says.
+    /// No room; a failed read, with file and offset; [`Error::Cancelled`]; what the driver says.
     pub(super) fn load(
         model: &Arc<Model>,
         layout: UnitLayout,
         allocator: &Allocator,
         loader: &mut Loader,
+        mut watch: impl FnMut(LoadProgress) -> bool,
     ) -> Result<Self> {
         let len = usize::try_from(layout.len_bytes)
             .map_err(|_| Error::invalid("residents", layout.len_bytes, "they exceed memory"))?;
         let stream = loader.stream().clone();
         let buffer = allocator.alloc_dedicated::<u8>(len, &stream)?;
         let status = loader.load_buffer(&buffer, &layout)?;
+        // The stream itself says when it is through, so that nobody looks too late.
+        let (through, end) = crossbeam_channel::bounded::<()>(0);
+        stream.launch_host(Box::new(move || drop(through)))?;
+        while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let arrived_bytes = loader.arrived_bytes();
+            let goes_on = watch(LoadProgress { arrived_bytes, total_bytes: layout.len_bytes });
+            if !goes_on || status.check().is_err() {
+                loader.cancel();
+            }
+        }
         stream.synchronize()?;
         status.check()?;
         let view = UnitView::new(Arc::clone(model), Arc::new(layout), buffer.ptr());

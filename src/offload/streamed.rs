@@ -103,9 +103,9 @@ impl StreamedModel {
         let residents = if placement.residents.is_empty() {
             None
         } else {
-            let unit = resident_unit(&model, &placement.residents);
+            let unit = Unit::of(&model, "residents", placement.residents.clone());
             let layout = UnitLayout::new(&model, &unit)?;
-            Some(Residents::load(&model, layout, &allocator, &mut loader)?)
+            Some(Residents::load(&model, layout, &allocator, &mut loader, |_| true)?)
         };
         let home = Stream::new(device, Priority::Normal)?;
         let ring = allocator.alloc_dedicated::<u8>(placement.ring_bytes as usize, &home)?;
@@ -175,14 +175,5 @@ impl StreamedModel {
     #[must_use]
     pub fn prefetcher(&self) -> &Prefetcher {
         &self.prefetcher
-    }
-}
-
-/// The residents as one unit, packed together.
-fn resident_unit(model: &Model, tensors: &[usize]) -> Unit {
-    Unit {
-        name: "residents".into(),
-        bytes: tensors.iter().map(|&at| model.tensors()[at].len_bytes).sum(),
-        tensors: tensors.to_vec(),
     }
 }

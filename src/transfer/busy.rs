@@ -1,4 +1,4 @@
-//! How long the link was busy: a pair of timing events around each copy.
+//! How long the link was busy, and what arrived: a pair of timing events around each copy.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,10 @@ use crate::device::{Device, Event, Stream};
 #[derive(Debug, Default)]
 pub(super) struct BusyClock {
     idle: Vec<(Event, Event)>,
-    running: VecDeque<(Event, Event)>,
+    /// With the bytes between them.
+    running: VecDeque<((Event, Event), u64)>,
     busy_ns: u64,
+    arrived_bytes: u64,
 }
 
 impl BusyClock {
@@ -22,10 +24,11 @@ impl BusyClock {
         Ok(())
     }
 
-    /// Times what `copy` enqueues on `stream`.
+    /// Times what `copy` enqueues on `stream`, which is `bytes` long.
     pub(super) fn time(
         &mut self,
         stream: &Stream,
+        bytes: u64,
         copy: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.harvest();
@@ -36,7 +39,7 @@ impl BusyClock {
         pair.0.record(stream)?;
         copy()?;
         pair.1.record(stream)?;
-        self.running.push_back(pair);
+        self.running.push_back((pair, bytes));
         Ok(())
     }
 
@@ -46,15 +49,22 @@ impl BusyClock {
         self.busy_ns
     }
 
+    /// Bytes of copies that are done.
+    pub(super) fn arrived_bytes(&mut self) -> u64 {
+        self.harvest();
+        self.arrived_bytes
+    }
+
     fn harvest(&mut self) {
-        while let Some(pair) = self.running.pop_front() {
+        while let Some((pair, bytes)) = self.running.pop_front() {
             match pair.1.query() {
                 Ok(true) => {
                     self.busy_ns += pair.1.elapsed_ns_since(&pair.0).unwrap_or(0);
+                    self.arrived_bytes += bytes;
                     self.idle.push(pair);
                 }
                 _ => {
-                    self.running.push_front(pair);
+                    self.running.push_front((pair, bytes));
                     return;
                 }
             }

@@ -233,7 +233,7 @@ impl Loader {
     /// `dst` and the landing's block have `bytes` bytes; `dst` as for [`load`](Self::load).
     unsafe fn copy(&mut self, dst: DevicePtr, landing: &Landing, bytes: u64) -> Result<()> {
         let (stream, src) = (&self.stream, landing.block.as_mut_ptr());
-        self.busy.time(stream, || {
+        self.busy.time(stream, bytes, || {
             // SAFETY: the ranges are the caller's promise. The block's use is recorded, so it
             // outlives the copy, and until the turn is drained no reader writes it.
             Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, bytes) }?)
@@ -260,6 +260,11 @@ impl Loader {
     #[must_use]
     pub fn bytes_moved(&self) -> u64 {
         self.bytes_moved
+    }
+
+    /// Bytes of copies that are done.
+    pub fn arrived_bytes(&mut self) -> u64 {
+        self.busy.arrived_bytes()
     }
 
     /// Nanoseconds of device time the link was busy, in copies that are done.

@@ -24,6 +24,22 @@ pub struct Unit {
     pub bytes: u64,
 }
 
+impl Unit {
+    /// Tensors of `model` by their indices, ascending; one that the model does not have counts
+    /// no bytes.
+    #[must_use]
+    pub fn of(model: &Model, name: impl Into<String>, tensors: Vec<usize>) -> Self {
+        let bytes = tensors.iter().filter_map(|&at| Some(model.tensors().get(at)?.len_bytes)).sum();
+        Self { name: name.into(), tensors, bytes }
+    }
+
+    /// Every tensor of `model`.
+    #[must_use]
+    pub fn whole(model: &Model) -> Self {
+        Self::of(model, "model", (0..model.tensors().len()).collect())
+    }
+}
+
 /// A model's tensors as layers and the rest. Every tensor is in exactly one unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grouping {

@@ -9,6 +9,7 @@ mod ends;
 #[path = "../support/fake.rs"]
 mod fake;
 mod gpu;
+mod load;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod models;

@@ -38,7 +38,7 @@ pub(crate) fn check_stream(report: &Value, limit: u64, passes: u64) {
     assert!(number("bytes_moved") >= moved, "{report}");
 }
 
-fn gguf_model(directory: &Path) -> PathBuf {
+pub(crate) fn gguf_model(directory: &Path) -> PathBuf {
     let path = directory.join("small.gguf");
     let tensors: Vec<_> = (0..4)
         .map(|layer| GgufTensor::floats(&format!("blk.{layer}.w"), 100_000 + 7 * layer))
@@ -49,7 +49,7 @@ fn gguf_model(directory: &Path) -> PathBuf {
     path
 }
 
-fn sharded_model(directory: &Path) -> PathBuf {
+pub(crate) fn sharded_model(directory: &Path) -> PathBuf {
     let bytes = |seed: u8| (0..300_000u32).map(|i| (i * 7) as u8 ^ seed).collect::<Vec<u8>>();
     let shape = [300_000u64];
     let mut entries = Vec::new();

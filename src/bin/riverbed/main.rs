@@ -5,8 +5,10 @@
 mod conf;
 mod devices;
 mod doctor;
+mod expected;
 mod inspect;
 mod interrupt;
+mod load;
 mod model_path;
 mod pack;
 mod replay;
@@ -28,7 +30,7 @@ const SETTLE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RIVERBED_TARGET"), ")");
 
 /// The memory under GPU streams: devices, alloc-confs, replayed traces, packing, and models
-/// streamed through a hard VRAM limit.
+/// loaded, or streamed through a hard VRAM limit.
 #[derive(Debug, Parser)]
 #[command(name = "riverbed", version = VERSION, arg_required_else_help = true)]
 #[command(after_help = "Sizes are bytes or have a unit: GB is 10^9, GiB is 2^30.\n\
@@ -45,6 +47,7 @@ enum Command {
     Doctor(doctor::Args),
     Conf(conf::Args),
     Inspect(inspect::Args),
+    Load(load::Args),
     Pack(pack::Args),
     Replay(replay::Args),
     Selftest(selftest::Args),
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Conf(args) => conf::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Selftest(args) => selftest::run(&args),

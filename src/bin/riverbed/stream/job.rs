@@ -14,10 +14,10 @@ use riverbed::pool::Buffer;
 use riverbed::prefetch::PrefetchStats;
 use riverbed::transfer::Transfer;
 
-use super::expected::Expected;
 use super::meter::{Meter, Times};
-use super::parts::{Part, Parts};
+use super::parts::Parts;
 use crate::Failure;
+use crate::expected::{Expected, Part};
 
 /// How often the progress bar and Ctrl-C are looked at while the device works.
 const LOOK: Duration = Duration::from_millis(50);
@@ -70,7 +70,7 @@ pub(super) fn run(
     settings: &Settings,
 ) -> Result<Outcome, Failure> {
     let parts = Parts::of(streamed);
-    let expected = Expected::start(streamed, &parts)?;
+    let expected = Expected::start(streamed.model(), &parts.all)?;
     let stream = Stream::new(device, Priority::Normal)?;
     let mut sums_on_host = streamed.pinned().alloc(8 * parts.all.len())?;
     let runner = Runner {

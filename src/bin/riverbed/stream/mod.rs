@@ -1,6 +1,5 @@
 //! `riverbed stream`: a model's layers through a VRAM limit, every byte of every pass verified.
 
-mod expected;
 mod job;
 mod meter;
 mod parts;

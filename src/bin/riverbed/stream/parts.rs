@@ -4,18 +4,10 @@
 
 use riverbed::offload::StreamedModel;
 
+use crate::expected::Part;
+
 /// Residents are cut into parts of at most this many bytes: a fraction of a millisecond each.
 const RESIDENT_PART_BYTES: u64 = 1 << 20;
-
-/// A part of a tensor with a checksum of its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    /// Index into the model's tensors.
-    pub(super) tensor: usize,
-    /// From the tensor's start, in bytes.
-    pub(super) offset_bytes: u64,
-    pub(super) len_bytes: u64,
-}
 
 /// All parts; a part's index is the slot of its checksum.
 pub(super) struct Parts {

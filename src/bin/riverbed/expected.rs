@@ -1,30 +1,38 @@
-//! What the checksums must be: computed from the file, by reads of their own, on a thread of
-//! their own while the first pass runs.
+//! What checksums of a model's tensors must be: computed from its files, by reads of their own,
+//! on a thread of their own.
 
 use std::thread::JoinHandle;
 
 use riverbed::Result;
 use riverbed::device::Checksum;
-use riverbed::offload::StreamedModel;
 use riverbed::transfer::Files;
+use riverbed::weights::Model;
 
-use super::parts::{Part, Parts};
+/// A part of a tensor with a checksum of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// Index into the model's tensors.
+    pub(crate) tensor: usize,
+    /// From the tensor's start, in bytes.
+    pub(crate) offset_bytes: u64,
+    pub(crate) len_bytes: u64,
+}
 
 /// How much is read at once.
 const PART_BYTES: u64 = 1 << 20;
 
 /// Checksums under way, one for each part.
-pub(super) struct Expected(JoinHandle<Result<Vec<u64>>>);
+pub(crate) struct Expected(JoinHandle<Result<Vec<u64>>>);
 
 impl Expected {
     /// Starts reading.
-    pub(super) fn start(streamed: &StreamedModel, parts: &Parts) -> Result<Self> {
-        let files = Files::open(streamed.model())?;
+    pub(crate) fn start(model: &Model, parts: &[Part]) -> Result<Self> {
+        let files = Files::open(model)?;
         let span = |part: &Part| {
-            let tensor = &streamed.model().tensors()[part.tensor];
+            let tensor = &model.tensors()[part.tensor];
             (tensor.file, tensor.offset_bytes + part.offset_bytes, part.len_bytes)
         };
-        let spans: Vec<_> = parts.all.iter().map(span).collect();
+        let spans: Vec<_> = parts.iter().map(span).collect();
         let checksum = move |&(file, offset, len): &(usize, u64, u64)| {
             let mut sum = Checksum::default();
             let mut part = vec![0; PART_BYTES.min(len) as usize];
@@ -45,12 +53,12 @@ impl Expected {
     }
 
     /// Whether [`finish`](Self::finish) would not wait.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.0.is_finished()
     }
 
     /// Waits for the result.
-    pub(super) fn finish(self) -> Result<Vec<u64>> {
+    pub(crate) fn finish(self) -> Result<Vec<u64>> {
         self.0.join().unwrap_or(Err(riverbed::Error::Cancelled))
     }
 }
