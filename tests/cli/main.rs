@@ -1,5 +1,6 @@
 //! The binary as its users meet it: what it prints, how it ends, what it leaves behind.
 
+mod bench;
 mod conf;
 mod devices;
 mod doctor;
