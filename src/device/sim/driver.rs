@@ -1,9 +1,8 @@
-//! The simulator as a [`Driver`]: prices, counts and checks around the timeline and the books.
+//! The simulator as a [`Driver`]: each call as an operation on the timeline and the books.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::backing::NoBytes;
 use super::engine::Engines;
@@ -11,29 +10,28 @@ use super::profile::{Cost, Profile};
 use super::spec::SimSpec;
 use super::state::{Event, State};
 use super::timeline::{Gate, Mark, Op, Timeline};
-use crate::base::{DeviceError, Error, Result, lock, wait};
-use crate::device::arena::{Arena, Status};
+use crate::base::{DeviceError, Error, Result, lock};
+use crate::device::arena::Arena;
 use crate::device::calls::{Call, CallCounts};
 use crate::device::contract::{
     Copy2d, CopyH2d, DevicePtr, DeviceResult, Driver, EventId, GATE_VALUES, GateId, HostFn, PageId,
     PoolAttribute, PoolId, Priority, StreamId,
 };
-use crate::device::faults::{Faults, refusal};
+use crate::device::faults::Faults;
 use crate::device::info::{DeviceInfo, MemoryInfo};
 use crate::device::kernel::Kernel;
-use crate::device::order::Clock;
 
 /// The simulator's driver. [`Device::open`](crate::device::Device::open) makes one from text.
 pub struct SimDriver {
-    info: DeviceInfo,
-    calls: CallCounts,
-    faults: Faults,
+    pub(super) info: DeviceInfo,
+    pub(super) calls: CallCounts,
+    pub(super) faults: Faults,
     pub(super) profile: Profile,
     /// By the number of the call.
-    costs: Vec<Cost>,
+    pub(super) costs: Vec<Cost>,
     pub(super) state: Mutex<State>,
     /// Something got its time: for threads that wait at an event or a stream.
-    moved: Condvar,
+    pub(super) moved: Condvar,
 }
 
 impl fmt::Debug for SimDriver {
@@ -110,116 +108,6 @@ impl SimDriver {
     /// Lets `ns` nanoseconds of host time go by: what the host does between calls.
     pub fn pass(&self, ns: u64) {
         lock(&self.state).time.pass(ns);
-    }
-
-    /// Prices and counts a call, lets it fail if it is its turn, names it in its error, and
-    /// runs what the call made runnable.
-    pub(super) fn run<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&mut State) -> Result<T, Status>,
-    ) -> DeviceResult<T> {
-        let mut state = lock(&self.state);
-        let outcome = self.within(call, &mut state, work);
-        self.settle(state);
-        outcome
-    }
-
-    /// As [`run`](Self::run), for the parts of a call under one lock.
-    fn within<T>(
-        &self,
-        call: Call,
-        state: &mut State,
-        work: impl FnOnce(&mut State) -> Result<T, Status>,
-    ) -> DeviceResult<T> {
-        let begun_ns = state.time.now_ns;
-        state.time.pass(self.price(call, 0));
-        let outcome = match self.faults.strike(call) {
-            Some(status) => Err(status),
-            None => work(state),
-        };
-        self.calls.count_locked(call, state.time.now_ns - begun_ns);
-        outcome.map_err(|status| refusal(&self.info.name, call, status))
-    }
-
-    /// A call of virtual memory.
-    fn run_virtual<T>(
-        &self,
-        call: Call,
-        work: impl FnOnce(&mut State) -> Result<T, Status>,
-    ) -> DeviceResult<T> {
-        self.run(call, |state| match self.info.virtual_memory {
-            true => work(state),
-            false => Err(DeviceError::NOT_SUPPORTED),
-        })
-    }
-
-    pub(super) fn enqueue(
-        &self,
-        call: Call,
-        stream: StreamId,
-        op: impl FnOnce(&mut State) -> Result<Op, Status>,
-    ) -> DeviceResult<()> {
-        self.run(call, |state| {
-            let lane = *state.streams.get(stream.raw())?;
-            let op = op(state)?;
-            state.time.push(lane, op);
-            Ok(())
-        })
-    }
-
-    pub(super) fn price(&self, call: Call, bytes: u64) -> u64 {
-        self.costs[call as usize].ns(bytes)
-    }
-
-    /// Adds what a call that succeeded costs for its bytes.
-    fn charge(&self, state: &mut State, call: Call, bytes: u64) {
-        state.time.pass(self.price(call, bytes) - self.price(call, 0));
-    }
-
-    /// Runs streams as far as they get. Host functions are called without the lock, so that one
-    /// may wait for a thread that calls the driver.
-    fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) {
-        while let Some((stream, function)) = state.time.run() {
-            drop(state);
-            if catch_unwind(AssertUnwindSafe(function)).is_err() {
-                tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
-            }
-            state = lock(&self.state);
-            state.time.called(stream);
-        }
-        // Waking is a system call, also where nobody sleeps.
-        let awaited = state.waiting > 0;
-        drop(state);
-        if awaited {
-            self.moved.notify_all();
-        }
-    }
-
-    /// Blocks until the mark that `mark` gives has a time, and lets host time pass to it.
-    fn synchronize(
-        &self,
-        call: Call,
-        mark: impl FnOnce(&mut State) -> Result<Option<(Arc<Mark>, Clock)>, Status>,
-    ) -> DeviceResult<()> {
-        let Some((mark, clock)) = self.run(call, mark)? else { return Ok(()) };
-        let mut state = lock(&self.state);
-        let at_ns = loop {
-            match mark.at_ns() {
-                Some(at_ns) => break at_ns,
-                None => {
-                    state.waiting += 1;
-                    state = wait(&self.moved, state);
-                    state.waiting -= 1;
-                }
-            }
-        };
-        let begun_ns = state.time.now_ns;
-        state.time.pass_until(at_ns);
-        state.pools.order.seen(&clock);
-        state.release_pools();
-        self.calls.add_time_locked(call, state.time.now_ns - begun_ns);
-        Ok(())
     }
 }
 

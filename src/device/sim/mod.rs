@@ -7,6 +7,7 @@
 //! run. Prices, rates and sizes come from a [`Profile`].
 
 mod backing;
+mod calls;
 mod copies;
 mod driver;
 mod engine;
