@@ -210,7 +210,7 @@ proptest! {
                 let mut options = StreamOptions::new(limit);
                 options.prefetch.depth = depth;
                 options.prefetch.keep_in_ram = keep;
-                options.loader = LoaderOptions { chunk_bytes: 256 * KIB, slots: 3, threads: 2 };
+                options.loader = LoaderOptions { chunk_bytes: 256 * KIB, slots: 3, ..LoaderOptions::default() };
                 options.conf = "pinned_limit_mb:4".parse().unwrap();
                 options
             };

@@ -1,60 +1,41 @@
-//! Where reads land: pinned memory that a reader thread fills and a copy stream drains, turn by
-//! turn (see `turns`), with a gate that lets the stream have each turn.
-//!
-//! Neither side ever touches the memory in the other's half of a turn, and the thread that
-//! enqueues waits for neither. A turn is enqueued after the turns before it, on one stream, which
-//! is why nobody can wait for a turn behind their own.
+//! Where reads land: pinned memory that readers fill and a copy stream drains, aligned as direct
+//! reads want it. Who may touch it when is decided by [`Lane`](super::lane::Lane).
 
-use std::sync::Arc;
-
-use super::turns::Turns;
 use crate::base::Result;
-use crate::device::{Device, Gate, Stream};
-use crate::pinned::PinnedBlock;
+use crate::device::Stream;
+use crate::pinned::{PinnedBlock, PinnedPool};
 
-/// Pinned memory with its turns.
+use super::plan::{ALIGN, SLACK_BYTES};
+
+/// Pinned memory of an aligned start.
 #[derive(Debug)]
 pub(super) struct Landing {
-    pub(super) block: PinnedBlock,
-    gate: Gate,
-    /// Shared with the stream's host functions, which must not hold on to the block: giving
-    /// it back calls the driver.
-    turns: Arc<Turns>,
+    block: PinnedBlock,
+    /// Bytes of the block before the start.
+    skipped: usize,
 }
 
 impl Landing {
-    pub(super) fn new(device: &Device, block: PinnedBlock, stream: &Stream) -> Result<Self> {
-        block.record_use(stream)?;
-        Ok(Self { block, gate: Gate::new(device)?, turns: Arc::default() })
-    }
-
-    /// Blocks until `turn` may be filled.
-    pub(super) fn wait_for(&self, turn: u64) {
-        self.turns.wait_for(turn);
-    }
-
-    /// Lets the stream have `turn`, filled or failed.
-    pub(super) fn open(&self, turn: u64) {
-        self.turns.set_filled(turn);
-        // Once more if refused: a gate that stays shut would hold the copy stream for ever.
-        if let Err(error) = self.gate.open(turn).or_else(|_| self.gate.open(turn)) {
-            tracing::error!(%error, "a gate did not open: the copy stream is stuck");
+    /// Room for chunks of `bytes`, wherever they begin in their file, used by `streams`.
+    pub(super) fn new(pinned: &PinnedPool, bytes: u64, streams: &[&Stream]) -> Result<Self> {
+        let mut block = Self::aligned(pinned.alloc((bytes + SLACK_BYTES) as usize)?);
+        if block.block.len() < block.skipped + (bytes + SLACK_BYTES) as usize {
+            // A pool that aligns to less than a page.
+            block = Self::aligned(pinned.alloc((bytes + SLACK_BYTES + ALIGN) as usize)?);
         }
+        for stream in streams {
+            block.block.record_use(stream)?;
+        }
+        Ok(block)
     }
 
-    /// Makes later work of `stream` wait until `turn` is filled.
-    pub(super) fn wait_filled(&self, stream: &Stream, turn: u64) -> Result<()> {
-        stream.wait_gate(&self.gate, turn)
+    fn aligned(block: PinnedBlock) -> Self {
+        let skipped = block.as_mut_ptr().align_offset(ALIGN as usize);
+        Self { block, skipped }
     }
 
-    /// Enqueues on `stream` that `turn` is drained.
-    pub(super) fn note_drained(&self, stream: &Stream, turn: u64) -> Result<()> {
-        let turns = Arc::clone(&self.turns);
-        stream.launch_host(Box::new(move || turns.set_drained(turn)))
-    }
-
-    /// Notes that `turn` will not be copied, or was.
-    pub(super) fn set_drained(&self, turn: u64) {
-        self.turns.set_drained(turn);
+    /// The byte at `offset` from the aligned start.
+    pub(super) fn at(&self, offset: u64) -> *mut u8 {
+        self.block.as_mut_ptr().wrapping_add(self.skipped + offset as usize)
     }
 }

@@ -1,210 +1,346 @@
-//! Loads: from files through pinned memory to the device, on one copy stream. The thread that
-//! asks never waits; it enqueues gates, and reader threads open them.
+//! Loads: from files through pinned memory to the device. The thread that asks never waits; it
+//! enqueues copies that wait for their turn at a gate, and readers open it.
 //!
 //! A load goes through a **window** of a few pinned slots, chunk by chunk, or through a **home**
 //! of its own: pinned memory that keeps the bytes, so that the next load of them reads no disk.
+//! Loads that somebody waits for have a window and a stream of their own.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
-use super::busy::BusyClock;
+use super::board::{Board, HomeChunk, HomeMemory, Job, LaneId, Target};
+use super::disk::{self, DiskReport};
 use super::files::Files;
 use super::landing::Landing;
-use super::reader::{Job, LoadStatus, Reader};
+use super::marks::Marks;
+use super::options::{LoaderOptions, Urgency};
+use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
+use super::status::{LoadStatus, Statuses};
 use crate::base::{Error, KIB, MIB, Result};
 use crate::device::{Device, DevicePtr, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Buffer;
-use crate::weights::{ReadSpan, UnitLayout};
+use crate::weights::UnitLayout;
 
-/// Settings of a [`Loader`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoaderOptions {
-    /// Size of a window slot and of a read, in bytes. Cut down where the pinned budget is tight.
-    pub chunk_bytes: u64,
-    /// Slots of the window: how many reads may be under way or waiting to be copied.
-    pub slots: usize,
-    /// Threads that read.
-    pub threads: usize,
-}
+/// The smallest window slot worth a copy, in bytes.
+const MIN_SLOT_BYTES: u64 = 64 * KIB;
 
-impl Default for LoaderOptions {
-    /// Four slots of 4 MiB, two threads: a chunk is large enough to reach the link's rate
-    /// (95 % of 25 GB/s from 1.1 MiB on) and small enough to pass it on early.
-    fn default() -> Self {
-        Self { chunk_bytes: 4 * MIB, slots: 4, threads: 2 }
-    }
-}
+/// Slots of the window for loads that somebody waits for.
+const DEMAND_SLOTS: usize = 2;
 
-/// The smallest window slot worth a copy.
-const MIN_CHUNK_BYTES: u64 = 64 * KIB;
+/// Bytes of one stream's copies that may be under way: what another copy may have to wait for.
+/// 0.3 ms on a link of 55 GB/s.
+const FLYING_BYTES: u64 = 16 * MIB;
 
 /// Pinned memory that keeps the bytes of one unit.
 #[derive(Debug, Clone)]
-pub struct Home {
-    landing: Arc<Landing>,
-    status: Arc<LoadStatus>,
-}
+pub struct Home(Arc<HomeMemory>);
 
 impl Home {
     /// Whether reading it failed; a failed home is of no further use.
     #[must_use]
     pub fn status(&self) -> &LoadStatus {
-        &self.status
+        &self.0.status
     }
+}
+
+/// One of the two ways to the device.
+#[derive(Debug)]
+struct Way {
+    stream: Stream,
+    window: Vec<Slot>,
+    /// Chunks that went through the window.
+    chunks: u64,
+    marks: Marks,
+}
+
+/// A slot of a window, and the number of the last copy that used it.
+#[derive(Debug)]
+struct Slot {
+    landing: Arc<Landing>,
+    last: u64,
 }
 
 /// Loads units to the device. Not thread-safe: its owner's lock guards it.
 #[derive(Debug)]
 pub struct Loader {
-    stream: Stream,
+    /// Without `demand`, where the pinned budget is too tight for two windows.
+    ahead: Way,
+    demand: Option<Way>,
     pinned: PinnedPool,
-    reader: Reader,
-    window: Vec<Arc<Landing>>,
+    board: Arc<Board>,
+    report: DiskReport,
+    statuses: Statuses,
     chunk_bytes: u64,
-    /// Chunks that went through the window.
-    chunks: u64,
-    busy: BusyClock,
+    read_bytes: u64,
     bytes_moved: u64,
 }
 
 impl Loader {
-    /// A loader with its copy stream, window and threads.
+    /// A loader with its copy streams, windows and threads.
     ///
     /// # Errors
-    /// A pinned budget too small for two slots of 64 KiB; what the driver says.
+    /// A pinned budget too small for two slots of 64 KiB; disk options the files or the system
+    /// do not allow; what the driver says.
     pub fn new(
         device: &Device,
         pinned: &PinnedPool,
-        files: Files,
+        mut files: Files,
         options: LoaderOptions,
     ) -> Result<Self> {
-        let stream = Stream::new(device, Priority::Normal)?;
         let slots = options.slots.max(2);
-        let affordable = |bytes: u64| bytes / slots as u64 / MIN_CHUNK_BYTES * MIN_CHUNK_BYTES;
-        // A part of a tight budget stays for others, unless nothing else would do.
-        let budget_bytes = pinned.budget().bytes;
-        let chunk_bytes = match affordable(budget_bytes - budget_bytes / 8) {
-            0 => affordable(budget_bytes),
-            chunk_bytes => chunk_bytes.min(options.chunk_bytes),
+        let slot_bytes = slot_bytes(pinned, slots, options.chunk_bytes)?;
+        let chunk_bytes = slot_bytes - SLACK_BYTES;
+        let report = disk::probe(&mut files.0, options.disk, options.threads)?;
+        let ahead = Way::new(device, pinned, slots, chunk_bytes)?;
+        // A part of the budget that nobody misses.
+        let both = (slots + DEMAND_SLOTS) as u64 * slot_bytes;
+        let demand = match pinned.budget().bytes / 4 >= both {
+            true => Some(Way::new(device, pinned, DEMAND_SLOTS, chunk_bytes)?),
+            false => None,
         };
-        if chunk_bytes < MIN_CHUNK_BYTES {
-            return Err(Error::PinnedBudget {
-                requested_bytes: slots as u64 * MIN_CHUNK_BYTES,
-                reserved_bytes: pinned.stats().reserved_bytes,
-                budget_bytes: pinned.budget().bytes,
-            });
-        }
-        let slot = || {
-            let block = pinned.alloc(chunk_bytes as usize)?;
-            Ok(Arc::new(Landing::new(device, block, &stream)?))
-        };
-        Ok(Self {
-            window: (0..slots).map(|_| slot()).collect::<Result<_>>()?,
-            reader: Reader::start(files, options.threads)?,
-            stream,
+        let board = Arc::new(Board::new(device, FLYING_BYTES)?);
+        let loader = Self {
+            ahead,
+            demand,
             pinned: pinned.clone(),
+            board,
+            report,
+            statuses: Statuses::default(),
             chunk_bytes,
-            chunks: 0,
-            busy: BusyClock::default(),
+            read_bytes: options.disk.read_bytes,
             bytes_moved: 0,
-        })
+        };
+        // From here on dropping the loader ends those that were started.
+        disk::start(&loader.board, files, &loader.report, options.disk)?;
+        Ok(loader)
     }
 
-    /// The stream copies run on: wait for its end to wait for a load.
+    /// The stream copies run on that nobody waits for yet: wait for its end to wait for a load.
     #[must_use]
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        &self.ahead.stream
     }
 
-    /// A home for a unit of `layout`, if it has bytes and the pinned budget has room for them.
-    /// Reading it begins at once.
+    /// The stream loads of this urgency run on; one and the same where the pinned budget is too
+    /// tight for two windows.
+    #[must_use]
+    pub fn stream_for(&self, urgency: Urgency) -> &Stream {
+        match (urgency, &self.demand) {
+            (Urgency::Demand, Some(demand)) => &demand.stream,
+            _ => self.stream(),
+        }
+    }
+
+    /// How files are read, and why so.
+    #[must_use]
+    pub fn disk(&self) -> &DiskReport {
+        &self.report
+    }
+
+    /// How a unit of `layout` is loaded by this loader. Keep it with the unit.
+    #[must_use]
+    pub fn plan(&self, layout: &UnitLayout) -> Arc<LoadPlan> {
+        Arc::new(LoadPlan::new(layout, self.chunk_bytes, self.read_bytes))
+    }
+
+    /// A home for a unit of `layout`; see [`home_planned`](Self::home_planned).
     ///
     /// # Errors
     /// What the driver says.
     pub fn home(&mut self, layout: &UnitLayout) -> Result<Option<Home>> {
-        if layout.len_bytes == 0 {
+        self.home_planned(&self.plan(layout))
+    }
+
+    /// A home for a unit, if it has bytes and the pinned budget has room for them. Reading it
+    /// begins at once.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn home_planned(&mut self, plan: &Arc<LoadPlan>) -> Result<Option<Home>> {
+        if plan.len_bytes == 0 {
             return Ok(None);
         }
-        let block = match self.pinned.alloc(layout.len_bytes as usize) {
-            Ok(block) => block,
+        let streams = [self.stream(), self.stream_for(Urgency::Demand)];
+        let landing = match Landing::new(&self.pinned, plan.len_bytes, &streams) {
+            Ok(landing) => landing,
             Err(Error::PinnedBudget { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let landing = Arc::new(Landing::new(self.stream.device(), block, &self.stream)?);
-        let status = Arc::new(LoadStatus::default());
-        let parts: Vec<_> = chunks(layout, self.chunk_bytes).collect();
-        let left = Arc::new(AtomicUsize::new(parts.len()));
-        for (start, _, mut spans) in parts {
-            // A home holds the whole unit, so spans keep their places in it.
-            spans.iter_mut().for_each(|span| span.dst_offset_bytes += start);
-            self.reader.push(Job {
-                landing: Arc::clone(&landing),
-                turn: 1,
-                spans,
-                status: Arc::clone(&status),
-                left: Arc::clone(&left),
-            });
+        let home = Arc::new(HomeMemory::new(landing, plan.home.chunks.len()));
+        for chunk in 0..plan.home.chunks.len() {
+            let job = Job {
+                target: Target::Home(Arc::clone(&home)),
+                plan: Arc::clone(plan),
+                chunk,
+                landing: Arc::clone(&home.landing),
+                status: Arc::clone(&home.status),
+            };
+            self.board.push_home_read(LaneId::Ahead, job);
         }
-        Ok(Some(Home { landing, status }))
+        Ok(Some(Home(home)))
     }
 
-    /// Enqueues loading a unit to `dst`, from `home` if it has one, else from its files. What
-    /// is enqueued on [`stream`](Self::stream) afterwards finds it loaded, or its status failed.
+    /// As [`load_planned`](Self::load_planned) of a plan made for this load alone, ahead.
     ///
     /// # Errors
-    /// The loader was cancelled; what the driver says.
+    /// As there.
     ///
     /// # Safety
-    /// `dst` has room for the layout and stays valid until the stream has run what is enqueued;
-    /// no work that the stream is not ordered after touches it. `home`, if given, is of this
-    /// layout and from this loader.
+    /// As there.
     pub unsafe fn load(
         &mut self,
         dst: DevicePtr,
         layout: &UnitLayout,
         home: Option<&Home>,
     ) -> Result<Arc<LoadStatus>> {
-        if self.reader.is_cancelled() {
+        let plan = self.plan(layout);
+        // SAFETY: the caller's promise.
+        unsafe { self.load_planned(dst, &plan, home, Urgency::Ahead) }
+    }
+
+    /// Enqueues loading a unit to `dst`, from `home` if it has one, else from its files. What
+    /// is enqueued on [`stream_for`](Self::stream_for) this urgency afterwards finds it loaded,
+    /// or its status failed. Never waits, unless the driver is failing.
+    ///
+    /// # Errors
+    /// The loader was cancelled; a plan for larger chunks; what the driver says.
+    ///
+    /// # Safety
+    /// `dst` has room for the unit and stays valid until the stream has run what is enqueued;
+    /// no work that the stream is not ordered after touches it. `home`, if given, is of this
+    /// plan and from this loader.
+    pub unsafe fn load_planned(
+        &mut self,
+        dst: DevicePtr,
+        plan: &Arc<LoadPlan>,
+        home: Option<&Home>,
+        urgency: Urgency,
+    ) -> Result<Arc<LoadStatus>> {
+        if self.board.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        if let Some(home) = home {
-            home.landing.wait_filled(&self.stream, 1)?;
-            // SAFETY: the home holds the whole layout, and so does `dst` by the caller's promise.
-            unsafe { self.copy(dst, &home.landing, layout.len_bytes) }?;
-            return Ok(Arc::clone(&home.status));
+        let longest = plan.window.chunks.iter().map(|chunk| chunk.len).max().unwrap_or(0);
+        if longest > self.chunk_bytes {
+            let expected = format!("this loader's chunks have {}", self.chunk_bytes);
+            return Err(Error::invalid("plan with chunks of", longest, expected));
         }
-        let status = Arc::new(LoadStatus::default());
-        for (start, len_bytes, spans) in chunks(layout, self.chunk_bytes) {
-            let slots = self.window.len() as u64;
-            let landing = Arc::clone(&self.window[(self.chunks % slots) as usize]);
-            let turn = self.chunks / slots + 1;
-            self.chunks += 1;
-            // Queued before anything of the turn is enqueued: even if the driver then fails,
-            // the gate opens and nobody is left waiting.
-            self.reader.push(Job {
+        let lane = match (urgency, &self.demand) {
+            (Urgency::Demand, Some(_)) => LaneId::Demand,
+            _ => LaneId::Ahead,
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match home {
+                Some(home) => self.load_home(dst, plan, home, lane),
+                None => self.load_window(dst, plan, lane),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`load_planned`](Self::load_planned).
+    unsafe fn load_home(
+        &mut self,
+        dst: DevicePtr,
+        plan: &Arc<LoadPlan>,
+        home: &Home,
+        lane: LaneId,
+    ) -> Result<Arc<LoadStatus>> {
+        if lane == LaneId::Demand {
+            self.board.hurry(&home.0);
+        }
+        for (at, chunk) in plan.home.chunks.iter().enumerate() {
+            let source = HomeChunk(Arc::clone(&home.0), at);
+            let (number, opened) = self.board.push_home_copy(lane, chunk.len, source);
+            // SAFETY: the home holds the whole unit, and so does `dst` by the caller's promise.
+            unsafe { self.enqueue(dst, chunk, &home.0.landing, lane, number, opened) }?;
+        }
+        Ok(Arc::clone(&home.0.status))
+    }
+
+    /// # Safety
+    /// As [`load_planned`](Self::load_planned).
+    unsafe fn load_window(
+        &mut self,
+        dst: DevicePtr,
+        plan: &Arc<LoadPlan>,
+        lane: LaneId,
+    ) -> Result<Arc<LoadStatus>> {
+        let status = self.statuses.take();
+        for (at, chunk) in plan.window.chunks.iter().enumerate() {
+            let way = self.way(lane);
+            let slots = way.window.len();
+            let slot = (way.chunks % slots as u64) as usize;
+            way.chunks += 1;
+            let Slot { landing, last } = &way.window[slot];
+            let (landing, after) = (Arc::clone(landing), *last);
+            // Queued before anything of it is enqueued: even if the driver then fails, the gate
+            // opens and nobody is left waiting.
+            let number = self.board.push_slot(lane, after, chunk.len, |target| Job {
+                target,
+                plan: Arc::clone(plan),
+                chunk: at,
                 landing: Arc::clone(&landing),
-                turn,
-                spans,
                 status: Arc::clone(&status),
-                left: Arc::new(AtomicUsize::new(1)),
             });
-            let copied = landing.wait_filled(&self.stream, turn).and_then(|()| {
-                // SAFETY: a chunk is at most a slot, and lies in the layout `dst` has room for.
-                unsafe { self.copy(dst.offset(start), &landing, len_bytes) }
-            });
-            if let Err(error) = copied.and_then(|()| landing.note_drained(&self.stream, turn)) {
+            self.way(lane).window[slot].last = number;
+            // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
+            unsafe { self.enqueue(dst, chunk, &landing, lane, number, false) }?;
+        }
+        Ok(status)
+    }
+
+    /// Enqueues copy `number` of a lane: of `chunk` from its landing.
+    ///
+    /// # Safety
+    /// `landing` holds the chunk where the plan says; `dst` as for
+    /// [`load_planned`](Self::load_planned).
+    unsafe fn enqueue(
+        &mut self,
+        dst: DevicePtr,
+        chunk: &Chunk,
+        landing: &Landing,
+        lane: LaneId,
+        number: u64,
+        opened: bool,
+    ) -> Result<()> {
+        let board = Arc::clone(&self.board);
+        let way = self.way(lane);
+        if let Some(over) = way.marks.harvest() {
+            board.set_over(lane, over);
+        }
+        let (stream, dst, src) =
+            (way.stream.clone(), dst.offset(chunk.start), landing.at(chunk.at));
+        let waits = if opened { Ok(()) } else { stream.wait_gate(board.gate(lane), number) };
+        let copied = waits.and_then(|()| {
+            way.marks.time(&stream, (number, chunk.len), || {
+                // SAFETY: the ranges are the caller's promise. The landing's use is recorded, so
+                // it outlives the copy, and until that is over no reader writes it.
+                Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, chunk.len) }?)
+            })
+        });
+        match copied {
+            Ok(mark) => board.set_mark(lane, number, mark),
+            Err(error) => {
                 // The driver is failing. What did reach the stream is waited for, so that the
-                // slot's next turn finds it unused; if that fails too, there is no next turn.
-                match self.stream.synchronize() {
-                    Ok(()) => landing.set_drained(turn),
+                // memory is unused when it is filled again; if that fails too, it never is.
+                match stream.synchronize() {
+                    Ok(()) => board.abandon(lane, number),
                     Err(_) => self.cancel(),
                 }
                 return Err(error);
             }
         }
-        Ok(status)
+        self.bytes_moved += chunk.len;
+        Ok(())
+    }
+
+    fn way(&mut self, lane: LaneId) -> &mut Way {
+        match (lane, &mut self.demand) {
+            (LaneId::Demand, Some(demand)) => demand,
+            _ => &mut self.ahead,
+        }
     }
 
     /// Enqueues loading a unit to the start of a buffer, from its files. Safe because the buffer
@@ -221,7 +357,7 @@ impl Loader {
             let expected = format!("it must hold {} bytes", layout.len_bytes);
             return Err(Error::invalid("buffer", buffer.size_bytes(), expected));
         }
-        let stream = self.stream.clone();
+        let stream = self.stream().clone();
         buffer.in_order(&stream, || {
             // SAFETY: the buffer holds the layout by the check; this stream is ordered for it,
             // and it outlives what the stream is given.
@@ -229,23 +365,11 @@ impl Loader {
         })
     }
 
-    /// # Safety
-    /// `dst` and the landing's block have `bytes` bytes; `dst` as for [`load`](Self::load).
-    unsafe fn copy(&mut self, dst: DevicePtr, landing: &Landing, bytes: u64) -> Result<()> {
-        let (stream, src) = (&self.stream, landing.block.as_mut_ptr());
-        self.busy.time(stream, bytes, || {
-            // SAFETY: the ranges are the caller's promise. The block's use is recorded, so it
-            // outlives the copy, and until the turn is drained no reader writes it.
-            Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, bytes) }?)
-        })?;
-        self.bytes_moved += bytes;
-        Ok(())
-    }
-
     /// How many copies a load of `layout` is at most.
     #[must_use]
     pub fn copies(&self, layout: &UnitLayout) -> usize {
-        layout.len_bytes.div_ceil(self.chunk_bytes) as usize
+        // A chunk that ends inside a tensor is cut where the file is aligned.
+        layout.len_bytes.div_ceil(self.chunk_bytes - SLACK_BYTES) as usize
     }
 
     /// Makes sure `copies` can be under way without another event being made.
@@ -253,7 +377,11 @@ impl Loader {
     /// # Errors
     /// What the driver says.
     pub fn reserve(&mut self, copies: usize) -> Result<()> {
-        self.busy.reserve(self.stream.device(), copies)
+        for way in [Some(&mut self.ahead), self.demand.as_mut()].into_iter().flatten() {
+            // The mark of each slot's last copy may be looked at while others are made.
+            way.marks.reserve(way.stream.device(), copies + way.window.len())?;
+        }
+        Ok(())
     }
 
     /// Bytes enqueued to cross the link so far.
@@ -264,40 +392,66 @@ impl Loader {
 
     /// Bytes of copies that are done.
     pub fn arrived_bytes(&mut self) -> u64 {
-        self.busy.arrived_bytes()
+        self.sum_of_marks(Marks::arrived_bytes)
     }
 
     /// Nanoseconds of device time the link was busy, in copies that are done.
     pub fn busy_ns(&mut self) -> u64 {
-        self.busy.busy_ns()
+        self.sum_of_marks(Marks::busy_ns)
+    }
+
+    fn sum_of_marks(&mut self, figure: impl Fn(&Marks) -> u64) -> u64 {
+        let demand = self.demand.as_mut().map(|way| (LaneId::Demand, way));
+        let ways = [Some((LaneId::Ahead, &mut self.ahead)), demand].into_iter().flatten();
+        ways.map(|(lane, way)| {
+            if let Some(over) = way.marks.harvest() {
+                self.board.set_over(lane, over);
+            }
+            figure(&way.marks)
+        })
+        .sum()
     }
 
     /// Fails every read that is not done; gates open, statuses say [`Error::Cancelled`].
     pub fn cancel(&self) {
-        self.reader.cancel();
+        self.board.cancel();
     }
 }
 
-/// Cuts a layout into chunks: start, length, and the reads that fill it, their destinations
-/// counted from the chunk's start.
-fn chunks(
-    layout: &UnitLayout,
-    chunk_bytes: u64,
-) -> impl Iterator<Item = (u64, u64, Vec<ReadSpan>)> + '_ {
-    let len_bytes = layout.len_bytes;
-    (0..len_bytes.div_ceil(chunk_bytes)).map(move |chunk| {
-        let start = chunk * chunk_bytes;
-        let end = len_bytes.min(start + chunk_bytes);
-        let inside = layout.reads().iter().filter_map(|read| {
-            let from = read.dst_offset_bytes.max(start);
-            let to = (read.dst_offset_bytes + read.len_bytes).min(end);
-            (from < to).then(|| ReadSpan {
-                file: read.file,
-                file_offset_bytes: read.file_offset_bytes + (from - read.dst_offset_bytes),
-                dst_offset_bytes: from - start,
-                len_bytes: to - from,
-            })
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.board.close();
+    }
+}
+
+impl Way {
+    fn new(device: &Device, pinned: &PinnedPool, slots: usize, chunk_bytes: u64) -> Result<Self> {
+        let stream = Stream::new(device, Priority::Normal)?;
+        let slot = |_| {
+            let landing = Landing::new(pinned, chunk_bytes, &[&stream])?;
+            Ok(Slot { landing: Arc::new(landing), last: 0 })
+        };
+        let window = (0..slots).map(slot).collect::<Result<_>>()?;
+        Ok(Self { stream, window, chunks: 0, marks: Marks::default() })
+    }
+}
+
+/// How large slots for chunks of `chunk_bytes` may be.
+fn slot_bytes(pinned: &PinnedPool, slots: usize, chunk_bytes: u64) -> Result<u64> {
+    let affordable = |bytes: u64| bytes / slots as u64 / MIN_SLOT_BYTES * MIN_SLOT_BYTES;
+    // A part of a tight budget stays for others, unless nothing else would do.
+    let budget_bytes = pinned.budget().bytes;
+    let slot_bytes = match affordable(budget_bytes - budget_bytes / 8) {
+        0 => affordable(budget_bytes),
+        slot_bytes => slot_bytes,
+    };
+    let slot_bytes = slot_bytes.min(chunk_bytes.max(MIN_SLOT_BYTES).saturating_add(SLACK_BYTES));
+    if slot_bytes < MIN_SLOT_BYTES {
+        return Err(Error::PinnedBudget {
+            requested_bytes: slots as u64 * MIN_SLOT_BYTES,
+            reserved_bytes: pinned.stats().reserved_bytes,
+            budget_bytes,
         });
-        (start, end - start, inside.collect())
-    })
+    }
+    Ok(slot_bytes)
 }

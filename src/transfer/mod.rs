@@ -1,17 +1,26 @@
 //! Rank 6: copies between pinned host memory and device buffers, each keeping both its ends
 //! until it is done, and loads: file to pinned memory to device, without the host waiting.
 
-mod busy;
+mod board;
+mod disk;
 mod engine;
 mod files;
 mod landing;
+mod lane;
 mod loader;
+mod marks;
+mod options;
 mod pending;
-mod reader;
-mod turns;
+mod plan;
+mod status;
 
+pub use disk::{DirectReads, DiskBackend, DiskOptions, DiskReport};
+#[doc(hidden)]
+pub use disk::{FaultKind, ReadFault};
 pub use engine::Transfer;
 pub use files::Files;
-pub use loader::{Home, Loader, LoaderOptions};
+pub use loader::{Home, Loader};
+pub use options::{LoaderOptions, Urgency};
 pub use pending::Pending;
-pub use reader::LoadStatus;
+pub use plan::LoadPlan;
+pub use status::LoadStatus;

@@ -18,7 +18,7 @@ fn run(content: &Content, nth: u64, depth: usize, keep: bool) -> (bool, usize) {
     let mut options = StreamOptions::new(6 * MIB);
     options.prefetch.depth = depth;
     options.prefetch.keep_in_ram = keep;
-    options.loader = LoaderOptions { chunk_bytes: 64 * KIB, slots: 2, threads: 2 };
+    options.loader = LoaderOptions { chunk_bytes: 64 * KIB, slots: 2, ..LoaderOptions::default() };
     options.conf = "pinned_limit_mb:8".parse().unwrap();
     driver.faults().fail_nth(None, nth, 999);
     let mut right = 0;

@@ -218,7 +218,8 @@ impl Rig {
         let allocator = Allocator::builder(&device).build()?;
         let home = stream(&device);
         let ring = allocator.alloc::<u8>(setup.ring_bytes as usize, &home)?;
-        let options = LoaderOptions { chunk_bytes: 64 * KIB, slots: setup.slots, threads: 2 };
+        let options =
+            LoaderOptions { chunk_bytes: 64 * KIB, slots: setup.slots, ..LoaderOptions::default() };
         let loader = Loader::new(&device, &pinned, Files::open(&content.model)?, options)?;
         let prefetch = PrefetchOptions { depth: setup.depth, keep_in_ram: setup.keep_in_ram };
         let (model, units) = (Arc::clone(&content.model), content.units());

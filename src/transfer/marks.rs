@@ -1,0 +1,94 @@
+//! The ends of copies: a pair of timing events around each, which also tell how long the link
+//! was busy. Made once and used again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::Result;
+use crate::device::{Device, Event, Stream};
+
+/// The events around a copy. Whoever keeps one keeps it from being recorded again.
+#[derive(Debug, Clone)]
+pub(super) struct CopyMark(Arc<(Event, Event)>);
+
+impl CopyMark {
+    fn new(device: &Device) -> Result<Self> {
+        Ok(Self(Arc::new((Event::with_timing(device)?, Event::with_timing(device)?))))
+    }
+
+    /// Whether the copy has run. Never blocks.
+    pub(super) fn is_reached(&self) -> Result<bool> {
+        self.0.1.query()
+    }
+
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+/// The marks of the copies of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    idle: VecDeque<CopyMark>,
+    /// With the numbers of their copies, and their bytes.
+    running: VecDeque<(u64, u64, CopyMark)>,
+    busy_ns: u64,
+    arrived_bytes: u64,
+}
+
+impl Marks {
+    /// Makes sure `copies` can be under way without another event being made.
+    pub(super) fn reserve(&mut self, device: &Device, copies: usize) -> Result<()> {
+        while self.idle.len() + self.running.len() < copies {
+            self.idle.push_back(CopyMark::new(device)?);
+        }
+        self.running.reserve(copies.saturating_sub(self.running.len()));
+        Ok(())
+    }
+
+    /// Times a copy of a number and so many bytes, which `copy` enqueues on `stream`, and marks its
+    /// end.
+    pub(super) fn time(
+        &mut self,
+        stream: &Stream,
+        (number, bytes): (u64, u64),
+        copy: impl FnOnce() -> Result<()>,
+    ) -> Result<CopyMark> {
+        let unused = self.idle.iter().position(CopyMark::is_unused);
+        let mark = match unused.and_then(|at| self.idle.remove(at)) {
+            Some(mark) => mark,
+            None => CopyMark::new(stream.device())?,
+        };
+        mark.0.0.record(stream)?;
+        copy()?;
+        mark.0.1.record(stream)?;
+        self.running.push_back((number, bytes, mark.clone()));
+        Ok(mark)
+    }
+
+    /// Nanoseconds of device time spent in copies that were harvested.
+    pub(super) fn busy_ns(&self) -> u64 {
+        self.busy_ns
+    }
+
+    /// Bytes of copies that were harvested.
+    pub(super) fn arrived_bytes(&self) -> u64 {
+        self.arrived_bytes
+    }
+
+    /// Counts the copies that are over; gives the number of the last.
+    pub(super) fn harvest(&mut self) -> Option<u64> {
+        let mut last = None;
+        while let Some((number, bytes, mark)) = self.running.pop_front() {
+            if !mark.is_reached().unwrap_or(false) {
+                self.running.push_front((number, bytes, mark));
+                break;
+            }
+            self.busy_ns += mark.0.1.elapsed_ns_since(&mark.0.0).unwrap_or(0);
+            self.arrived_bytes += bytes;
+            self.idle.push_back(mark);
+            last = Some(number);
+        }
+        last
+    }
+}

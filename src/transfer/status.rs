@@ -1,0 +1,46 @@
+//! Whether a load failed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use crate::base::{Error, Result};
+
+/// Whether a load failed. Shared by everyone who waits for it.
+#[derive(Debug, Default)]
+pub struct LoadStatus(OnceLock<Error>);
+
+impl LoadStatus {
+    /// The failure, if there is one by now. A load without one may still be under way.
+    ///
+    /// # Errors
+    /// Why the load failed: file and offset, or [`Error::Cancelled`].
+    pub fn check(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        // The first failure is the one that is told.
+        let _ = self.0.set(error);
+    }
+}
+
+/// Statuses that are used again when nobody looks at them any more.
+#[derive(Debug, Default)]
+pub(super) struct Statuses(VecDeque<Arc<LoadStatus>>);
+
+impl Statuses {
+    /// A status of a new load.
+    pub(super) fn take(&mut self) -> Arc<LoadStatus> {
+        for _ in 0..self.0.len() {
+            let Some(mut status) = self.0.pop_front() else { break };
+            let unused = Arc::get_mut(&mut status).map(|status| status.0.take()).is_some();
+            self.0.push_back(Arc::clone(&status));
+            if unused {
+                return status;
+            }
+        }
+        let status = Arc::<LoadStatus>::default();
+        self.0.push_back(Arc::clone(&status));
+        status
+    }
+}

@@ -1,0 +1,157 @@
+//! The interleavings of two readers and a copy stream that share one landing, and of the thread
+//! that gives up: the file that decides whose turn it is, compiled alone and put under loom's
+//! locks as the crate puts it under its own. All of them take minutes, so these tests look at
+//! those with up to three preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+
+use loom::cell::UnsafeCell;
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+#[allow(dead_code)] // Not every call is needed here.
+#[path = "../src/transfer/lane.rs"]
+mod lane;
+
+use lane::{Lane, Source};
+
+/// No copies of homes here: their bytes stay where they are.
+struct Never;
+
+impl Source for Never {
+    fn is_filled(&self) -> bool {
+        false
+    }
+}
+
+/// A number that rises and is waited for: the device's gate, and its marks.
+#[derive(Default)]
+struct Rising(Mutex<u64>, Condvar);
+
+impl Rising {
+    fn raise(&self, value: u64) {
+        let mut at = self.0.lock().unwrap();
+        *at = value.max(*at);
+        self.1.notify_all();
+    }
+
+    fn wait(&self, value: u64) {
+        let mut at = self.0.lock().unwrap();
+        while *at < value {
+            at = self.1.wait(at).unwrap();
+        }
+    }
+
+    fn is_at(&self, value: u64) -> bool {
+        *self.0.lock().unwrap() >= value
+    }
+}
+
+/// One slot that all copies go through, and memory in which loom finds every race.
+struct Slot {
+    lane: Mutex<Lane<Never, u64>>,
+    changed: Condvar,
+    gate: Rising,
+    /// Copies the stream has run: what marks tell.
+    done: Rising,
+    memory: UnsafeCell<u64>,
+}
+
+/// With `copies` copies enqueued, at most one byte of them under way.
+fn slot(copies: u64) -> Arc<Slot> {
+    let mut lane = Lane::new(1);
+    for number in 1..=copies {
+        assert_eq!(lane.push(1, None), number);
+        lane.set_mark(number, number);
+    }
+    let (gate, done) = (Rising::default(), Rising::default());
+    let memory = UnsafeCell::new(0);
+    Arc::new(Slot { lane: Mutex::new(lane), changed: Condvar::new(), gate, done, memory })
+}
+
+fn explore(program: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(program);
+}
+
+impl Slot {
+    /// As the board does after every change.
+    fn settle(&self, mut lane: loom::sync::MutexGuard<'_, Lane<Never, u64>>) {
+        let raised = lane.release();
+        drop(lane);
+        if let Some(up_to) = raised {
+            self.gate.raise(up_to);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Asks for the oldest copy under way; whether it is over.
+    fn ask(&self) -> bool {
+        let oldest = self.lane.lock().unwrap().oldest();
+        let Some((number, mark)) = oldest else { return false };
+        let over = self.done.is_at(mark);
+        if over {
+            let mut lane = self.lane.lock().unwrap();
+            lane.set_over(number);
+            self.settle(lane);
+        }
+        over
+    }
+
+    /// A reader's part in copy `number`.
+    fn fill(&self, number: u64) {
+        while !self.lane.lock().unwrap().is_over(number - 1) {
+            if !self.ask() {
+                thread::yield_now();
+            }
+        }
+        // SAFETY: loom itself checks that nobody else touches the cell now; that is the test.
+        self.memory.with_mut(|memory| unsafe { *memory = number });
+        let mut lane = self.lane.lock().unwrap();
+        lane.set_filled(number);
+        self.settle(lane);
+    }
+
+    /// The copy stream's.
+    fn copy(&self, number: u64) {
+        self.gate.wait(number);
+        // SAFETY: as above.
+        let found = self.memory.with(|memory| unsafe { *memory });
+        assert_eq!(found, number, "the stream copies the bytes of its copy");
+        self.done.raise(number);
+    }
+}
+
+#[test]
+fn two_readers_and_a_stream_never_meet_in_the_memory() {
+    explore(|| {
+        let slot = slot(2);
+        let readers = [1, 2].map(|number| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.fill(number))
+        });
+        slot.copy(1);
+        slot.copy(2);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_copy_that_was_given_up_holds_up_nobody() {
+    explore(|| {
+        let slot = slot(2);
+        let readers = [1, 2].map(|number| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.fill(number))
+        });
+        // The driver failed: copy 1 is given up at once, perhaps before it is filled.
+        let mut lane = slot.lane.lock().unwrap();
+        lane.abandon(1);
+        slot.settle(lane);
+        slot.copy(2);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
