@@ -36,7 +36,7 @@ impl Residents {
         let status = loader.load_buffer(&buffer, &layout)?;
         stream.synchronize()?;
         status.check()?;
-        let view = UnitView::new(Arc::clone(model), Arc::new(layout), buffer.ptr());
+        let view = UnitView::new(Arc::clone(model), &layout, buffer.ptr());
         Ok(Self { buffer, view })
     }
 

@@ -1,7 +1,10 @@
 //! How long the link was busy: a pair of timing events around each copy.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::reader::LoadStatus;
 use crate::base::Result;
 use crate::device::{Device, Event, Stream};
 
@@ -9,7 +12,8 @@ use crate::device::{Device, Event, Stream};
 #[derive(Debug, Default)]
 pub(super) struct BusyClock {
     idle: Vec<(Event, Event)>,
-    running: VecDeque<(Event, Event)>,
+    /// With the loads they are of.
+    running: VecDeque<((Event, Event), Arc<LoadStatus>)>,
     busy_ns: u64,
 }
 
@@ -22,10 +26,11 @@ impl BusyClock {
         Ok(())
     }
 
-    /// Times what `copy` enqueues on `stream`.
+    /// Times what `copy` enqueues on `stream` for a load.
     pub(super) fn time(
         &mut self,
         stream: &Stream,
+        load: &Arc<LoadStatus>,
         copy: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.harvest();
@@ -36,7 +41,7 @@ impl BusyClock {
         pair.0.record(stream)?;
         copy()?;
         pair.1.record(stream)?;
-        self.running.push_back(pair);
+        self.running.push_back((pair, Arc::clone(load)));
         Ok(())
     }
 
@@ -47,14 +52,16 @@ impl BusyClock {
     }
 
     fn harvest(&mut self) {
-        while let Some(pair) = self.running.pop_front() {
+        while let Some((pair, load)) = self.running.pop_front() {
             match pair.1.query() {
                 Ok(true) => {
-                    self.busy_ns += pair.1.elapsed_ns_since(&pair.0).unwrap_or(0);
+                    let ns = pair.1.elapsed_ns_since(&pair.0).unwrap_or(0);
+                    self.busy_ns += ns;
+                    load.steps().link_ns.fetch_add(ns, Ordering::Relaxed);
                     self.idle.push(pair);
                 }
                 _ => {
-                    self.running.push_front(pair);
+                    self.running.push_front((pair, load));
                     return;
                 }
             }

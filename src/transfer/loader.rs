@@ -172,7 +172,7 @@ impl Loader {
         if let Some(home) = home {
             home.landing.wait_filled(&self.stream, 1)?;
             // SAFETY: the home holds the whole layout, and so does `dst` by the caller's promise.
-            unsafe { self.copy(dst, &home.landing, layout.len_bytes) }?;
+            unsafe { self.copy(dst, &home.landing, layout.len_bytes, &home.status) }?;
             return Ok(Arc::clone(&home.status));
         }
         let status = Arc::new(LoadStatus::default());
@@ -192,7 +192,7 @@ impl Loader {
             });
             let copied = landing.wait_filled(&self.stream, turn).and_then(|()| {
                 // SAFETY: a chunk is at most a slot, and lies in the layout `dst` has room for.
-                unsafe { self.copy(dst.offset(start), &landing, len_bytes) }
+                unsafe { self.copy(dst.offset(start), &landing, len_bytes, &status) }
             });
             if let Err(error) = copied.and_then(|()| landing.note_drained(&self.stream, turn)) {
                 // The driver is failing. What did reach the stream is waited for, so that the
@@ -231,9 +231,15 @@ impl Loader {
 
     /// # Safety
     /// `dst` and the landing's block have `bytes` bytes; `dst` as for [`load`](Self::load).
-    unsafe fn copy(&mut self, dst: DevicePtr, landing: &Landing, bytes: u64) -> Result<()> {
+    unsafe fn copy(
+        &mut self,
+        dst: DevicePtr,
+        landing: &Landing,
+        bytes: u64,
+        load: &Arc<LoadStatus>,
+    ) -> Result<()> {
         let (stream, src) = (&self.stream, landing.block.as_mut_ptr());
-        self.busy.time(stream, || {
+        self.busy.time(stream, load, || {
             // SAFETY: the ranges are the caller's promise. The block's use is recorded, so it
             // outlives the copy, and until the turn is drained no reader writes it.
             Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, bytes) }?)

@@ -8,6 +8,7 @@ mod landing;
 mod loader;
 mod pending;
 mod reader;
+mod steps;
 mod turns;
 
 pub use engine::Transfer;
@@ -15,3 +16,4 @@ pub use files::Files;
 pub use loader::{Home, Loader, LoaderOptions};
 pub use pending::Pending;
 pub use reader::LoadStatus;
+pub use steps::Steps;

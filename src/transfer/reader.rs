@@ -9,12 +9,13 @@ use crossbeam_channel::Sender;
 
 use super::files::Files;
 use super::landing::Landing;
+use super::steps::Steps;
 use crate::base::{Error, Result};
 use crate::weights::ReadSpan;
 
 /// Whether a load failed. Shared by everyone who waits for it.
 #[derive(Debug, Default)]
-pub struct LoadStatus(OnceLock<Error>);
+pub struct LoadStatus(OnceLock<Error>, Steps);
 
 impl LoadStatus {
     /// The failure, if there is one by now. A load without one may still be under way.
@@ -23,6 +24,12 @@ impl LoadStatus {
     /// Why the load failed: file and offset, or [`Error::Cancelled`].
     pub fn check(&self) -> Result<()> {
         self.0.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// How long the steps of the load have taken so far.
+    #[must_use]
+    pub fn steps(&self) -> &Steps {
+        &self.1
     }
 
     pub(super) fn fail(&self, error: Error) {
@@ -98,7 +105,8 @@ impl Drop for Reader {
 
 impl Job {
     fn run(self, files: &Files, cancelled: &AtomicBool) {
-        self.landing.wait_for(self.turn);
+        let steps = self.status.steps();
+        steps.time(&steps.window_ns, || self.landing.wait_for(self.turn));
         let read = |span: &ReadSpan| {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -110,7 +118,7 @@ impl Job {
             let into = unsafe { std::slice::from_raw_parts_mut(start, span.len_bytes as usize) };
             Ok(files.read(span.file, span.file_offset_bytes, into)?)
         };
-        let outcome = self.spans.iter().try_for_each(read);
+        let outcome = steps.time(&steps.disk_ns, || self.spans.iter().try_for_each(read));
         self.finish(outcome);
     }
 

@@ -175,11 +175,21 @@ pub struct Setup {
     pub keep_in_ram: bool,
     pub pinned_bytes: u64,
     pub slots: usize,
+    pub stable: bool,
+    pub timing: bool,
 }
 
 impl Setup {
     pub fn ring(ring_bytes: u64) -> Self {
-        Self { ring_bytes, depth: 2, keep_in_ram: false, pinned_bytes: 16 * MIB, slots: 2 }
+        Self {
+            ring_bytes,
+            depth: 2,
+            keep_in_ram: false,
+            pinned_bytes: 16 * MIB,
+            slots: 2,
+            stable: false,
+            timing: false,
+        }
     }
 
     pub fn depth(self, depth: usize) -> Self {
@@ -188,6 +198,14 @@ impl Setup {
 
     pub fn keep(self, keep_in_ram: bool) -> Self {
         Self { keep_in_ram, ..self }
+    }
+
+    pub fn stable(self) -> Self {
+        Self { stable: true, ..self }
+    }
+
+    pub fn timed(self) -> Self {
+        Self { timing: true, ..self }
     }
 
     pub fn pinned(self, pinned_bytes: u64) -> Self {
@@ -220,7 +238,12 @@ impl Rig {
         let ring = allocator.alloc::<u8>(setup.ring_bytes as usize, &home)?;
         let options = LoaderOptions { chunk_bytes: 64 * KIB, slots: setup.slots, threads: 2 };
         let loader = Loader::new(&device, &pinned, Files::open(&content.model)?, options)?;
-        let prefetch = PrefetchOptions { depth: setup.depth, keep_in_ram: setup.keep_in_ram };
+        let prefetch = PrefetchOptions {
+            depth: setup.depth,
+            keep_in_ram: setup.keep_in_ram,
+            stable_addresses: setup.stable,
+            timing: setup.timing,
+        };
         let (model, units) = (Arc::clone(&content.model), content.units());
         let prefetcher = Prefetcher::new(model, units, ring, loader, prefetch)?;
         let stream = stream(&device);
