@@ -49,8 +49,12 @@ impl Ring {
         }
         self.find_home(unit);
         let (status, failed) = self.enqueue(unit, offset)?;
+        // Before the mark that leases wait for, so that who was let through finds it reached.
+        if let Some(marks) = &marks {
+            marks.loaded(self.loader.stream())?;
+        }
         self.units[unit].ready.record(self.loader.stream())?;
-        let load = self.note_load(unit, marks, &status)?;
+        let load = self.note_load(unit, marks, &status);
         let hold = Hold::Ahead;
         self.units[unit].entry = Some(Entry { offset, status, failed, hold, load });
         self.stats.loads += 1;
@@ -98,12 +102,13 @@ impl Ring {
         unit: usize,
         marks: Option<LoadMarks>,
         status: &Arc<LoadStatus>,
-    ) -> Result<u64> {
+    ) -> u64 {
         let unit = &mut self.units[unit];
         let only_link = unit.home.is_some() && std::mem::replace(&mut unit.home_filled, true);
-        let (Some(timing), Some(marks)) = (&mut self.timing, marks) else { return Ok(0) };
-        marks.loaded(self.loader.stream())?;
-        Ok(timing.loaded(marks, status, only_link))
+        match (&mut self.timing, marks) {
+            (Some(timing), Some(marks)) => timing.loaded(marks, status, only_link),
+            _ => 0,
+        }
     }
 
     /// Takes a unit's entry out; the copy stream is made to wait for its uses.

@@ -37,8 +37,10 @@ impl Order {
 
     /// Every pass that has not begun follows `order`.
     pub(super) fn set_usual(&mut self, order: &[usize]) {
-        self.usual.clear();
-        self.usual.extend_from_slice(order);
+        for later in [&mut self.usual, &mut self.next] {
+            later.clear();
+            later.extend_from_slice(order);
+        }
         self.announce(order);
     }
 

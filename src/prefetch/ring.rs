@@ -39,7 +39,8 @@ pub(super) struct Ring {
     step: u64,
     pub(super) timing: Option<Timing>,
     pub(super) stats: PrefetchStats,
-    failures: Vec<(String, Error)>,
+    /// Loads that were leased and may still fail, of units that have been loaded again since.
+    unsure: Vec<(usize, Arc<LoadStatus>)>,
     /// An empty list, in turn with the one that leases are returned to.
     pub(super) returning: Vec<Returned>,
     /// Keys of evicted places, while they are retired.
@@ -102,7 +103,7 @@ impl Ring {
             step: 0,
             timing,
             stats: PrefetchStats::default(),
-            failures: Vec::new(),
+            unsure: Vec::new(),
             broken: None,
         })
     }
@@ -137,8 +138,7 @@ impl Ring {
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
         let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status), done };
-        self.note_failure(unit);
-        self.units[unit].leased = Some(Arc::clone(&granted.status));
+        self.note_leased(unit, &granted.status);
         self.stats.leases += 1;
         self.advance(unit);
         Ok(granted)
@@ -264,21 +264,31 @@ impl Ring {
         Err(error)
     }
 
-    /// Remembers the failure of the load `unit` was last leased from, if it failed.
-    fn note_failure(&mut self, unit: usize) {
-        let unit = &mut self.units[unit];
-        if let Some(Err(error)) = unit.leased.take().map(|status| status.check()) {
-            self.failures.push((unit.plan.name.clone(), error));
-        }
+    /// Remembers the load that `unit` is leased from, until the pass reports whether it failed.
+    fn note_leased(&mut self, unit: usize, status: &Arc<LoadStatus>) {
+        let before = self.units[unit].leased.replace(Arc::clone(status));
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, status)) else { return };
+        // What no read and no home holds any more can fail no more.
+        self.unsure.retain(|(_, status)| Arc::strong_count(status) > 1 || status.check().is_err());
+        self.unsure.push((unit, before));
     }
 
     /// The failures of the leases since the last call. The streams of those leases must have
     /// run, or a failure may still come.
     pub(super) fn take_failures(&mut self) -> Vec<(String, Error)> {
-        for unit in 0..self.units.len() {
-            self.note_failure(unit);
+        let mut failures = Vec::new();
+        let mut note = |name: &String, status: &LoadStatus| {
+            failures.extend(status.check().err().map(|error| (name.clone(), error)));
+        };
+        for (unit, status) in self.unsure.drain(..) {
+            note(&self.units[unit].plan.name, &status);
         }
-        std::mem::take(&mut self.failures)
+        for unit in &mut self.units {
+            if let Some(status) = unit.leased.take() {
+                note(&unit.plan.name, &status);
+            }
+        }
+        failures
     }
 
     /// The pass is over: what follows is the start of the next one, if one follows.

@@ -2,14 +2,19 @@
 //! that hangs, lies or leaks.
 
 mod bytes;
+mod chaos;
 mod failures;
 mod faults;
 mod held;
 #[path = "../support/model_files.rs"]
 mod model_files;
+mod order;
+mod stable;
+mod stalls;
 mod steady;
 #[path = "../support/streaming.rs"]
 mod streaming;
 mod teardown;
 mod threads;
+mod transforms;
 mod waiting;

@@ -269,7 +269,7 @@ pub struct Sums {
     out: Buffer<u64>,
     pinned: PinnedPool,
     transfer: Transfer,
-    wanted: Vec<(String, u64)>,
+    wanted: Vec<(String, Option<u64>)>,
 }
 
 impl Sums {
@@ -293,12 +293,12 @@ impl Sums {
     pub fn try_enqueue(&mut self, lease: &Lease, content: &Content) -> riverbed::Result<()> {
         for tensor in lease.tensors() {
             lease.checksum(tensor.name, &self.out, self.wanted.len())?;
-            self.wanted.push((tensor.name.to_owned(), content.sums[tensor.name]));
+            self.wanted.push((tensor.name.to_owned(), Some(content.sums[tensor.name])));
         }
         Ok(())
     }
 
-    /// Waits for the sums, compares them, and starts anew; gives how many there were.
+    /// Waits for the sums, compares them, and starts anew; gives how many were compared.
     #[track_caller]
     pub fn verify(&mut self) -> usize {
         let mut sums = self.transfer.read(&self.out, &self.pinned);
@@ -307,10 +307,19 @@ impl Sums {
         }
         let sums = sums.unwrap();
         let wanted = std::mem::take(&mut self.wanted);
+        let mut compared = 0;
         for (at, (name, sum)) in wanted.iter().enumerate() {
-            assert_eq!(sums[at], *sum, "{name}, slot {at}");
+            if let Some(sum) = sum {
+                assert_eq!(sums[at], *sum, "{name}, slot {at}");
+                compared += 1;
+            }
         }
-        wanted.len()
+        compared
+    }
+
+    /// Lets the sums of these tensors be anything.
+    pub fn pardon(&mut self, failed: impl Fn(&str) -> bool) {
+        self.wanted.iter_mut().filter(|(name, _)| failed(name)).for_each(|(_, sum)| *sum = None);
     }
 
     /// Forgets what was enqueued from number `from` on.
