@@ -32,6 +32,7 @@ struct Chaos<'a> {
     random: Random,
     content: &'a Content,
     whole: Vec<u8>,
+    is_cut: bool,
     rig: Rig,
     streams: [Stream; 2],
     held: Vec<Lease>,
@@ -73,6 +74,7 @@ impl<'a> Chaos<'a> {
             random,
             content,
             whole: content.file(),
+            is_cut: false,
             rig,
             streams,
             held: Vec::new(),
@@ -111,8 +113,14 @@ impl<'a> Chaos<'a> {
                 self.gates.push(gate);
             }
             1 => self.gates.clear(), // Dropping a gate lets everybody through.
-            2 => self.content.cut_before_end_of(self.random.below(4)),
-            3 | 4 => std::fs::write(&self.content.path, &self.whole).unwrap(),
+            2 if !self.is_cut => {
+                self.content.cut_before_end_of(self.random.below(4));
+                self.is_cut = true;
+            }
+            3 | 4 => {
+                std::fs::write(&self.content.path, &self.whole).unwrap();
+                self.is_cut = false;
+            }
             5 => self.streams[self.random.below(2)].busy(200_000).unwrap(),
             6 if self.random.below(30) == 0 => {
                 self.rig.prefetcher.cancel();
@@ -161,7 +169,7 @@ impl<'a> Chaos<'a> {
         while let Some(lease) = self.held.pop() {
             self.use_and_let_go(lease);
         }
-        self.streams.each_ref().map(|stream| stream.synchronize().unwrap());
+        self.streams.iter().for_each(|stream| stream.synchronize().unwrap());
         let mut failed = Vec::new();
         for stream in &self.streams {
             let report = self.rig.prefetcher.finish_pass(stream).unwrap();
