@@ -9,6 +9,9 @@ mod held;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod order;
+mod pace;
+#[path = "../support/paced.rs"]
+mod paced;
 mod stable;
 mod stalls;
 mod steady;

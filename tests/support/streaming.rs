@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use riverbed::conf::Conf;
 use riverbed::device::host::HostDriver;
-use riverbed::device::{Call, Device, Priority, Stream, checksum};
+use riverbed::device::{Call, Device, Kernel, Priority, Stream, checksum};
 use riverbed::pinned::PinnedPool;
 use riverbed::pool::{Allocator, Buffer};
-use riverbed::prefetch::{Lease, PrefetchOptions, Prefetcher};
+use riverbed::prefetch::{Lease, PrefetchOptions, Prefetcher, TensorRef};
 use riverbed::transfer::{Files, Loader, LoaderOptions, Transfer};
 use riverbed::weights::{Grouping, Model, Unit, UnitLayout};
 
@@ -296,6 +296,17 @@ impl Sums {
             self.wanted.push((tensor.name.to_owned(), Some(content.sums[tensor.name])));
         }
         Ok(())
+    }
+
+    /// Enqueues the checksum of a leased tensor on another stream than its lease's.
+    #[expect(unsafe_code, reason = "the lease's own checksum runs on its own stream")]
+    pub fn enqueue_on(&mut self, tensor: &TensorRef<'_>, stream: &Stream, content: &Content) {
+        self.out.use_on(stream).unwrap();
+        let out = self.out.ptr().offset(8 * self.wanted.len() as u64);
+        let kernel = Kernel::Checksum { src: tensor.ptr, bytes: tensor.len_bytes, out };
+        // SAFETY: the caller holds a lease that covers the stream; the sums were ordered for it.
+        unsafe { stream.device().driver().launch(stream.id(), &kernel) }.unwrap();
+        self.wanted.push((tensor.name.to_owned(), Some(content.sums[tensor.name])));
     }
 
     /// Waits for the sums, compares them, and starts anew; gives how many were compared.
