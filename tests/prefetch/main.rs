@@ -3,6 +3,7 @@
 
 mod bytes;
 mod chaos;
+mod components;
 mod failures;
 mod faults;
 mod held;
