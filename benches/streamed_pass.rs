@@ -1,14 +1,23 @@
-//! What does a pass cost over its own work? A model of 16 equal layers through a ring of two,
-//! with prefetch and without; beside it the same compute with nothing to copy, which is the
-//! limit.
+//! What does a pass cost over its own work?
+//!
+//! `prefetch/pass`: a model of 16 equal layers through a ring of two, with prefetch and without;
+//! beside it the same compute with nothing to copy, which is the limit. In real time.
+//!
+//! `prefetch/ratio`: the ring's schedule alone, on a virtual clock: passes from pinned memory over
+//! a link of 2 GB/s, as parts of max(compute, copies). One second of the figures is a ratio of 1.
 
 mod common;
+#[path = "../tests/support/paced.rs"]
+mod paced;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use paced::{Paced, Stack, flux};
 use riverbed::device::{Device, Priority, Stream};
 use riverbed::offload::{StreamOptions, StreamedModel};
+use riverbed::prefetch::PrefetchOptions;
 use riverbed::weights::{Grouping, Model};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -16,6 +25,8 @@ const LAYERS: usize = 16;
 const LAYER_BYTES: usize = 4 << 20;
 /// Compute of one layer: about what copying it takes on a slow link.
 const COMPUTE_NS: u64 = 1_000_000;
+/// Of the simulated link, in bytes a second.
+const LINK: u64 = 2_000_000_000;
 
 fn model(dir: &std::path::Path) -> Arc<Model> {
     let data = vec![7u8; LAYER_BYTES];
@@ -67,5 +78,38 @@ fn streamed_pass(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, streamed_pass);
+fn ratios(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("prefetch/ratio");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1));
+    group.measurement_time(Duration::from_millis(1));
+    let mut case = |name: &str, stacks: &[Stack], ring_bytes: u64, options: PrefetchOptions| {
+        let mut paced = None;
+        group.bench_function(name, |bencher| {
+            let paced = paced.get_or_insert_with(|| {
+                let paced = Paced::new(stacks, ring_bytes, LINK, options);
+                paced.worst_ratio(1); // The first passes read the file and fill the ring.
+                paced
+            });
+            bencher.iter_custom(|passes| {
+                let ns: u64 = (0..passes).map(|_| paced.pass()).sum();
+                Duration::from_secs_f64(ns as f64 / paced.bound_ns() as f64)
+            });
+        });
+    };
+    let options = PrefetchOptions::default();
+    let flux = flux(2_000_000_000);
+    case("flux/ring_0.40_GB", &flux, 400_000_000, options);
+    case("flux/ring_0.40_GB_1_ahead", &flux, 400_000_000, PrefetchOptions { depth: 1, ..options });
+    let stable = PrefetchOptions { stable_addresses: true, ..options };
+    case("flux/ring_0.40_GB_stable_addresses", &flux, 400_000_000, stable);
+    for copy_per_compute in [0.6, 1.0, 1.9] {
+        let layer_bytes = 32 << 20;
+        let stack = Stack { layers: 16, layer_bytes, copy_per_compute };
+        let name = format!("equal/two_slots_{copy_per_compute}");
+        case(&name, &[stack], 2 * layer_bytes, options);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, streamed_pass, ratios);
 criterion_main!(benches);

@@ -78,7 +78,7 @@ impl Placement {
         let sizes = layers.iter().chain(&rest[kept..]).map(|sized| sized.packed_bytes);
         let all: u64 = sizes.clone().sum();
         let largest = sizes.max().unwrap_or(0);
-        let useful = largest.saturating_mul(depth as u64 + 1).min(all);
+        let useful = largest.saturating_mul((depth as u64).saturating_add(1)).min(all);
         let room_bytes = limit_bytes - resident_bytes - working_bytes;
         let ring_bytes = pages(useful).min(room_bytes / page_bytes * page_bytes);
         let mut residents: Vec<usize> =

@@ -64,7 +64,7 @@ impl Residents {
         }
         stream.synchronize()?;
         status.check()?;
-        let view = UnitView::new(Arc::clone(model), Arc::new(layout), buffer.ptr());
+        let view = UnitView::new(Arc::clone(model), &layout, buffer.ptr());
         Ok(Self { buffer, view })
     }
 

@@ -6,23 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::prefetcher::Shared;
-use super::ring::Granted;
+use super::ring::{Granted, Returned};
+use super::timing::DoneMark;
 use super::view::UnitView;
 use crate::base::{Error, Result};
 use crate::device::{Kernel, Stream};
+use crate::fence::StreamKey;
 use crate::pool::Buffer;
 use crate::transfer::LoadStatus;
 
-/// The weights of one unit, for work on one stream. What is enqueued on that stream while the
-/// lease lives finds them; dropping it records, on the stream, where that work ends, and only
-/// then the room is used again. Dropping never waits. One lease may cover any number of calls.
+/// The weights of one unit, for work on one stream, or [several](Self::also_on). What is enqueued
+/// there while the lease lives finds them; dropping it records, on each stream, where that work
+/// ends, and only then the room is used again. Dropping never waits. One lease may cover any
+/// number of calls.
 #[derive(Debug)]
 pub struct Lease {
     shared: Arc<Shared>,
     unit: usize,
     view: UnitView,
     stream: Stream,
+    /// The other streams it is for.
+    others: Vec<Stream>,
     status: Arc<LoadStatus>,
+    /// Marks the end of its work, where passes are timed.
+    done: Option<DoneMark>,
 }
 
 impl Lease {
@@ -33,14 +40,33 @@ impl Lease {
         view: UnitView,
         stream: &Stream,
     ) -> Self {
-        let status = granted.status;
-        Self { shared, unit, view, stream: stream.clone(), status }
+        let Granted { status, done, .. } = granted;
+        let (stream, others) = (stream.clone(), Vec::new());
+        Self { shared, unit, view, stream, others, status, done }
     }
 
-    /// The stream it is for.
+    /// The stream it was acquired for.
     #[must_use]
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Lets work on another stream use the weights too: what is enqueued there from now on finds
+    /// them, and their room is kept until it has run. The host does not wait.
+    ///
+    /// # Errors
+    /// A stream of another device; what the driver says.
+    pub fn also_on(&mut self, stream: &Stream) -> Result<()> {
+        if *stream == self.stream || self.others.contains(stream) {
+            return Ok(());
+        }
+        self.shared.ring_buffer.record_use(stream)?;
+        // The entry keeps its place, and so its event, while this lease lives.
+        if let Some(ready) = self.shared.ready(self.unit) {
+            stream.wait(&ready)?;
+        }
+        self.others.push(stream.clone());
+        Ok(())
     }
 
     /// Whether the load is known to have failed by now. Without a failure it may still be under
@@ -109,10 +135,26 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match self.shared.events.record(&self.stream) {
-            Ok(end) => self.shared.give_back(self.unit, end),
-            // Nobody can tell when the use ends, so the place is never used again.
-            Err(error) => tracing::error!(%error, "the end of a lease cannot be recorded"),
+        let unit = self.unit;
+        let done = self.done.take().filter(|done| {
+            let recorded = done.record(&self.stream);
+            recorded.inspect_err(|error| tracing::warn!(%error, "a lease is not timed")).is_ok()
+        });
+        let mut done = done.map(|done| (done, StreamKey::of(&self.stream)));
+        // Its own stream comes last, and takes the hold off the place.
+        for stream in self.others.iter().chain([&self.stream]) {
+            let last = *stream == self.stream;
+            match self.shared.events.record(stream) {
+                Ok(end) => {
+                    let done = if last { done.take() } else { None };
+                    self.shared.give_back(Returned { unit, end, done, last });
+                }
+                // Nobody can tell when the use ends, so the place is never used again.
+                Err(error) => {
+                    tracing::error!(%error, "the end of a lease cannot be recorded");
+                    return;
+                }
+            }
         }
     }
 }

@@ -2,14 +2,24 @@
 //! bytes, allocated once; a lease says "it is there when the stream wants it". The host never
 //! waits, and a pass allocates nothing.
 
+mod books;
+mod fixed;
 mod lease;
+mod loading;
 mod options;
+mod order;
 mod prefetcher;
 mod ring;
 mod space;
+mod stalls;
+mod timing;
+mod transform;
+mod unit;
 mod view;
 
 pub use lease::{HostView, Lease};
 pub use options::{PassReport, PrefetchOptions, PrefetchStats};
 pub use prefetcher::Prefetcher;
+pub use stalls::{PassStalls, StallCauses, UnitStall};
+pub use transform::{Cast, Change, Transform};
 pub use view::{TensorRef, UnitView};

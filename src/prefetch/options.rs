@@ -1,20 +1,39 @@
 //! Settings of a prefetcher, and what it tells of its work.
 
+use super::stalls::PassStalls;
 use crate::base::Error;
 
 /// Settings of a [`Prefetcher`](super::Prefetcher).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrefetchOptions {
-    /// How many units are loaded ahead of the one in use, as far as the ring has room. 0 is
-    /// off: a unit is loaded when it is asked for, and not before the asking stream gets there.
+    /// How many units are loaded ahead of the one in use, as far as the ring has room; the
+    /// default is [`AS_FAR_AS_ROOM`](Self::AS_FAR_AS_ROOM). 0 is off: a unit is loaded when it is
+    /// asked for, and not before the asking stream gets there.
     pub depth: usize,
     /// Keep units in pinned memory after their first read, as far as the pinned budget goes.
     pub keep_in_ram: bool,
+    /// Give each unit the same address in every pass, so that work on it can be captured in a
+    /// graph once. Units then have fixed places in the ring, laid out for the order they are
+    /// given in: in another order, or with a lease kept in the way, fewer fit at once.
+    pub stable_addresses: bool,
+    /// Find out what each pass waited for ([`PassReport::stalls`]): three events more a lease,
+    /// and three a load.
+    pub timing: bool,
+}
+
+impl PrefetchOptions {
+    /// A depth that leaves it to the ring's room.
+    pub const AS_FAR_AS_ROOM: usize = usize::MAX;
 }
 
 impl Default for PrefetchOptions {
     fn default() -> Self {
-        Self { depth: 4, keep_in_ram: true }
+        Self {
+            depth: Self::AS_FAR_AS_ROOM,
+            keep_in_ram: true,
+            stable_addresses: false,
+            timing: false,
+        }
     }
 }
 
@@ -24,6 +43,8 @@ impl Default for PrefetchOptions {
 pub struct PrefetchStats {
     /// Leases given.
     pub leases: u64,
+    /// Leases of another unit than the one that was next, or the same again.
+    pub out_of_order: u64,
     /// Units loaded to the device.
     pub loads: u64,
     /// Leases whose unit had to be loaded on the spot.
@@ -44,6 +65,8 @@ pub struct PassReport {
     pub failures: Vec<(String, Error)>,
     /// Counters since the prefetcher was made.
     pub stats: PrefetchStats,
+    /// Where the time of the pass went, if [`PrefetchOptions::timing`] is on.
+    pub stalls: Option<PassStalls>,
 }
 
 impl PassReport {

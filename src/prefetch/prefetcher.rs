@@ -5,21 +5,24 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::lease::Lease;
 use super::options::{PassReport, PrefetchOptions, PrefetchStats};
-use super::ring::Ring;
-use super::view::UnitView;
+use super::ring::{Returned, Ring};
+use super::transform::{Transform, UnitTransform};
+use super::unit::{RingUnit, UnitPlan};
+use super::view::{UnitContent, UnitView};
 use crate::base::{Error, Result, lock};
 use crate::device::{Event, Stream};
 use crate::fence::EventPool;
 use crate::pool::Buffer;
 use crate::transfer::Loader;
-use crate::weights::{Model, Unit, UnitLayout};
+use crate::weights::{ALIGN_BYTES, Model, Unit, UnitLayout};
 
 /// Streams the units of a model through a ring of device bytes. Clones share one. Methods may
 /// be called from any thread; only [`finish_pass`](Self::finish_pass) and
 /// [`Lease::wait_host`](super::Lease::wait_host) block.
 ///
 /// Units are used in any order; those that follow the one in use, in the order they were given
-/// and round from the last to the first, are loaded ahead.
+/// or [another that was set](Self::set_order) and round from the last to the first, are loaded
+/// ahead. What is asked for out of order is loaded on the spot, and counted.
 #[derive(Debug, Clone)]
 pub struct Prefetcher(pub(super) Arc<Shared>);
 
@@ -31,7 +34,7 @@ pub(super) struct Shared {
     ring: Mutex<Ring>,
     /// Leases that were dropped while the lock was taken: whoever holds it next takes them
     /// back. Held for a push or a swap only, so that dropping a lease never waits.
-    returned: Mutex<Vec<(usize, Event)>>,
+    returned: Mutex<Vec<Returned>>,
     pub(super) host_waits: AtomicU64,
 }
 
@@ -39,45 +42,80 @@ impl Prefetcher {
     /// Streams `units` of `model` through `ring`. Loads nothing yet.
     ///
     /// # Errors
-    /// A ring too small for the largest unit; no units; what the driver says.
+    /// A ring too small for the largest unit, or for stable addresses: with one that would do;
+    /// no units; what the driver says.
     pub fn new(
         model: Arc<Model>,
         units: &[Unit],
         ring: Buffer<u8>,
+        loader: Loader,
+        options: PrefetchOptions,
+    ) -> Result<Self> {
+        let plan = |unit: &Unit| {
+            let layout = UnitLayout::new(&model, unit)?;
+            let content = Arc::new(UnitContent::of(&layout));
+            Ok(UnitPlan { name: unit.name.clone(), layout, content, transform: None })
+        };
+        let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        Self::build(model, plans, ring, loader, options)
+    }
+
+    /// As [`new`](Self::new), with weights changed on their way into the ring. Where a transform
+    /// makes other tensors of those loaded, the end of the ring is set apart for the raw bytes of
+    /// the largest unit that has such.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); what the transform says.
+    pub fn with_transform(
+        model: Arc<Model>,
+        units: &[Unit],
+        ring: Buffer<u8>,
+        loader: Loader,
+        options: PrefetchOptions,
+        transform: &Arc<dyn Transform>,
+    ) -> Result<Self> {
+        let plan = |unit: &Unit| {
+            let layout = UnitLayout::new(&model, unit)?;
+            let (transform, content) = match UnitTransform::plan(&model, &layout, transform)? {
+                Some((transform, content)) => (Some(transform), content),
+                None => (None, UnitContent::of(&layout)),
+            };
+            let (name, content) = (unit.name.clone(), Arc::new(content));
+            Ok(UnitPlan { name, layout, content, transform })
+        };
+        let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        Self::build(model, plans, ring, loader, options)
+    }
+
+    fn build(
+        model: Arc<Model>,
+        plans: Vec<UnitPlan>,
+        ring: Buffer<u8>,
         mut loader: Loader,
         options: PrefetchOptions,
     ) -> Result<Self> {
-        let layouts = units
-            .iter()
-            .map(|unit| Ok((unit.name.clone(), Arc::new(UnitLayout::new(&model, unit)?))))
-            .collect::<Result<Vec<_>>>()?;
-        let largest = layouts.iter().map(|(_, layout)| layout.len_bytes).max();
-        let largest =
-            largest.ok_or_else(|| Error::invalid("units", "none", "give at least one"))?;
-        if largest > ring.size_bytes() {
-            return Err(Error::TooLarge {
-                what: "the largest unit".into(),
-                requested_bytes: largest,
-                available_bytes: ring.size_bytes(),
-                way_out: "make the ring larger".into(),
-            });
-        }
+        let ring_bytes = places_bytes(&plans, ring.size_bytes())?;
         // Everything a steady state needs is made now: a pass makes no event. A pass's copies
         // and those ahead of it may be untimed yet when the next begins.
-        let copies = layouts.iter().map(|(_, layout)| loader.copies(layout)).sum::<usize>();
+        let copies = plans.iter().map(|plan| loader.copies(&plan.layout)).sum::<usize>();
         loader.reserve(2 * copies)?;
-        let events = EventPool::new(ring.stream().device());
-        // Each unit has one entry at most, with an end of load, the end of a lease, and perhaps
-        // the end of the lease before; and one event is in hand while it orders two streams.
-        events.reserve(3 * units.len() + 2)?;
+        let device = ring.stream().device();
+        let events = EventPool::new(device);
+        // Each unit has one entry at most, with the end of a lease and perhaps that of the lease
+        // before; and one event is in hand while it orders two streams.
+        events.reserve(2 * plans.len() + 2)?;
+        let returned = Mutex::new(Vec::with_capacity(plans.len()));
+        let units = plans.into_iter().map(|plan| RingUnit::new(plan, device));
+        let units = units.collect::<Result<Vec<_>>>()?;
         // Whatever was enqueued on the buffer before comes before the first load.
         ring.use_on(loader.stream())?;
+        let places = (ring.ptr(), ring_bytes);
         Ok(Self(Arc::new(Shared {
-            ring: Mutex::new(Ring::new(layouts, ring.ptr(), ring.size_bytes(), loader, options)),
+            ring: Mutex::new(Ring::new(units, Arc::clone(&model), places, loader, options)?),
             model,
             ring_buffer: ring,
             events,
-            returned: Mutex::default(),
+            returned,
             host_waits: AtomicU64::new(0),
         })))
     }
@@ -95,7 +133,7 @@ impl Prefetcher {
         let device = shared.ring_buffer.stream().device();
         device.same_as(stream.device(), "stream")?;
         let mut ring = shared.enter();
-        let Some(layout) = ring.units.get(unit).map(|unit| Arc::clone(&unit.layout)) else {
+        let Some(content) = ring.units.get(unit).map(|unit| Arc::clone(&unit.plan.content)) else {
             return Err(Error::invalid("unit", unit, format!("there are {}", ring.units.len())));
         };
         shared.ring_buffer.record_use(stream)?;
@@ -103,38 +141,85 @@ impl Prefetcher {
         ring.load_ahead(&shared.events);
         drop(ring);
         let base = shared.ring_buffer.ptr().offset(granted.offset);
-        let view = UnitView::new(Arc::clone(&shared.model), layout, base);
+        let view = UnitView::of(Arc::clone(&shared.model), content, base);
         Ok(Lease::new(Arc::clone(shared), unit, granted, view, stream))
+    }
+
+    /// Sets the order of every pass that has not begun: units by number, some of them left out
+    /// or used again. Units that are then used otherwise are loaded when asked for.
+    ///
+    /// # Errors
+    /// No such unit; no units.
+    pub fn set_order(&self, order: &[usize]) -> Result<()> {
+        self.reorder(order, |ring| ring.order.set_usual(order))
+    }
+
+    /// Announces the order of the next pass that begins, for that pass alone: a pass that
+    /// leaves conditional units out loads none of them.
+    ///
+    /// # Errors
+    /// As [`set_order`](Self::set_order).
+    pub fn expect_pass(&self, order: &[usize]) -> Result<()> {
+        self.reorder(order, |ring| ring.order.announce(order))
+    }
+
+    fn reorder(&self, order: &[usize], change: impl FnOnce(&mut Ring)) -> Result<()> {
+        let mut ring = self.0.enter();
+        let count = ring.units.len();
+        if let Some(unit) = order.iter().find(|&&unit| unit >= count) {
+            return Err(Error::invalid("order", unit, format!("there are {count} units")));
+        }
+        if order.is_empty() {
+            return Err(Error::invalid("order", "no units", "name at least one"));
+        }
+        change(&mut ring);
+        ring.look_ahead_anew();
+        Ok(())
     }
 
     /// Whether the first unit follows the last one, so that it is loaded ahead. Turn it off
     /// before the last pass. On at first.
     pub fn set_wraps(&self, wraps: bool) {
-        self.0.enter().wraps = wraps;
+        self.0.enter().order.wraps = wraps;
     }
 
-    /// How many units are loaded ahead, as far as the ring has room.
+    /// How many units are loaded ahead, as far as the ring has room: at most all.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.0.enter().options.depth
+        let ring = self.0.enter();
+        ring.options.depth.min(ring.units.len())
     }
 
-    /// The units' names and packed sizes in bytes, in order.
+    /// The units' names and sizes in the ring in bytes, in the order they were given.
     #[must_use]
     pub fn units(&self) -> Vec<(String, u64)> {
         let ring = self.0.enter();
-        ring.units.iter().map(|unit| (unit.name.clone(), unit.layout.len_bytes)).collect()
+        let units = ring.units.iter();
+        units.map(|unit| (unit.plan.name.clone(), unit.plan.place_bytes())).collect()
     }
 
-    /// Blocks until `stream` has run, then tells which of the leases since the last report had
-    /// failed loads: work on them computed nonsense.
+    /// Ends a pass: blocks until `stream` has run, then tells which of the leases since the last
+    /// report had failed loads: work on them computed nonsense. What follows is the start of the
+    /// next pass, also where units of this one were left out.
     ///
     /// # Errors
     /// What the driver says.
     pub fn finish_pass(&self, stream: &Stream) -> Result<PassReport> {
+        let shared = &self.0;
+        let end = match &mut shared.enter().timing {
+            Some(timing) => Some(timing.end(stream)?),
+            None => None,
+        };
         stream.synchronize()?;
-        let failures = self.0.enter().take_failures();
-        Ok(PassReport { failures, stats: self.stats() })
+        let mut ring = shared.enter();
+        let stats = ring.snapshot(shared.host_waits.load(Ordering::Relaxed));
+        let stalls = match (&mut ring.timing, end) {
+            (Some(timing), Some(end)) => Some(timing.report(end, stream)?),
+            _ => None,
+        };
+        let failures = ring.take_failures();
+        ring.end_pass(&shared.events);
+        Ok(PassReport { failures, stats, stalls })
     }
 
     /// The counters now.
@@ -148,6 +233,50 @@ impl Prefetcher {
     pub fn cancel(&self) {
         self.0.enter().loader.cancel();
     }
+
+    /// Proves that the ring's books agree: places lie apart and in the ring, and each belongs
+    /// to the unit that says so.
+    ///
+    /// # Errors
+    /// What does not agree; that is a defect of this crate.
+    pub fn check(&self) -> Result<(), String> {
+        self.0.enter().check()
+    }
+
+    /// How many leases are alive.
+    #[must_use]
+    pub fn live_leases(&self) -> usize {
+        self.0.enter().live_leases()
+    }
+}
+
+/// Bytes of the ring that are left for places beside the staging part.
+fn places_bytes(plans: &[UnitPlan], ring_bytes: u64) -> Result<u64> {
+    let largest = plans.iter().map(UnitPlan::place_bytes).max();
+    let largest = largest.ok_or_else(|| Error::invalid("units", "none", "give at least one"))?;
+    let staging = plans.iter().map(UnitPlan::staging_bytes).max().unwrap_or(0);
+    let needed = staging.checked_add(largest);
+    // Sums over all units are made below; none may wrap.
+    let all = plans.iter().try_fold(staging, |sum, plan| sum.checked_add(plan.place_bytes()));
+    let (Some(needed), Some(_)) = (needed, all) else {
+        return Err(Error::invalid("units", "all", "they make more than 2^64 bytes"));
+    };
+    if needed > ring_bytes {
+        let what = match staging {
+            0 => "the largest unit",
+            _ => "the largest unit and the raw bytes of a transform",
+        };
+        return Err(Error::TooLarge {
+            what: what.into(),
+            requested_bytes: needed,
+            available_bytes: ring_bytes,
+            way_out: "make the ring larger".into(),
+        });
+    }
+    // The staging part begins aligned as units are.
+    let places = ring_bytes - staging;
+    let below = places / ALIGN_BYTES * ALIGN_BYTES;
+    Ok(if staging == 0 { places } else { below })
 }
 
 impl Shared {
@@ -159,19 +288,23 @@ impl Shared {
     }
 
     fn take_back(&self, ring: &mut Ring) {
-        for (unit, end) in std::mem::take(&mut *lock(&self.returned)) {
-            ring.give_back(unit, end, &self.events);
+        // Two lists change places, so that neither is ever made anew.
+        let mut list = std::mem::take(&mut ring.returning);
+        std::mem::swap(&mut *lock(&self.returned), &mut list);
+        for returned in list.drain(..) {
+            ring.give_back(returned, &self.events);
         }
+        ring.returning = list;
     }
 
-    /// The end of the load of a unit that is in the ring.
+    /// The end of the latest load of a unit.
     pub(super) fn ready(&self, unit: usize) -> Option<Arc<Event>> {
-        self.enter().ready(unit)
+        Some(Arc::clone(&self.enter().units.get(unit)?.ready))
     }
 
-    /// Takes a lease back without ever waiting, and uses its room.
-    pub(super) fn give_back(&self, unit: usize, end: Event) {
-        lock(&self.returned).push((unit, end));
+    /// Takes the end of a lease back without ever waiting, and uses its room.
+    pub(super) fn give_back(&self, returned: Returned) {
+        lock(&self.returned).push(returned);
         let mut ring = match self.ring.try_lock() {
             Ok(ring) => ring,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

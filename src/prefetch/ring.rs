@@ -6,50 +6,47 @@
 //! 2. Before the copy stream writes a place, it is made to wait for every use of what was there
 //!    before: evicted entries' uses are enqueued as waits when they are evicted. One copy
 //!    stream, in order, so that this holds for all later copies too.
-#![allow(unsafe_code)]
+//! 3. Once every unit was loaded, nothing here takes memory.
 
 use std::sync::Arc;
 
+use super::fixed::fixed_places;
 use super::options::{PrefetchOptions, PrefetchStats};
+use super::order::{Moved, Order};
 use super::space::Space;
+use super::timing::{DoneMark, Timing};
+use super::unit::{Hold, NEVER, RingUnit};
 use crate::base::{Error, Result};
 use crate::device::{DevicePtr, Event, Stream};
-use crate::fence::EventPool;
-use crate::transfer::{Home, LoadStatus, Loader};
-use crate::weights::UnitLayout;
+use crate::fence::{EventPool, StreamKey};
+use crate::transfer::{LoadStatus, Loader};
+use crate::weights::Model;
 
-/// A unit the ring serves.
 #[derive(Debug)]
-pub(super) struct RingUnit {
-    pub(super) name: String,
-    pub(super) layout: Arc<UnitLayout>,
-    home: Option<Home>,
-    /// Its entry, while it is in the ring.
-    entry: Option<Entry>,
-    /// The load its last lease was of, until the pass reports it.
-    leased: Option<Arc<LoadStatus>>,
-}
-
-/// A unit in the ring.
-#[derive(Debug)]
-struct Entry {
-    offset: u64,
-    /// Shared with CPU code that waits for it without the lock.
-    ready: Arc<Event>,
-    status: Arc<LoadStatus>,
-    hold: Hold,
-    /// Ends of the leases it had.
-    uses: Vec<Event>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    /// Loaded for a lease to come.
-    Ahead,
-    /// So many leases are alive.
-    Leased(usize),
-    /// Used; still there until its place is wanted.
-    Spent,
+pub(super) struct Ring {
+    pub(super) units: Vec<RingUnit>,
+    pub(super) model: Arc<Model>,
+    pub(super) base: DevicePtr,
+    /// Without the staging part, which lies behind it.
+    pub(super) ring_bytes: u64,
+    pub(super) loader: Loader,
+    pub(super) options: PrefetchOptions,
+    pub(super) space: Space,
+    /// Where each unit lies, if that is for good.
+    pub(super) fixed: Option<Vec<u64>>,
+    pub(super) order: Order,
+    /// The step of the lease given last.
+    step: u64,
+    pub(super) timing: Option<Timing>,
+    pub(super) stats: PrefetchStats,
+    /// Loads that were leased and may still fail, of units that have been loaded again since.
+    unsure: Vec<(usize, Arc<LoadStatus>)>,
+    /// An empty list, in turn with the one that leases are returned to.
+    pub(super) returning: Vec<Returned>,
+    /// Keys of evicted places, while they are retired.
+    pub(super) evicted: Vec<usize>,
+    /// Set when the driver failed where order could not be kept: nothing is loaded any more.
+    pub(super) broken: Option<Error>,
 }
 
 /// What a lease gets to know.
@@ -57,49 +54,58 @@ enum Hold {
 pub(super) struct Granted {
     pub(super) offset: u64,
     pub(super) status: Arc<LoadStatus>,
+    pub(super) done: Option<DoneMark>,
 }
 
+/// A lease that came to its end.
 #[derive(Debug)]
-pub(super) struct Ring {
-    pub(super) units: Vec<RingUnit>,
-    base: DevicePtr,
-    ring_bytes: u64,
-    pub(super) loader: Loader,
-    pub(super) options: PrefetchOptions,
-    space: Space,
-    /// The unit leased last: what is ahead is counted from here.
-    cursor: usize,
-    /// Whether the first unit follows the last one.
-    pub(super) wraps: bool,
-    pub(super) stats: PrefetchStats,
-    failures: Vec<(String, Error)>,
-    /// Set when the driver failed where order could not be kept: nothing is loaded any more.
-    broken: Option<Error>,
+pub(super) struct Returned {
+    pub(super) unit: usize,
+    /// The end of its work on one stream.
+    pub(super) end: Event,
+    pub(super) done: Option<(DoneMark, StreamKey)>,
+    /// Whether the lease is gone with it; else the end on another stream follows.
+    pub(super) last: bool,
 }
 
 impl Ring {
+    /// A ring at `base`; the staging part, if any unit needs one, is behind `ring_bytes`.
     pub(super) fn new(
-        units: Vec<(String, Arc<UnitLayout>)>,
-        base: DevicePtr,
-        ring_bytes: u64,
+        units: Vec<RingUnit>,
+        model: Arc<Model>,
+        (base, ring_bytes): (DevicePtr, u64),
         loader: Loader,
         options: PrefetchOptions,
-    ) -> Self {
-        let unit =
-            |(name, layout)| RingUnit { name, layout, home: None, entry: None, leased: None };
-        Self {
-            units: units.into_iter().map(unit).collect(),
+    ) -> Result<Self> {
+        let sizes: Vec<u64> = units.iter().map(|unit| unit.plan.place_bytes()).collect();
+        let fixed = match options.stable_addresses {
+            true => Some(
+                fixed_places(&sizes, ring_bytes).map_err(|least| too_small(least, ring_bytes))?,
+            ),
+            false => None,
+        };
+        let timing = match options.timing {
+            true => Some(Timing::new(loader.stream().device(), units.len())?),
+            false => None,
+        };
+        Ok(Self {
+            space: Space::new(ring_bytes, sizes.into_iter()),
+            order: Order::new(units.len()),
+            returning: Vec::with_capacity(units.len()),
+            evicted: Vec::with_capacity(units.len()),
+            units,
+            model,
             base,
             ring_bytes,
             loader,
             options,
-            space: Space::new(ring_bytes),
-            cursor: 0,
-            wraps: true,
+            fixed,
+            step: 0,
+            timing,
             stats: PrefetchStats::default(),
-            failures: Vec::new(),
+            unsure: Vec::new(),
             broken: None,
-        }
+        })
     }
 
     /// Leases `unit` to `stream`, loading it first if it is not there.
@@ -113,43 +119,81 @@ impl Ring {
             return Err(error.clone());
         }
         self.drop_if_failed(unit, events)?;
-        let entry = match self.units[unit].entry {
-            Some(ref mut entry) => entry,
-            None => self.load_on_demand(unit, stream, events)?,
+        let asked = match &mut self.timing {
+            Some(timing) => timing.ask(stream)?,
+            None => None,
         };
-        stream.wait(&entry.ready)?;
+        if self.units[unit].entry.is_none() {
+            self.load_on_demand(unit, stream, events)?;
+        }
+        self.units[unit].check_load()?;
+        stream.wait(&self.units[unit].ready)?;
+        let Some(entry) = &mut self.units[unit].entry else { return Err(Error::Cancelled) };
+        let done = match (&mut self.timing, asked) {
+            (Some(timing), Some(asked)) => Some(timing.ready(asked, unit, entry.load, stream)?),
+            _ => None,
+        };
         entry.hold = match entry.hold {
             Hold::Leased(leases) => Hold::Leased(leases + 1),
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
-        let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status) };
-        self.note_failure(unit);
-        self.units[unit].leased = Some(Arc::clone(&granted.status));
+        let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status), done };
+        self.note_leased(unit, &granted.status);
         self.stats.leases += 1;
-        self.cursor = unit;
+        self.advance(unit);
         Ok(granted)
     }
 
-    /// The end of the load of `unit`, if it is in the ring.
-    pub(super) fn ready(&self, unit: usize) -> Option<Arc<Event>> {
-        Some(Arc::clone(&self.units.get(unit)?.entry.as_ref()?.ready))
+    /// Moves on in the order to `unit`.
+    fn advance(&mut self, unit: usize) {
+        match self.order.advance(unit) {
+            Moved::Not => {}
+            Moved::ToNext => self.step += 1,
+            Moved::Elsewhere => {
+                self.step += 1;
+                self.stats.out_of_order += 1;
+                self.look_ahead_anew();
+            }
+        }
     }
 
-    /// Takes a lease of `unit` back; `end` is the end of what it was used for.
-    pub(super) fn give_back(&mut self, unit: usize, end: Event, events: &EventPool) {
-        let Some(entry) = self.units.get_mut(unit).and_then(|unit| unit.entry.as_mut()) else {
-            return;
-        };
-        // A unit that is never evicted would else gather an event with every lease. What the
-        // driver cannot tell of counts as still in use.
-        for over in entry.uses.extract_if(.., |used| used.query().unwrap_or(false)) {
-            events.give_back(over);
+    /// Finds out when each unit is used next, after the order was not kept or was changed. What
+    /// was loaded ahead and is not used within the depth makes room like what was used.
+    pub(super) fn look_ahead_anew(&mut self) {
+        for unit in &mut self.units {
+            unit.next_use = NEVER;
         }
-        entry.uses.push(end);
-        entry.hold = match entry.hold {
-            Hold::Leased(leases) if leases > 1 => Hold::Leased(leases - 1),
-            _ => Hold::Spent,
-        };
+        for steps in (1..=self.horizon()).rev() {
+            if let Some(unit) = self.order.upcoming(steps) {
+                self.units[unit].next_use = self.step + steps as u64;
+            }
+        }
+        for unit in self.units.iter_mut().filter(|unit| unit.next_use == NEVER) {
+            if let Some(entry) = unit.entry.as_mut().filter(|entry| entry.hold == Hold::Ahead) {
+                entry.hold = Hold::Spent;
+            }
+        }
+    }
+
+    /// How many steps are looked ahead.
+    fn horizon(&self) -> usize {
+        self.options.depth.min(self.order.len())
+    }
+
+    /// Takes a lease back.
+    pub(super) fn give_back(&mut self, returned: Returned, events: &EventPool) {
+        let Returned { unit, end, done, last } = returned;
+        if let (Some(timing), Some((mark, stream))) = (&mut self.timing, done) {
+            timing.done(mark, stream);
+        }
+        let Some(unit) = self.units.get_mut(unit) else { return };
+        unit.note_use(end, events);
+        if let Some(entry) = unit.entry.as_mut().filter(|_| last) {
+            entry.hold = match entry.hold {
+                Hold::Leased(leases) if leases > 1 => Hold::Leased(leases - 1),
+                _ => Hold::Spent,
+            };
+        }
     }
 
     /// Loads what comes next, as far as depth and room allow.
@@ -157,147 +201,62 @@ impl Ring {
         if self.broken.is_some() {
             return;
         }
-        self.let_go_of_strays();
-        for step in 1..=self.options.depth.min(self.units.len()) {
-            let next = self.cursor + step;
-            if next >= self.units.len() && !self.wraps {
-                return;
+        for steps in 1..=self.horizon() {
+            let Some(number) = self.order.upcoming(steps) else { return };
+            let use_at = self.step + steps as u64;
+            let unit = &mut self.units[number];
+            // A unit that is used twice is wanted for the first time.
+            if unit.next_use <= self.step || unit.next_use > use_at {
+                unit.next_use = use_at;
             }
-            let unit = next % self.units.len();
-            if let Some(entry) = &mut self.units[unit].entry {
+            if let Some(entry) = &mut unit.entry {
                 if entry.hold == Hold::Spent {
                     entry.hold = Hold::Ahead;
                 }
                 continue;
             }
-            match self.load(unit, events, |hold| hold == Hold::Spent) {
+            match self.load(number, events, |other| other.yields_to(use_at)) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
                     // Whoever asks for the unit tries again and is told.
-                    tracing::warn!(%error, unit = %self.units[unit].name, "loading ahead failed");
+                    let unit = &self.units[number].plan.name;
+                    tracing::warn!(%error, %unit, "loading ahead failed");
                     return;
                 }
             }
         }
     }
 
-    /// What was loaded ahead for an order that was not kept makes room like what was used.
-    fn let_go_of_strays(&mut self) {
-        let (count, cursor, depth) = (self.units.len(), self.cursor, self.options.depth);
-        for (number, unit) in self.units.iter_mut().enumerate() {
-            let steps_ahead = (number + count - cursor) % count;
-            let stray = unit.entry.as_mut().filter(|_| steps_ahead > depth);
-            if let Some(entry) = stray.filter(|entry| entry.hold == Hold::Ahead) {
-                entry.hold = Hold::Spent;
-            }
-        }
-    }
-
-    fn load_on_demand(
-        &mut self,
-        unit: usize,
-        stream: &Stream,
-        events: &EventPool,
-    ) -> Result<&mut Entry> {
+    fn load_on_demand(&mut self, unit: usize, stream: &Stream, events: &EventPool) -> Result<()> {
         if self.options.depth == 0 {
             // Off means off: the copy does not start before the stream gets here.
             events.order(stream, self.loader.stream())?;
         }
         self.stats.demand_loads += 1;
         // A unit somebody asked for goes before units nobody has asked for yet.
-        let loaded = self.load(unit, events, |hold| hold == Hold::Spent)?
-            || self.load(unit, events, |hold| !matches!(hold, Hold::Leased(_)))?;
-        let held = if loaded { None } else { Some(self.held(unit)) };
-        match (held, &mut self.units[unit].entry) {
-            (None, Some(entry)) => Ok(entry),
-            (held, _) => Err(held.unwrap_or(Error::Cancelled)),
-        }
+        let loaded = self.load(unit, events, |other| other.yields_to(NEVER))?
+            || self.load(unit, events, |other| other.leases() == 0)?;
+        if loaded { Ok(()) } else { Err(self.held(unit)) }
     }
 
     /// Why there is no room for `unit`.
     fn held(&self, unit: usize) -> Error {
-        let leased = self.units.iter().filter_map(|unit| match unit.entry.as_ref()?.hold {
-            Hold::Leased(leases) => Some((leases, unit.layout.len_bytes)),
-            _ => None,
-        });
-        let (leases, bytes): (Vec<_>, Vec<_>) = leased.unzip();
+        let leased = || self.units.iter().filter(|unit| unit.leases() > 0);
         Error::RingHeld {
-            unit: self.units[unit].name.clone(),
-            unit_bytes: self.units[unit].layout.len_bytes,
-            held_bytes: bytes.iter().sum(),
+            unit: self.units[unit].plan.name.clone(),
+            unit_bytes: self.units[unit].plan.place_bytes(),
+            held_bytes: leased().map(|unit| unit.plan.place_bytes()).sum(),
             ring_bytes: self.ring_bytes,
-            live_leases: leases.iter().sum(),
+            live_leases: leased().map(RingUnit::leases).sum(),
         }
-    }
-
-    /// Loads a unit into a place where only entries that `may_evict` allows are in the way;
-    /// false if there is no such place.
-    fn load(
-        &mut self,
-        unit: usize,
-        events: &EventPool,
-        may_evict: impl Fn(Hold) -> bool,
-    ) -> Result<bool> {
-        let layout = Arc::clone(&self.units[unit].layout);
-        let units = &self.units;
-        let place = self.space.take(unit, layout.len_bytes, |other| {
-            units[other].entry.as_ref().is_none_or(|entry| may_evict(entry.hold))
-        });
-        let Some((offset, evicted)) = place else { return Ok(false) };
-        for other in evicted {
-            self.retire(other, events)?;
-        }
-        // A home that could not be read is of no use: it would fail every later load too.
-        self.units[unit].home.take_if(|home| home.status().check().is_err());
-        if self.options.keep_in_ram && self.units[unit].home.is_none() {
-            self.units[unit].home = self.loader.home(&layout).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no pinned memory to keep a unit in");
-                None
-            });
-        }
-        let home = self.units[unit].home.as_ref();
-        let dst = self.base.offset(offset);
-        // SAFETY: the place lies in the ring, which outlives the loader's stream by a recorded
-        // use. The stream was made to wait for every earlier use of the place (invariant 2).
-        let loaded = unsafe { self.loader.load(dst, &layout, home) };
-        let recorded = loaded.and_then(|status| Ok((status, events.record(self.loader.stream())?)));
-        let (status, ready) = recorded.inspect_err(|_| self.space.free(unit))?;
-        self.units[unit].entry = Some(Entry {
-            offset,
-            ready: Arc::new(ready),
-            status,
-            hold: Hold::Ahead,
-            uses: Vec::new(),
-        });
-        self.stats.loads += 1;
-        tracing::debug!(unit = %self.units[unit].name, offset, bytes = layout.len_bytes, "loading");
-        Ok(true)
-    }
-
-    /// Takes a unit's entry out; the copy stream is made to wait for its uses.
-    fn retire(&mut self, unit: usize, events: &EventPool) -> Result<()> {
-        let Some(entry) = self.units[unit].entry.take() else { return Ok(()) };
-        for used in entry.uses {
-            let ordered = self.loader.stream().wait(&used).or_else(|_| used.synchronize());
-            if let Err(error) = ordered {
-                self.broken = Some(error.clone());
-                return Err(error);
-            }
-            events.give_back(used);
-        }
-        if let Ok(ready) = Arc::try_unwrap(entry.ready) {
-            events.give_back(ready);
-        }
-        Ok(())
     }
 
     /// Tells of a load that is known to have failed, and forgets it, so that asking again loads
     /// again. While others still hold it, it stays and is only told of.
     fn drop_if_failed(&mut self, unit: usize, events: &EventPool) -> Result<()> {
-        let Some(entry) = &self.units[unit].entry else { return Ok(()) };
-        let Err(error) = entry.status.check() else { return Ok(()) };
-        if !matches!(entry.hold, Hold::Leased(_)) {
+        let Err(error) = self.units[unit].check_load() else { return Ok(()) };
+        if self.units[unit].leases() == 0 {
             self.space.free(unit);
             self.retire(unit, events)?;
             self.units[unit].home = None;
@@ -305,21 +264,39 @@ impl Ring {
         Err(error)
     }
 
-    /// Remembers the failure of the load `unit` was last leased from, if it failed.
-    fn note_failure(&mut self, unit: usize) {
-        let unit = &mut self.units[unit];
-        if let Some(Err(error)) = unit.leased.take().map(|status| status.check()) {
-            self.failures.push((unit.name.clone(), error));
-        }
+    /// Remembers the load that `unit` is leased from, until the pass reports whether it failed.
+    fn note_leased(&mut self, unit: usize, status: &Arc<LoadStatus>) {
+        let before = self.units[unit].leased.replace(Arc::clone(status));
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, status)) else { return };
+        // What no read and no home holds any more can fail no more.
+        self.unsure.retain(|(_, status)| Arc::strong_count(status) > 1 || status.check().is_err());
+        self.unsure.push((unit, before));
     }
 
     /// The failures of the leases since the last call. The streams of those leases must have
     /// run, or a failure may still come.
     pub(super) fn take_failures(&mut self) -> Vec<(String, Error)> {
-        for unit in 0..self.units.len() {
-            self.note_failure(unit);
+        let mut failures = Vec::new();
+        let mut note = |name: &String, status: &LoadStatus| {
+            failures.extend(status.check().err().map(|error| (name.clone(), error)));
+        };
+        for (unit, status) in self.unsure.drain(..) {
+            note(&self.units[unit].plan.name, &status);
         }
-        std::mem::take(&mut self.failures)
+        for unit in &mut self.units {
+            if let Some(status) = unit.leased.take() {
+                note(&unit.plan.name, &status);
+            }
+        }
+        failures
+    }
+
+    /// The pass is over: what follows is the start of the next one, if one follows.
+    pub(super) fn end_pass(&mut self, events: &EventPool) {
+        if self.order.end_pass() {
+            self.look_ahead_anew();
+            self.load_ahead(events);
+        }
     }
 
     pub(super) fn snapshot(&mut self, host_waits: u64) -> PrefetchStats {
@@ -329,5 +306,17 @@ impl Ring {
             host_waits,
             ..self.stats
         }
+    }
+}
+
+fn too_small(least_bytes: u64, ring_bytes: u64) -> Error {
+    Error::TooLarge {
+        what: "giving each unit an address of its own apart from its neighbours'".into(),
+        requested_bytes: least_bytes,
+        available_bytes: ring_bytes,
+        way_out: format!(
+            "a ring of {least_bytes} bytes beside what transforms need would do, or turn \
+             stable_addresses off"
+        ),
     }
 }

@@ -26,29 +26,79 @@ pub struct TensorRef<'a> {
 #[derive(Debug, Clone)]
 pub struct UnitView {
     model: Arc<Model>,
-    layout: Arc<UnitLayout>,
+    content: Arc<UnitContent>,
     base: DevicePtr,
+}
+
+/// What a unit consists of once it is loaded.
+#[derive(Debug)]
+pub(super) struct UnitContent {
+    pub(super) tensors: Vec<ContentTensor>,
+    pub(super) len_bytes: u64,
+}
+
+/// A tensor of a loaded unit.
+#[derive(Debug)]
+pub(super) struct ContentTensor {
+    /// Index into [`Model::tensors`].
+    pub(super) tensor: usize,
+    /// From the unit's start, in bytes.
+    pub(super) offset_bytes: u64,
+    pub(super) len_bytes: u64,
+    /// Where a transform made another tensor of it.
+    pub(super) made: Option<(Dtype, Vec<u64>)>,
+}
+
+impl UnitContent {
+    /// A unit as its files have it.
+    pub(super) fn of(layout: &UnitLayout) -> Self {
+        let tensors = layout.tensors.iter().map(|placed| ContentTensor {
+            tensor: placed.tensor,
+            offset_bytes: placed.offset_bytes,
+            len_bytes: placed.len_bytes,
+            made: None,
+        });
+        Self { tensors: tensors.collect(), len_bytes: layout.len_bytes }
+    }
+
+    /// Its tensor number `at`, of a unit that lies at `base`.
+    pub(super) fn tensor<'a>(
+        &'a self,
+        model: &'a Model,
+        base: DevicePtr,
+        at: usize,
+    ) -> TensorRef<'a> {
+        let placed = &self.tensors[at];
+        let tensor = &model.tensors()[placed.tensor];
+        let (dtype, shape) = match &placed.made {
+            Some((dtype, shape)) => (*dtype, &shape[..]),
+            None => (tensor.dtype, &tensor.shape[..]),
+        };
+        TensorRef {
+            name: &tensor.name,
+            dtype,
+            shape,
+            ptr: base.offset(placed.offset_bytes),
+            len_bytes: placed.len_bytes,
+        }
+    }
 }
 
 impl UnitView {
     /// The unit of `layout`, of `model`, at `base`.
     #[must_use]
-    pub fn new(model: Arc<Model>, layout: Arc<UnitLayout>, base: DevicePtr) -> Self {
-        Self { model, layout, base }
+    pub fn new(model: Arc<Model>, layout: &UnitLayout, base: DevicePtr) -> Self {
+        Self::of(model, Arc::new(UnitContent::of(layout)), base)
+    }
+
+    pub(super) fn of(model: Arc<Model>, content: Arc<UnitContent>, base: DevicePtr) -> Self {
+        Self { model, content, base }
     }
 
     /// Its tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorRef<'_>> {
-        self.layout.tensors.iter().map(|placed| {
-            let tensor = &self.model.tensors()[placed.tensor];
-            TensorRef {
-                name: &tensor.name,
-                dtype: tensor.dtype,
-                shape: &tensor.shape,
-                ptr: self.base.offset(placed.offset_bytes),
-                len_bytes: placed.len_bytes,
-            }
-        })
+        let count = self.content.tensors.len();
+        (0..count).map(|at| self.content.tensor(&self.model, self.base, at))
     }
 
     /// The tensor called `name`.
@@ -65,6 +115,6 @@ impl UnitView {
     /// Its size in bytes, padding included.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.layout.len_bytes
+        self.content.len_bytes
     }
 }

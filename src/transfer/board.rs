@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -98,6 +98,10 @@ struct Active {
     end: usize,
     /// Pieces that are not done.
     left: usize,
+    /// Its memory was found to be in use then.
+    blocked: Option<Instant>,
+    /// Its first piece was handed out then.
+    begun: Option<Instant>,
 }
 
 /// A piece of a job, to be read and reported by [`Board::finish`].
@@ -149,7 +153,8 @@ impl State {
             job.status.fail(Error::Cancelled);
         }
         let left = if self.cancelled { 0 } else { pieces.len() };
-        let active = Active { job, next: pieces.start, end: pieces.end, left };
+        let (next, end) = (pieces.start, pieces.end);
+        let active = Active { job, next, end, left, blocked: None, begun: None };
         let job = self.jobs.insert(active);
         if left == 0 {
             self.close(job);
@@ -162,10 +167,16 @@ impl State {
     fn pick(&mut self) -> Option<Work> {
         for lane in LANES {
             let Some(&job) = self.orders[lane as usize].front() else { continue };
-            if self.is_blocked(job) {
+            let is_blocked = self.is_blocked(job);
+            let Some(active) = self.jobs.get_mut(job) else { continue };
+            if is_blocked {
+                active.blocked.get_or_insert_with(Instant::now);
                 continue;
             }
-            let Some(active) = self.jobs.get_mut(job) else { continue };
+            if let Some(since) = active.blocked.take() {
+                active.job.status.steps().add_window(since);
+            }
+            active.begun.get_or_insert_with(Instant::now);
             let work = Work {
                 job,
                 plan: Arc::clone(&active.job.plan),
@@ -203,7 +214,10 @@ impl State {
 
     /// Takes a job out of which every piece is done.
     fn close(&mut self, job: usize) {
-        let Some(Active { job, .. }) = self.jobs.try_remove(job) else { return };
+        let Some(Active { job, begun, .. }) = self.jobs.try_remove(job) else { return };
+        if let Some(since) = begun {
+            job.status.steps().add_disk(since);
+        }
         match job.target {
             Target::Slot { lane, number, .. } => self.lanes[lane as usize].set_filled(number),
             Target::Home(home) => {

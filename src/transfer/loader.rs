@@ -254,7 +254,9 @@ impl Loader {
             let source = HomeChunk(Arc::clone(&home.0), at);
             let (number, opened) = self.board.push_home_copy(lane, chunk.len, source);
             // SAFETY: the home holds the whole unit, and so does `dst` by the caller's promise.
-            unsafe { self.enqueue(dst, chunk, &home.0.landing, lane, number, opened) }?;
+            unsafe {
+                self.enqueue(dst, chunk, &home.0.landing, (lane, number, opened), &home.0.status)
+            }?;
         }
         Ok(Arc::clone(&home.0.status))
     }
@@ -286,12 +288,13 @@ impl Loader {
             });
             self.way(lane).window[slot].last = number;
             // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
-            unsafe { self.enqueue(dst, chunk, &landing, lane, number, false) }?;
+            unsafe { self.enqueue(dst, chunk, &landing, (lane, number, false), &status) }?;
         }
         Ok(status)
     }
 
-    /// Enqueues copy `number` of a lane: of `chunk` from its landing.
+    /// Enqueues copy `number` of a lane, which may be through its gate already: of `chunk` from
+    /// its landing.
     ///
     /// # Safety
     /// `landing` holds the chunk where the plan says; `dst` as for
@@ -301,9 +304,8 @@ impl Loader {
         dst: DevicePtr,
         chunk: &Chunk,
         landing: &Landing,
-        lane: LaneId,
-        number: u64,
-        opened: bool,
+        (lane, number, opened): (LaneId, u64, bool),
+        load: &Arc<LoadStatus>,
     ) -> Result<()> {
         let board = Arc::clone(&self.board);
         let way = self.way(lane);
@@ -314,7 +316,7 @@ impl Loader {
             (way.stream.clone(), dst.offset(chunk.start), landing.at(chunk.at));
         let waits = if opened { Ok(()) } else { stream.wait_gate(board.gate(lane), number) };
         let copied = waits.and_then(|()| {
-            way.marks.time(&stream, (number, chunk.len), || {
+            way.marks.time(&stream, (number, chunk.len), load, || {
                 // SAFETY: the ranges are the caller's promise. The landing's use is recorded, so
                 // it outlives the copy, and until that is over no reader writes it.
                 Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, chunk.len) }?)

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::status::LoadStatus;
 use crate::base::Result;
 use crate::device::{Device, Event, Stream};
 
@@ -26,12 +27,21 @@ impl CopyMark {
     }
 }
 
+/// A copy under way.
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    bytes: u64,
+    /// The load it is of.
+    load: Arc<LoadStatus>,
+    mark: CopyMark,
+}
+
 /// The marks of the copies of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     idle: VecDeque<CopyMark>,
-    /// With the numbers of their copies, and their bytes.
-    running: VecDeque<(u64, u64, CopyMark)>,
+    running: VecDeque<Running>,
     busy_ns: u64,
     arrived_bytes: u64,
 }
@@ -46,12 +56,13 @@ impl Marks {
         Ok(())
     }
 
-    /// Times a copy of a number and so many bytes, which `copy` enqueues on `stream`, and marks its
-    /// end.
+    /// Times a copy of a number and so many bytes of a load, which `copy` enqueues on `stream`, and
+    /// marks its end.
     pub(super) fn time(
         &mut self,
         stream: &Stream,
         (number, bytes): (u64, u64),
+        load: &Arc<LoadStatus>,
         copy: impl FnOnce() -> Result<()>,
     ) -> Result<CopyMark> {
         let unused = self.idle.iter().position(CopyMark::is_unused);
@@ -62,7 +73,8 @@ impl Marks {
         mark.0.0.record(stream)?;
         copy()?;
         mark.0.1.record(stream)?;
-        self.running.push_back((number, bytes, mark.clone()));
+        let load = Arc::clone(load);
+        self.running.push_back(Running { number, bytes, load, mark: mark.clone() });
         Ok(mark)
     }
 
@@ -79,15 +91,18 @@ impl Marks {
     /// Counts the copies that are over; gives the number of the last.
     pub(super) fn harvest(&mut self) -> Option<u64> {
         let mut last = None;
-        while let Some((number, bytes, mark)) = self.running.pop_front() {
-            if !mark.is_reached().unwrap_or(false) {
-                self.running.push_front((number, bytes, mark));
+        while let Some(copy) = self.running.pop_front() {
+            let (begin, end) = (&copy.mark.0.0, &copy.mark.0.1);
+            if !end.query().unwrap_or(false) {
+                self.running.push_front(copy);
                 break;
             }
-            self.busy_ns += mark.0.1.elapsed_ns_since(&mark.0.0).unwrap_or(0);
-            self.arrived_bytes += bytes;
-            self.idle.push_back(mark);
-            last = Some(number);
+            let ns = end.elapsed_ns_since(begin).unwrap_or(0);
+            copy.load.steps().add_link(ns);
+            self.busy_ns += ns;
+            self.arrived_bytes += copy.bytes;
+            self.idle.push_back(copy.mark);
+            last = Some(copy.number);
         }
         last
     }

@@ -13,6 +13,7 @@ mod options;
 mod pending;
 mod plan;
 mod status;
+mod steps;
 
 pub use disk::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 #[doc(hidden)]
@@ -24,3 +25,4 @@ pub use options::{LoaderOptions, Urgency};
 pub use pending::Pending;
 pub use plan::LoadPlan;
 pub use status::LoadStatus;
+pub use steps::Steps;

@@ -1,13 +1,17 @@
-//! Whether a load failed.
+//! Whether a load failed, and what took its time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use super::steps::Steps;
 use crate::base::{Error, Result};
 
-/// Whether a load failed. Shared by everyone who waits for it.
+/// Whether a load failed, and what took its time. Shared by everyone who waits for it.
 #[derive(Debug, Default)]
-pub struct LoadStatus(OnceLock<Error>);
+pub struct LoadStatus {
+    failure: OnceLock<Error>,
+    steps: Steps,
+}
 
 impl LoadStatus {
     /// The failure, if there is one by now. A load without one may still be under way.
@@ -15,12 +19,18 @@ impl LoadStatus {
     /// # Errors
     /// Why the load failed: file and offset, or [`Error::Cancelled`].
     pub fn check(&self) -> Result<()> {
-        self.0.get().map_or(Ok(()), |error| Err(error.clone()))
+        self.failure.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// How long the steps of the load have taken so far.
+    #[must_use]
+    pub fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     pub(super) fn fail(&self, error: Error) {
         // The first failure is the one that is told.
-        let _ = self.0.set(error);
+        let _ = self.failure.set(error);
     }
 }
 
@@ -33,7 +43,7 @@ impl Statuses {
     pub(super) fn take(&mut self) -> Arc<LoadStatus> {
         for _ in 0..self.0.len() {
             let Some(mut status) = self.0.pop_front() else { break };
-            let unused = Arc::get_mut(&mut status).map(|status| status.0.take()).is_some();
+            let unused = Arc::get_mut(&mut status).map(std::mem::take).is_some();
             self.0.push_back(Arc::clone(&status));
             if unused {
                 return status;

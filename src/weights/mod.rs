@@ -6,6 +6,7 @@ mod cursor;
 mod dtype;
 mod gguf;
 mod gguf_pairs;
+mod joined;
 mod layout;
 mod locate;
 mod model;

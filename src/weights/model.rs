@@ -43,13 +43,13 @@ pub struct ModelFile {
 /// another, and has the length its type and shape ask for. No file is held open.
 #[derive(Debug, Clone)]
 pub struct Model {
-    path: PathBuf,
-    format: Format,
-    files: Vec<ModelFile>,
-    tensors: Vec<Tensor>,
-    total_bytes: u64,
-    architecture: Option<String>,
-    name: Option<String>,
+    pub(super) path: PathBuf,
+    pub(super) format: Format,
+    pub(super) files: Vec<ModelFile>,
+    pub(super) tensors: Vec<Tensor>,
+    pub(super) total_bytes: u64,
+    pub(super) architecture: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 impl Model {

@@ -29,6 +29,13 @@ pub(crate) fn check_stream(report: &Value, limit: u64, passes: u64) {
     for key in ["compute_seconds", "copy_seconds", "stall_seconds"] {
         assert!(seconds(key) >= 0.0, "{key} in {report}");
     }
+    let causes = report["stalls"]["by_cause"].as_object().unwrap();
+    let waited: f64 = causes.values().map(|seconds| seconds.as_f64().unwrap()).sum();
+    assert!((waited - seconds("stall_seconds")).abs() < 1e-6, "{report}");
+    let by_layer = report["stalls"]["by_layer"].as_array().unwrap();
+    assert_eq!(by_layer.len() as u64, number("layers"));
+    let computed: f64 = by_layer.iter().map(|l| l["compute_seconds"].as_f64().unwrap()).sum();
+    assert!((computed - seconds("compute_seconds")).abs() < 1e-6, "{report}");
     let moved: u64 = report["bytes_moved_per_pass"]
         .as_array()
         .unwrap()

@@ -2,14 +2,23 @@
 //! that hangs, lies or leaks.
 
 mod bytes;
+mod chaos;
+mod components;
 mod failures;
 mod faults;
 mod held;
 #[path = "../support/model_files.rs"]
 mod model_files;
+mod order;
+mod pace;
+#[path = "../support/paced.rs"]
+mod paced;
+mod stable;
+mod stalls;
 mod steady;
 #[path = "../support/streaming.rs"]
 mod streaming;
 mod teardown;
 mod threads;
+mod transforms;
 mod waiting;

@@ -11,10 +11,10 @@ use riverbed::device::{Call, Device, Priority, Stream};
 use riverbed::offload::StreamedModel;
 use riverbed::pinned::PinnedBlock;
 use riverbed::pool::Buffer;
-use riverbed::prefetch::PrefetchStats;
+use riverbed::prefetch::{PassStalls, PrefetchStats};
 use riverbed::transfer::Transfer;
 
-use super::meter::{Meter, Times};
+use super::meter::Meter;
 use super::parts::Parts;
 use crate::Failure;
 use crate::expected::{Expected, Part};
@@ -42,7 +42,8 @@ pub(super) struct Outcome {
 /// One pass.
 pub(super) struct Pass {
     pub(super) seconds: f64,
-    pub(super) times: Times,
+    /// Where its time went on the device.
+    pub(super) stalls: PassStalls,
     /// Times the host blocked while the pass was being enqueued.
     pub(super) host_waits: u64,
     /// Driver calls that take memory or handles.
@@ -135,7 +136,7 @@ impl Runner<'_> {
         let sums = self.transfer.download(&self.sums, 0, sums)?.wait()?;
         let pass = Pass {
             seconds: started.elapsed().as_secs_f64(),
-            times: self.meter.times()?,
+            stalls: report.stalls.unwrap_or_default(),
             host_waits,
             device_allocs: calls.sum(Call::ALLOCATING) - allocs_before,
             bytes_moved: report.stats.bytes_moved - moved_before,
@@ -145,10 +146,7 @@ impl Runner<'_> {
 
     /// One unit's work: nothing here waits for the device.
     fn enqueue(&self, unit: usize) -> Result<(), Failure> {
-        let marks = self.meter.unit(unit);
-        marks.asked(&self.stream)?;
         let lease = self.streamed.acquire(unit, &self.stream)?;
-        marks.ready(&self.stream)?;
         for (tensor, slot) in lease.tensors().zip(self.parts.first_of_unit[unit]..) {
             lease.checksum(tensor.name, &self.sums, slot)?;
         }
@@ -163,7 +161,7 @@ impl Runner<'_> {
         if self.settings.layer_ns > 0 {
             self.stream.busy(self.settings.layer_ns)?;
         }
-        Ok(marks.done(&self.stream)?)
+        Ok(self.meter.done(unit, &self.stream)?)
     }
 
     /// Lets the device work, with the progress bar going and an eye on Ctrl-C. The stream

@@ -4,6 +4,7 @@ mod job;
 mod meter;
 mod parts;
 mod report;
+mod stalls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use riverbed::base::{Error, parse_bytes};
 use riverbed::conf::Conf;
 use riverbed::device::Device;
 use riverbed::offload::{StreamOptions, StreamedModel};
+use riverbed::prefetch::PrefetchOptions;
 use riverbed::weights::{Grouping, Model};
 
 use crate::Failure;
@@ -43,8 +45,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     passes: u32,
     /// Units to load ahead, as far as the limit has room for them; 0 = off
-    #[arg(long, value_name = "DEPTH", default_value_t = 4, value_parser = parse_depth)]
-    prefetch: usize,
+    /// [default: as many as there is room for]
+    #[arg(long, value_name = "DEPTH", value_parser = parse_depth)]
+    prefetch: Option<usize>,
     /// Compute time to add to each layer, in milliseconds
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = parse_ms)]
     layer_ms: f64,
@@ -99,7 +102,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut options = StreamOptions::new(args.vram);
     options.conf = conf;
-    options.prefetch.depth = args.prefetch;
+    options.prefetch.depth = args.prefetch.unwrap_or(PrefetchOptions::AS_FAR_AS_ROOM);
+    options.prefetch.timing = true;
     let streamed = StreamedModel::load(&device, Arc::clone(&model), &grouping, options)?;
     loading.store(false, Ordering::Relaxed);
     let settings =

@@ -4,7 +4,8 @@ use riverbed::base::format_bytes;
 use riverbed::device::Device;
 use riverbed::offload::StreamedModel;
 
-use super::job::Outcome;
+use super::job::{Outcome, Pass};
+use super::stalls::Stalls;
 use crate::text::table;
 
 /// A run's figures. Sizes in bytes; times are sums over all passes; `steady` is every pass
@@ -35,6 +36,7 @@ pub(super) struct Report {
     stall_seconds: f64,
     link_bytes_per_second: f64,
     waited_for: &'static str,
+    stalls: Stalls,
     host_waits_steady: u64,
     device_allocs_steady: u64,
     demand_loads: u64,
@@ -48,8 +50,10 @@ impl Report {
         let seconds = |ns: u64| ns as f64 / 1e9;
         let passes = &outcome.passes;
         let steady = passes.get(1..).unwrap_or_default();
-        let compute: Vec<f64> = passes.iter().map(|pass| seconds(pass.times.compute_ns)).collect();
-        let stall: Vec<f64> = passes.iter().map(|pass| seconds(pass.times.stall_ns)).collect();
+        let compute: Vec<f64> = passes.iter().map(|pass| seconds(pass.stalls.compute_ns)).collect();
+        let stall = |pass: &Pass| seconds(pass.stalls.causes.total_ns());
+        let stall: Vec<f64> = passes.iter().map(stall).collect();
+        let stalls = Stalls::of(streamed, passes.iter().map(|pass| &pass.stalls));
         let copy_seconds = seconds(outcome.prefetch.copy_busy_ns);
         let wall: f64 = passes.iter().map(|pass| pass.seconds).sum();
         let pinned = streamed.pinned();
@@ -77,7 +81,8 @@ impl Report {
             copy_seconds,
             stall_seconds: stall.iter().sum(),
             link_bytes_per_second: rate(outcome.prefetch.bytes_moved, copy_seconds),
-            waited_for: waited_for(wall, copy_seconds, stall.iter().sum()),
+            waited_for: stalls.waited_for(wall),
+            stalls,
             host_waits_steady: outcome.prefetch.host_waits
                 + steady.iter().map(|pass| pass.host_waits).sum::<u64>(),
             device_allocs_steady: steady.iter().map(|pass| pass.device_allocs).sum(),
@@ -143,6 +148,7 @@ impl Report {
                 ),
             ),
             ("waited for", self.waited_for.into()),
+            ("  of it", self.stalls.for_people()),
             (
                 "in steady passes",
                 format!(
@@ -158,17 +164,4 @@ impl Report {
 
 fn rate(bytes: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 }
-}
-
-/// What the stalls were most likely spent on.
-fn waited_for(wall: f64, copy: f64, stall: f64) -> &'static str {
-    if stall < 0.02 * wall {
-        "nothing to speak of"
-    } else if copy > 0.8 * wall {
-        "the link: it was busy nearly all the time"
-    } else if copy > 0.5 * stall {
-        "the link: copies were not all hidden behind compute"
-    } else {
-        "the disk: the link stood idle while units were read"
-    }
 }

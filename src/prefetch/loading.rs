@@ -1,0 +1,128 @@
+//! How a unit gets into the ring: its place, the waits for what was there, its bytes, its
+//! transform, and the mark that it is there.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::ring::Ring;
+use super::timing::LoadMarks;
+use super::unit::{Entry, Hold, RingUnit};
+use crate::base::{Error, Result};
+use crate::fence::EventPool;
+use crate::transfer::LoadStatus;
+
+impl Ring {
+    /// Loads a unit into a place where only entries that `may_evict` allows are in the way;
+    /// false if there is no such place.
+    pub(super) fn load(
+        &mut self,
+        unit: usize,
+        events: &EventPool,
+        may_evict: impl Fn(&RingUnit) -> bool,
+    ) -> Result<bool> {
+        let (units, evicted) = (&self.units, &mut self.evicted);
+        let may_evict = |other: usize| may_evict(&units[other]);
+        let bytes = units[unit].plan.place_bytes();
+        let place = match &self.fixed {
+            Some(places) => self.space.take_at(places[unit], unit, bytes, may_evict, evicted),
+            None => self.space.take(unit, bytes, may_evict, evicted),
+        };
+        let Some(offset) = place else { return Ok(false) };
+        let loaded = self.fill(unit, offset, events);
+        if loaded.is_err() {
+            self.space.free(unit);
+        }
+        loaded.map(|()| true)
+    }
+
+    /// Loads a unit to its place, once the copy stream has it for itself.
+    fn fill(&mut self, unit: usize, offset: u64, events: &EventPool) -> Result<()> {
+        let marks = match &mut self.timing {
+            Some(timing) => Some(timing.enter_load(self.loader.stream())?),
+            None => None,
+        };
+        while let Some(other) = self.evicted.pop() {
+            self.retire(other, events)?;
+        }
+        if let Some(marks) = &marks {
+            marks.roomed(self.loader.stream())?;
+        }
+        self.find_home(unit);
+        let (status, failed) = self.enqueue(unit, offset)?;
+        // Before the mark that leases wait for, so that who was let through finds it reached.
+        if let Some(marks) = &marks {
+            marks.loaded(self.loader.stream())?;
+        }
+        self.units[unit].ready.record(self.loader.stream())?;
+        let load = self.note_load(unit, marks, &status);
+        let hold = Hold::Ahead;
+        self.units[unit].entry = Some(Entry { offset, status, failed, hold, load });
+        self.stats.loads += 1;
+        let RingUnit { plan, .. } = &self.units[unit];
+        tracing::debug!(unit = %plan.name, offset, bytes = plan.place_bytes(), "loading");
+        Ok(())
+    }
+
+    /// Gives a unit pinned memory that keeps it, if it is to have some and there is any.
+    fn find_home(&mut self, unit: usize) {
+        let unit = &mut self.units[unit];
+        // A home that could not be read is of no use: it would fail every later load too.
+        unit.home.take_if(|home| home.status().check().is_err());
+        if self.options.keep_in_ram && unit.home.is_none() {
+            unit.home_filled = false;
+            unit.home = self.loader.home(&unit.plan.layout).unwrap_or_else(|error| {
+                tracing::warn!(%error, "no pinned memory to keep a unit in");
+                None
+            });
+        }
+    }
+
+    /// Enqueues the copies of a unit and its transform. An error of the transform alone is told
+    /// to whoever asks for the unit.
+    fn enqueue(&mut self, unit: usize, offset: u64) -> Result<(Arc<LoadStatus>, Option<Error>)> {
+        let RingUnit { plan, home, .. } = &self.units[unit];
+        let place = self.base.offset(offset);
+        // Loads follow each other on one stream, and so do uses of the staging part.
+        let staged = plan.staging_bytes() > 0;
+        let raw = if staged { self.base.offset(self.ring_bytes) } else { place };
+        // SAFETY: the place lies in the ring, and the staging part behind it holds the largest
+        // unit that needs it; both outlive the loader's stream by a recorded use. The stream was
+        // made to wait for every earlier use of the place (invariant 2 of the ring).
+        let status = unsafe { self.loader.load(raw, &plan.layout, home.as_ref()) }?;
+        let Some(transform) = &plan.transform else { return Ok((status, None)) };
+        let stream = self.loader.stream();
+        // SAFETY: as above, and the raw bytes were loaded on this stream just now.
+        let changed = unsafe { transform.enqueue(&self.model, stream, raw, &plan.content, place) };
+        Ok((status, changed.err()))
+    }
+
+    /// Takes the marks of an enqueued load in; gives the load's number.
+    fn note_load(
+        &mut self,
+        unit: usize,
+        marks: Option<LoadMarks>,
+        status: &Arc<LoadStatus>,
+    ) -> u64 {
+        let unit = &mut self.units[unit];
+        let only_link = unit.home.is_some() && std::mem::replace(&mut unit.home_filled, true);
+        match (&mut self.timing, marks) {
+            (Some(timing), Some(marks)) => timing.loaded(marks, status, only_link),
+            _ => 0,
+        }
+    }
+
+    /// Takes a unit's entry out; the copy stream is made to wait for its uses.
+    pub(super) fn retire(&mut self, unit: usize, events: &EventPool) -> Result<()> {
+        let unit = &mut self.units[unit];
+        unit.entry = None;
+        while let Some(used) = unit.uses.pop() {
+            let ordered = self.loader.stream().wait(&used).or_else(|_| used.synchronize());
+            if let Err(error) = ordered {
+                self.broken = Some(error.clone());
+                return Err(error);
+            }
+            events.give_back(used);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! Marks in the streams for the attribution of stalls: three for each lease, three for each
+//! load, used again and again. Off unless asked for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::stalls::{LoadSpan, PassStalls, WaitSpan, attribute};
+use crate::base::Result;
+use crate::device::{Device, Event, Stream};
+use crate::fence::StreamKey;
+use crate::transfer::LoadStatus;
+
+/// Leases of one pass beyond this many times the units are not timed: a program that never
+/// ends a pass must not fill memory.
+const LEASES_PER_UNIT: usize = 8;
+
+/// The marks of leases and loads since the last report.
+#[derive(Debug)]
+pub(super) struct Timing {
+    device: Device,
+    idle: Vec<Event>,
+    /// In the order of their asking.
+    waits: VecDeque<Wait>,
+    most_waits: usize,
+    next_wait: u64,
+    /// In the order of the copy stream.
+    loads: VecDeque<Load>,
+    most_loads: usize,
+    next_load: u64,
+    streams: Vec<Asking>,
+}
+
+/// A lease being timed.
+#[derive(Debug)]
+struct Wait {
+    number: u64,
+    unit: usize,
+    /// Number of the load it waited for.
+    load: u64,
+    stream: StreamKey,
+    asked: Event,
+    ready: Event,
+    /// The end of its work, once it was dropped.
+    done: Option<Event>,
+    /// The lease whose end the stream had reached, and gone idle, when this one was asked for.
+    dry_since: Option<u64>,
+}
+
+/// A load being timed.
+#[derive(Debug)]
+struct Load {
+    number: u64,
+    marks: LoadMarks,
+    status: Arc<LoadStatus>,
+    only_link: bool,
+}
+
+/// The marks of one load in the copy stream.
+#[derive(Debug)]
+pub(super) struct LoadMarks {
+    entered: Event,
+    roomed: Event,
+    loaded: Event,
+}
+
+/// A stream that leases.
+#[derive(Debug)]
+struct Asking {
+    key: StreamKey,
+    live_leases: usize,
+    /// The lease that was dropped last.
+    last_done: Option<u64>,
+}
+
+/// The first marks of a lease.
+#[derive(Debug)]
+pub(super) struct Asked {
+    event: Event,
+    dry_since: Option<u64>,
+}
+
+/// What a lease does at its end.
+#[derive(Debug)]
+pub(super) struct DoneMark {
+    number: u64,
+    event: Event,
+}
+
+impl DoneMark {
+    /// Marks the end of the lease's work on its stream.
+    pub(super) fn record(&self, stream: &Stream) -> Result<()> {
+        self.event.record(stream)
+    }
+}
+
+impl Timing {
+    /// With all the events that passes over `units` units need.
+    pub(super) fn new(device: &Device, units: usize) -> Result<Self> {
+        let (most_waits, most_loads) = (LEASES_PER_UNIT * units + 16, 2 * units + 16);
+        let events = 3 * (2 * units + 2 + most_loads);
+        Ok(Self {
+            device: device.clone(),
+            idle: (0..events).map(|_| Event::with_timing(device)).collect::<Result<_>>()?,
+            waits: VecDeque::with_capacity(2 * units),
+            most_waits,
+            next_wait: 0,
+            loads: VecDeque::with_capacity(most_loads),
+            most_loads,
+            next_load: 0,
+            streams: Vec::new(),
+        })
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.idle.pop().map_or_else(|| Event::with_timing(&self.device), Ok)
+    }
+
+    fn mark(&mut self, stream: &Stream) -> Result<Event> {
+        let event = self.event()?;
+        event.record(stream)?;
+        Ok(event)
+    }
+
+    /// Marks that `stream` asks for a unit.
+    pub(super) fn ask(&mut self, stream: &Stream) -> Result<Option<Asked>> {
+        if self.waits.len() >= self.most_waits {
+            return Ok(None);
+        }
+        let dry_since = self.dry_since(StreamKey::of(stream));
+        Ok(Some(Asked { event: self.mark(stream)?, dry_since }))
+    }
+
+    /// The lease at whose end the stream stands idle now, if it does.
+    fn dry_since(&self, key: StreamKey) -> Option<u64> {
+        let asking = self.streams.iter().find(|asking| asking.key == key)?;
+        let last = asking.last_done.filter(|_| asking.live_leases == 0)?;
+        let wait = self.waits.iter().rev().find(|wait| wait.number == last)?;
+        wait.done.as_ref()?.query().unwrap_or(false).then_some(last)
+    }
+
+    /// Marks that `stream` has `unit`, of load number `load`. What it gives is to be recorded at
+    /// the lease's end and brought [back](Self::done).
+    pub(super) fn ready(
+        &mut self,
+        asked: Asked,
+        unit: usize,
+        load: u64,
+        stream: &Stream,
+    ) -> Result<DoneMark> {
+        let (ready, event) = (self.mark(stream)?, self.event()?);
+        let (number, key) = (self.next_wait, StreamKey::of(stream));
+        self.next_wait += 1;
+        let Asked { event: asked, dry_since } = asked;
+        let wait = Wait { number, unit, load, stream: key, asked, ready, done: None, dry_since };
+        self.waits.push_back(wait);
+        match self.streams.iter_mut().find(|asking| asking.key == key) {
+            Some(asking) => asking.live_leases += 1,
+            None => self.streams.push(Asking { key, live_leases: 1, last_done: None }),
+        }
+        Ok(DoneMark { number, event })
+    }
+
+    /// Takes the mark of a lease's end back, recorded.
+    pub(super) fn done(&mut self, mark: DoneMark, stream: StreamKey) {
+        if let Some(asking) = self.streams.iter_mut().find(|asking| asking.key == stream) {
+            asking.live_leases = asking.live_leases.saturating_sub(1);
+            asking.last_done = Some(mark.number);
+        }
+        match self.waits.iter_mut().rev().find(|wait| wait.number == mark.number) {
+            Some(wait) => wait.done = Some(mark.event),
+            None => self.idle.push(mark.event),
+        }
+    }
+
+    /// Marks that the copy stream comes to a load.
+    pub(super) fn enter_load(&mut self, copies: &Stream) -> Result<LoadMarks> {
+        let entered = self.mark(copies)?;
+        Ok(LoadMarks { entered, roomed: self.event()?, loaded: self.event()? })
+    }
+
+    /// Takes in a load whose last mark was recorded; gives its number. `only_link` says that
+    /// nothing of it had to be read.
+    pub(super) fn loaded(
+        &mut self,
+        marks: LoadMarks,
+        status: &Arc<LoadStatus>,
+        only_link: bool,
+    ) -> u64 {
+        if self.loads.len() == self.most_loads {
+            let oldest = self.loads.pop_front();
+            self.idle.extend(oldest.into_iter().flat_map(|load| load.marks.into_events()));
+        }
+        self.next_load += 1;
+        let (number, status) = (self.next_load, Arc::clone(status));
+        self.loads.push_back(Load { number, marks, status, only_link });
+        number
+    }
+
+    /// Marks the end of a pass on `stream`, before it is waited for: the mark, and the lease
+    /// since whose end the stream had been idle.
+    pub(super) fn end(&mut self, stream: &Stream) -> Result<(Event, Option<u64>)> {
+        let dry_since = self.dry_since(StreamKey::of(stream));
+        Ok((self.mark(stream)?, dry_since))
+    }
+
+    /// Where the time went since the first lease of `stream` after the last report. `end` is the
+    /// pass's end, which was reached.
+    pub(super) fn report(
+        &mut self,
+        (end, dry_since): (Event, Option<u64>),
+        stream: &Stream,
+    ) -> Result<PassStalls> {
+        let key = StreamKey::of(stream);
+        let of_stream: Vec<&Wait> = self.waits.iter().filter(|wait| wait.stream == key).collect();
+        let stalls = match of_stream.first() {
+            None => PassStalls::default(),
+            Some(first) => {
+                let since = |event: &Event| event.elapsed_ns_since(&first.asked);
+                let dry = |number: Option<u64>| {
+                    let wait = of_stream.iter().find(|wait| Some(wait.number) == number);
+                    wait.and_then(|wait| wait.done.as_ref()).map(since).transpose()
+                };
+                let span = |wait: &&Wait| {
+                    Ok(WaitSpan {
+                        unit: wait.unit,
+                        asked: since(&wait.asked)?,
+                        ready: since(&wait.ready)?,
+                        dry_since: dry(wait.dry_since)?,
+                    })
+                };
+                let waits = of_stream.iter().map(span).collect::<Result<Vec<_>>>()?;
+                let last = of_stream.iter().map(|wait| wait.load).max().unwrap_or(0);
+                let loads = self.loads.iter().filter(|load| load.number <= last);
+                let loads = loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()?;
+                attribute(&waits, &loads, since(&end)?, dry(dry_since)?)
+            }
+        };
+        self.forget(key);
+        self.idle.push(end);
+        Ok(stalls)
+    }
+
+    /// Drops the leases of a stream, and their marks.
+    fn forget(&mut self, key: StreamKey) {
+        for _ in 0..self.waits.len() {
+            match self.waits.pop_front() {
+                Some(wait) if wait.stream == key => {
+                    self.idle.extend([wait.asked, wait.ready].into_iter().chain(wait.done));
+                }
+                other => self.waits.extend(other),
+            }
+        }
+        self.streams.retain_mut(|asking| {
+            asking.last_done = asking.last_done.filter(|_| asking.key != key);
+            asking.live_leases > 0 || asking.key != key
+        });
+    }
+}
+
+impl LoadMarks {
+    /// Marks that the load's place is free.
+    pub(super) fn roomed(&self, copies: &Stream) -> Result<()> {
+        self.roomed.record(copies)
+    }
+
+    /// Marks that all is there.
+    pub(super) fn loaded(&self, copies: &Stream) -> Result<()> {
+        self.loaded.record(copies)
+    }
+
+    fn into_events(self) -> [Event; 3] {
+        [self.entered, self.roomed, self.loaded]
+    }
+}
+
+impl Load {
+    fn span(&self, since: impl Fn(&Event) -> Result<u64>) -> Result<LoadSpan> {
+        let LoadMarks { entered, roomed, loaded } = &self.marks;
+        let moving_ns = loaded.elapsed_ns_since(roomed)?;
+        let steps = self.status.steps();
+        Ok(LoadSpan {
+            entered: since(entered)?,
+            roomed: since(roomed)?,
+            loaded: since(loaded)?,
+            moving_ns,
+            link_ns: if self.only_link { moving_ns } else { steps.link_ns() },
+            disk_share: steps.disk_ns(),
+            window_share: steps.window_ns(),
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! A unit the ring serves: what it consists of, and its entry while it is in the ring.
+
+use std::sync::Arc;
+
+use super::transform::UnitTransform;
+use super::view::UnitContent;
+use crate::base::{Error, Result};
+use crate::device::{Device, Event};
+use crate::fence::EventPool;
+use crate::transfer::{Home, LoadStatus};
+use crate::weights::UnitLayout;
+
+/// What never changes of a unit.
+#[derive(Debug)]
+pub(super) struct UnitPlan {
+    pub(super) name: String,
+    /// As it is read.
+    pub(super) layout: UnitLayout,
+    /// As it is leased.
+    pub(super) content: Arc<UnitContent>,
+    /// How the one becomes the other, where they differ.
+    pub(super) transform: Option<UnitTransform>,
+}
+
+impl UnitPlan {
+    /// Bytes it takes in the ring.
+    pub(super) fn place_bytes(&self) -> u64 {
+        self.content.len_bytes
+    }
+
+    /// Bytes it needs beside its place while it is loaded.
+    pub(super) fn staging_bytes(&self) -> u64 {
+        match &self.transform {
+            Some(transform) if transform.staged => self.layout.len_bytes,
+            _ => 0,
+        }
+    }
+}
+
+/// A unit with its state.
+#[derive(Debug)]
+pub(super) struct RingUnit {
+    pub(super) plan: UnitPlan,
+    pub(super) home: Option<Home>,
+    /// Whether a load from the home was enqueued before: then it is filled.
+    pub(super) home_filled: bool,
+    /// Its entry, while it is in the ring.
+    pub(super) entry: Option<Entry>,
+    /// The end of its latest load. Shared with CPU code that waits for it without the lock.
+    pub(super) ready: Arc<Event>,
+    /// Ends of the leases its entry had.
+    pub(super) uses: Vec<Event>,
+    /// The step at which it is used next, counted over all passes, as far as known.
+    pub(super) next_use: u64,
+    /// The load its last lease was of, until the pass reports it.
+    pub(super) leased: Option<Arc<LoadStatus>>,
+}
+
+/// A unit in the ring.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) offset: u64,
+    pub(super) status: Arc<LoadStatus>,
+    /// Why its transform could not be enqueued.
+    pub(super) failed: Option<Error>,
+    pub(super) hold: Hold,
+    /// The load's number for the attribution of stalls.
+    pub(super) load: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Loaded for a lease to come.
+    Ahead,
+    /// So many leases are alive.
+    Leased(usize),
+    /// Used; still there until its place is wanted.
+    Spent,
+}
+
+/// No use is known to come.
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl RingUnit {
+    pub(super) fn new(plan: UnitPlan, device: &Device) -> Result<Self> {
+        Ok(Self {
+            plan,
+            home: None,
+            home_filled: false,
+            entry: None,
+            ready: Arc::new(Event::new(device)?),
+            uses: Vec::with_capacity(4),
+            next_use: NEVER,
+            leased: None,
+        })
+    }
+
+    /// Whether it may make room for a unit that is used at step `use_at`.
+    pub(super) fn yields_to(&self, use_at: u64) -> bool {
+        match self.entry.as_ref().map(|entry| entry.hold) {
+            Some(Hold::Leased(_)) => false,
+            Some(Hold::Ahead) => self.next_use > use_at,
+            Some(Hold::Spent) | None => true,
+        }
+    }
+
+    /// How many leases are alive.
+    pub(super) fn leases(&self) -> usize {
+        match self.entry.as_ref().map(|entry| entry.hold) {
+            Some(Hold::Leased(leases)) => leases,
+            _ => 0,
+        }
+    }
+
+    /// Whether its load is known to have failed.
+    pub(super) fn check_load(&self) -> Result<()> {
+        let Some(entry) = &self.entry else { return Ok(()) };
+        match &entry.failed {
+            Some(error) => Err(error.clone()),
+            None => entry.status.check(),
+        }
+    }
+
+    /// Notes the end of a use, and forgets those that are over: a unit that is never evicted
+    /// would else gather an event with every lease. What the driver cannot tell of counts as
+    /// still in use.
+    pub(super) fn note_use(&mut self, end: Event, events: &EventPool) {
+        for over in self.uses.extract_if(.., |used| used.query().unwrap_or(false)) {
+            events.give_back(over);
+        }
+        self.uses.push(end);
+    }
+}
