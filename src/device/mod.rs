@@ -35,5 +35,5 @@ pub use handles::{Event, Gate, Stream};
 pub use info::{DeviceInfo, DriverInfo, MemoryInfo};
 pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum};
 pub use open::{Device, Listing, list};
-pub(crate) use reaper::reap;
 pub use reaper::settle;
+pub(crate) use reaper::{GivingUp, reap};

@@ -25,7 +25,7 @@ struct Job {
     refusals: u32,
     run: Box<dyn FnOnce(Result<()>) + Send>,
     /// Last, so that it goes after what the job holds.
-    open: Counted,
+    open: GivingUp,
 }
 
 /// Waits until what was given up so far has been given back to its driver, and what that gave up
@@ -72,14 +72,14 @@ pub(crate) fn reap(after: Vec<Arc<Event>>, run: impl FnOnce(Result<()>) + Send +
     });
     if let Some(reaper) = reaper {
         // It fails only if the thread died, and then there is nobody left to tell.
-        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run), open: Counted::new() });
+        let _ = reaper.send(Job { after, refusals: 0, run: Box::new(run), open: GivingUp::new() });
     }
 }
 
 /// Does `work` on a thread of its own: it may wait for ever, and holds up no job of the reaper.
 /// Never blocks. If the thread cannot be started the work is dropped undone.
 pub(super) fn apart(work: impl FnOnce() + Send + 'static) {
-    let open = Counted::new();
+    let open = GivingUp::new();
     let started = std::thread::Builder::new().name("riverbed-farewell".into()).spawn(move || {
         work();
         drop(open);
@@ -144,17 +144,19 @@ struct Open {
     none: Condvar,
 }
 
-/// One of [`OPEN`] while it lives.
-struct Counted;
+/// Something that was given up and is still on its way back: [`settle`] waits until this is gone.
+/// For whoever ends by itself, such as a thread that was told to end and is not joined.
+#[derive(Debug)]
+pub(crate) struct GivingUp(());
 
-impl Counted {
-    fn new() -> Self {
+impl GivingUp {
+    pub(crate) fn new() -> Self {
         *lock(&OPEN.count) += 1;
-        Self
+        Self(())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GivingUp {
     fn drop(&mut self) {
         let mut count = lock(&OPEN.count);
         *count -= 1;

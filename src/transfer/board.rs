@@ -6,8 +6,8 @@
 //! do, it asks the oldest copy under way whether it is over, more and more rarely.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -19,7 +19,7 @@ use super::plan::{Cut, LoadPlan};
 use super::status::LoadStatus;
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::{Error, Result, lock, wait};
-use crate::device::{Device, Gate};
+use crate::device::{Device, Gate, GivingUp};
 
 /// Which of the two streams a load goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,6 +237,8 @@ pub(super) struct Board {
     gates: [Gate; 2],
     /// Whether asking is what moves the device's clock.
     simulated: bool,
+    /// Once it is closed, until the last reader has let go of all of the above.
+    closing: OnceLock<GivingUp>,
 }
 
 impl Board {
@@ -254,6 +256,7 @@ impl Board {
             changed: Condvar::new(),
             gates: [Gate::new(device)?, Gate::new(device)?],
             simulated: device.info().simulated,
+            closing: OnceLock::new(),
         })
     }
 
@@ -416,6 +419,7 @@ impl Board {
 
     /// Cancels, and lets the readers end.
     pub(super) fn close(&self) {
+        self.closing.get_or_init(GivingUp::new);
         self.cancel();
         lock(&self.state).closed = true;
         self.changed.notify_all();
