@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::board::LaneId;
 use crate::base::Result;
 use crate::device::{Device, Event, Stream};
 
@@ -26,30 +27,32 @@ impl CopyMark {
     }
 }
 
-/// The marks of the copies of one stream.
+/// The marks of the copies of both lanes.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     idle: VecDeque<CopyMark>,
-    /// With the numbers of their copies.
-    running: VecDeque<(u64, CopyMark)>,
+    /// Of each lane, with the numbers of their copies.
+    running: [VecDeque<(u64, CopyMark)>; 2],
     busy_ns: u64,
 }
 
 impl Marks {
     /// Makes sure `copies` can be under way without another event being made.
     pub(super) fn reserve(&mut self, device: &Device, copies: usize) -> Result<()> {
-        while self.idle.len() + self.running.len() < copies {
+        let running = self.running.iter().map(VecDeque::len).sum::<usize>();
+        for _ in self.idle.len() + running..copies {
             self.idle.push_back(CopyMark::new(device)?);
         }
-        self.running.reserve(copies.saturating_sub(self.running.len()));
+        self.running.iter_mut().for_each(|running| running.reserve(copies));
         Ok(())
     }
 
-    /// Times copy `number`, which `copy` enqueues on `stream`, and marks its end.
+    /// Times copy `number` of `lane`, which `copy` enqueues on `stream`, and marks its end.
     pub(super) fn time(
         &mut self,
-        stream: &Stream,
+        lane: LaneId,
         number: u64,
+        stream: &Stream,
         copy: impl FnOnce() -> Result<()>,
     ) -> Result<CopyMark> {
         let unused = self.idle.iter().position(CopyMark::is_unused);
@@ -60,7 +63,7 @@ impl Marks {
         mark.0.0.record(stream)?;
         copy()?;
         mark.0.1.record(stream)?;
-        self.running.push_back((number, mark.clone()));
+        self.running[lane as usize].push_back((number, mark.clone()));
         Ok(mark)
     }
 
@@ -69,12 +72,12 @@ impl Marks {
         self.busy_ns
     }
 
-    /// Counts the copies that are over; gives the number of the last.
-    pub(super) fn harvest(&mut self) -> Option<u64> {
+    /// Counts the copies of `lane` that are over; gives the number of the last.
+    pub(super) fn harvest(&mut self, lane: LaneId) -> Option<u64> {
         let mut last = None;
-        while let Some((number, mark)) = self.running.pop_front() {
+        while let Some((number, mark)) = self.running[lane as usize].pop_front() {
             if !mark.is_reached().unwrap_or(false) {
-                self.running.push_front((number, mark));
+                self.running[lane as usize].push_front((number, mark));
                 break;
             }
             self.busy_ns += mark.0.1.elapsed_ns_since(&mark.0.0).unwrap_or(0);
