@@ -84,26 +84,31 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    /// Asks for the oldest copy under way; whether it is over.
-    fn ask(&self) -> bool {
-        let oldest = self.lane.lock().unwrap().oldest();
-        let Some((number, mark)) = oldest else { return false };
-        let over = self.done.is_at(mark);
-        if over {
-            let mut lane = self.lane.lock().unwrap();
-            lane.set_over(number);
-            self.settle(lane);
+    /// Waits until copy `number` is over, and meanwhile asks the oldest one under way.
+    fn wait_for(&self, number: u64) {
+        let mut lane = self.lane.lock().unwrap();
+        while !lane.is_over(number) {
+            let Some((oldest, mark)) = lane.oldest() else {
+                lane = self.changed.wait(lane).unwrap();
+                continue;
+            };
+            drop(lane);
+            let over = self.done.is_at(mark);
+            lane = self.lane.lock().unwrap();
+            if over {
+                lane.set_over(oldest);
+                self.settle(lane);
+            } else {
+                drop(lane);
+                thread::yield_now();
+            }
+            lane = self.lane.lock().unwrap();
         }
-        over
     }
 
     /// A reader's part in copy `number`.
     fn fill(&self, number: u64) {
-        while !self.lane.lock().unwrap().is_over(number - 1) {
-            if !self.ask() {
-                thread::yield_now();
-            }
-        }
+        self.wait_for(number - 1);
         // SAFETY: loom itself checks that nobody else touches the cell now; that is the test.
         self.memory.with_mut(|memory| unsafe { *memory = number });
         let mut lane = self.lane.lock().unwrap();

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -37,15 +37,20 @@ const LANES: [LaneId; 2] = [LaneId::Demand, LaneId::Ahead];
 pub(super) struct HomeMemory {
     pub(super) landing: Arc<Landing>,
     pub(super) status: Arc<LoadStatus>,
+    /// What it is filled by.
+    pub(super) plan: Arc<LoadPlan>,
+    pub(super) board: Weak<Board>,
     filled: Box<[AtomicBool]>,
 }
 
 impl HomeMemory {
-    pub(super) fn new(landing: Landing, chunks: usize) -> Self {
+    pub(super) fn new(landing: Landing, plan: &Arc<LoadPlan>, board: &Arc<Board>) -> Self {
         Self {
             landing: Arc::new(landing),
             status: Arc::default(),
-            filled: (0..chunks).map(|_| AtomicBool::new(false)).collect(),
+            plan: Arc::clone(plan),
+            board: Arc::downgrade(board),
+            filled: plan.home.chunks.iter().map(|_| AtomicBool::new(false)).collect(),
         }
     }
 }

@@ -87,6 +87,7 @@ impl<S: Source, M: Clone> Lane<S, M> {
         if let Some(copy) = self.copy(number) {
             copy.end = End::Abandoned;
         }
+        self.drop_abandoned();
     }
 
     /// Whether the memory of a copy may be filled again. True of copy 0, which never was.
@@ -222,6 +223,15 @@ mod tests {
         lane.set_filled(2);
         lane.release();
         assert!(lane.is_over(2) && lane.flying_bytes == 0);
+    }
+
+    #[test]
+    fn a_copy_that_is_abandoned_when_it_was_let_through_is_over_at_once() {
+        let mut lane = lane(&[1, 1]);
+        lane.set_filled(1);
+        lane.release();
+        lane.abandon(1);
+        assert!(lane.is_over(1) && !lane.is_over(2));
     }
 
     #[test]

@@ -51,7 +51,6 @@ struct Way {
     window: Vec<Slot>,
     /// Chunks that went through the window.
     chunks: u64,
-    marks: Marks,
 }
 
 /// A slot of a window, and the number of the last copy that used it.
@@ -70,6 +69,7 @@ pub struct Loader {
     pinned: PinnedPool,
     board: Arc<Board>,
     report: DiskReport,
+    marks: Marks,
     statuses: Statuses,
     chunk_bytes: u64,
     read_bytes: u64,
@@ -106,6 +106,7 @@ impl Loader {
             pinned: pinned.clone(),
             board,
             report,
+            marks: Marks::default(),
             statuses: Statuses::default(),
             chunk_bytes,
             read_bytes: options.disk.read_bytes,
@@ -167,7 +168,7 @@ impl Loader {
             Err(Error::PinnedBudget { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let home = Arc::new(HomeMemory::new(landing, plan.home.chunks.len()));
+        let home = Arc::new(HomeMemory::new(landing, plan, &self.board));
         for chunk in 0..plan.home.chunks.len() {
             let job = Job {
                 target: Target::Home(Arc::clone(&home)),
@@ -187,15 +188,16 @@ impl Loader {
     /// As there.
     ///
     /// # Safety
-    /// As there.
+    /// As there; `home`, if given, is of this layout.
     pub unsafe fn load(
         &mut self,
         dst: DevicePtr,
         layout: &UnitLayout,
         home: Option<&Home>,
     ) -> Result<Arc<LoadStatus>> {
-        let plan = self.plan(layout);
-        // SAFETY: the caller's promise.
+        // A home has the plan of its layout already.
+        let plan = home.map_or_else(|| self.plan(layout), |home| Arc::clone(&home.0.plan));
+        // SAFETY: the caller's promise; a home is of this layout.
         unsafe { self.load_planned(dst, &plan, home, Urgency::Ahead) }
     }
 
@@ -204,12 +206,12 @@ impl Loader {
     /// or its status failed. Never waits, unless the driver is failing.
     ///
     /// # Errors
-    /// The loader was cancelled; a plan for larger chunks; what the driver says.
+    /// The loader was cancelled; a plan for larger chunks; a home of another plan or loader;
+    /// what the driver says.
     ///
     /// # Safety
     /// `dst` has room for the unit and stays valid until the stream has run what is enqueued;
-    /// no work that the stream is not ordered after touches it. `home`, if given, is of this
-    /// plan and from this loader.
+    /// no work that the stream is not ordered after touches it.
     pub unsafe fn load_planned(
         &mut self,
         dst: DevicePtr,
@@ -219,6 +221,13 @@ impl Loader {
     ) -> Result<Arc<LoadStatus>> {
         if self.board.is_cancelled() {
             return Err(Error::Cancelled);
+        }
+        let ours = |home: &Home| {
+            Arc::ptr_eq(&home.0.plan, plan) && home.0.board.ptr_eq(&Arc::downgrade(&self.board))
+        };
+        if home.is_some_and(|home| !ours(home)) {
+            let expected = "it must be made by this loader with the plan of this load";
+            return Err(Error::invalid("home", "of another unit", expected));
         }
         let longest = plan.window.chunks.iter().map(|chunk| chunk.len).max().unwrap_or(0);
         if longest > self.chunk_bytes {
@@ -307,28 +316,27 @@ impl Loader {
         (lane, number, opened): (LaneId, u64, bool),
         load: &Arc<LoadStatus>,
     ) -> Result<()> {
-        let board = Arc::clone(&self.board);
-        let way = self.way(lane);
-        if let Some(over) = way.marks.harvest() {
-            board.set_over(lane, over);
-        }
-        let (stream, dst, src) =
-            (way.stream.clone(), dst.offset(chunk.start), landing.at(chunk.at));
-        let waits = if opened { Ok(()) } else { stream.wait_gate(board.gate(lane), number) };
+        self.harvest(lane);
+        let stream = self.way(lane).stream.clone();
+        let (dst, src) = (dst.offset(chunk.start), landing.at(chunk.at));
+        let waits = match opened {
+            true => Ok(()),
+            false => stream.wait_gate(self.board.gate(lane), number),
+        };
         let copied = waits.and_then(|()| {
-            way.marks.time(&stream, (number, chunk.len), load, || {
+            self.marks.time(lane, (number, chunk.len), load, &stream, || {
                 // SAFETY: the ranges are the caller's promise. The landing's use is recorded, so
                 // it outlives the copy, and until that is over no reader writes it.
                 Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, chunk.len) }?)
             })
         });
         match copied {
-            Ok(mark) => board.set_mark(lane, number, mark),
+            Ok(mark) => self.board.set_mark(lane, number, mark),
             Err(error) => {
                 // The driver is failing. What did reach the stream is waited for, so that the
                 // memory is unused when it is filled again; if that fails too, it never is.
                 match stream.synchronize() {
-                    Ok(()) => board.abandon(lane, number),
+                    Ok(()) => self.board.abandon(lane, number),
                     Err(_) => self.cancel(),
                 }
                 return Err(error);
@@ -345,25 +353,40 @@ impl Loader {
         }
     }
 
-    /// Enqueues loading a unit to the start of a buffer, from its files. Safe because the buffer
-    /// orders the copy stream after its earlier uses and later ones after it.
+    /// Enqueues loading a unit to the start of a buffer, from its files.
     ///
     /// # Errors
-    /// A buffer smaller than the unit; as [`load`](Self::load).
+    /// As [`load_buffer_planned`](Self::load_buffer_planned).
     pub fn load_buffer(
         &mut self,
         buffer: &Buffer<u8>,
         layout: &UnitLayout,
     ) -> Result<Arc<LoadStatus>> {
-        if layout.len_bytes > buffer.size_bytes() {
-            let expected = format!("it must hold {} bytes", layout.len_bytes);
+        let plan = self.plan(layout);
+        self.load_buffer_planned(buffer, &plan, None, Urgency::Ahead)
+    }
+
+    /// As [`load_planned`](Self::load_planned), to the start of a buffer. Safe because the
+    /// buffer orders the copy stream after its earlier uses and later ones after it.
+    ///
+    /// # Errors
+    /// A buffer smaller than the unit; as [`load_planned`](Self::load_planned).
+    pub fn load_buffer_planned(
+        &mut self,
+        buffer: &Buffer<u8>,
+        plan: &Arc<LoadPlan>,
+        home: Option<&Home>,
+        urgency: Urgency,
+    ) -> Result<Arc<LoadStatus>> {
+        if plan.len_bytes > buffer.size_bytes() {
+            let expected = format!("it must hold {} bytes", plan.len_bytes);
             return Err(Error::invalid("buffer", buffer.size_bytes(), expected));
         }
-        let stream = self.stream().clone();
+        let stream = self.stream_for(urgency).clone();
         buffer.in_order(&stream, || {
-            // SAFETY: the buffer holds the layout by the check; this stream is ordered for it,
-            // and it outlives what the stream is given.
-            unsafe { self.load(buffer.ptr(), layout, None) }
+            // SAFETY: the buffer holds the unit by the check; this stream is ordered for it, and
+            // it outlives what the stream is given.
+            unsafe { self.load_planned(buffer.ptr(), plan, home, urgency) }
         })
     }
 
@@ -379,11 +402,9 @@ impl Loader {
     /// # Errors
     /// What the driver says.
     pub fn reserve(&mut self, copies: usize) -> Result<()> {
-        for way in [Some(&mut self.ahead), self.demand.as_mut()].into_iter().flatten() {
-            // The mark of each slot's last copy may be looked at while others are made.
-            way.marks.reserve(way.stream.device(), copies + way.window.len())?;
-        }
-        Ok(())
+        // The mark of each slot's last copy may be looked at while others are made.
+        let slots = self.ahead.window.len() + DEMAND_SLOTS;
+        self.marks.reserve(self.ahead.stream.device(), copies + slots)
     }
 
     /// Bytes enqueued to cross the link so far.
@@ -394,24 +415,23 @@ impl Loader {
 
     /// Bytes of copies that are done.
     pub fn arrived_bytes(&mut self) -> u64 {
-        self.sum_of_marks(Marks::arrived_bytes)
+        self.harvest(LaneId::Ahead);
+        self.harvest(LaneId::Demand);
+        self.marks.arrived_bytes()
     }
 
     /// Nanoseconds of device time the link was busy, in copies that are done.
     pub fn busy_ns(&mut self) -> u64 {
-        self.sum_of_marks(Marks::busy_ns)
+        self.harvest(LaneId::Ahead);
+        self.harvest(LaneId::Demand);
+        self.marks.busy_ns()
     }
 
-    fn sum_of_marks(&mut self, figure: impl Fn(&Marks) -> u64) -> u64 {
-        let demand = self.demand.as_mut().map(|way| (LaneId::Demand, way));
-        let ways = [Some((LaneId::Ahead, &mut self.ahead)), demand].into_iter().flatten();
-        ways.map(|(lane, way)| {
-            if let Some(over) = way.marks.harvest() {
-                self.board.set_over(lane, over);
-            }
-            figure(&way.marks)
-        })
-        .sum()
+    /// Counts what is over, and lets the board know.
+    fn harvest(&mut self, lane: LaneId) {
+        if let Some(over) = self.marks.harvest(lane) {
+            self.board.set_over(lane, over);
+        }
     }
 
     /// Fails every read that is not done; gates open, statuses say [`Error::Cancelled`].
@@ -434,7 +454,7 @@ impl Way {
             Ok(Slot { landing: Arc::new(landing), last: 0 })
         };
         let window = (0..slots).map(slot).collect::<Result<_>>()?;
-        Ok(Self { stream, window, chunks: 0, marks: Marks::default() })
+        Ok(Self { stream, window, chunks: 0 })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::board::LaneId;
 use super::status::LoadStatus;
 use crate::base::Result;
 use crate::device::{Device, Event, Stream};
@@ -37,11 +38,12 @@ struct Running {
     mark: CopyMark,
 }
 
-/// The marks of the copies of one stream.
+/// The marks of the copies of both lanes.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     idle: VecDeque<CopyMark>,
-    running: VecDeque<Running>,
+    /// Of each lane.
+    running: [VecDeque<Running>; 2],
     busy_ns: u64,
     arrived_bytes: u64,
 }
@@ -49,20 +51,22 @@ pub(super) struct Marks {
 impl Marks {
     /// Makes sure `copies` can be under way without another event being made.
     pub(super) fn reserve(&mut self, device: &Device, copies: usize) -> Result<()> {
-        while self.idle.len() + self.running.len() < copies {
+        let running = self.running.iter().map(VecDeque::len).sum::<usize>();
+        for _ in self.idle.len() + running..copies {
             self.idle.push_back(CopyMark::new(device)?);
         }
-        self.running.reserve(copies.saturating_sub(self.running.len()));
+        self.running.iter_mut().for_each(|running| running.reserve(copies));
         Ok(())
     }
 
-    /// Times a copy of a number and so many bytes of a load, which `copy` enqueues on `stream`, and
-    /// marks its end.
+    /// Times a copy of `lane`, of a number and so many bytes of a load, which `copy` enqueues on
+    /// `stream`, and marks its end.
     pub(super) fn time(
         &mut self,
-        stream: &Stream,
+        lane: LaneId,
         (number, bytes): (u64, u64),
         load: &Arc<LoadStatus>,
+        stream: &Stream,
         copy: impl FnOnce() -> Result<()>,
     ) -> Result<CopyMark> {
         let unused = self.idle.iter().position(CopyMark::is_unused);
@@ -74,7 +78,8 @@ impl Marks {
         copy()?;
         mark.0.1.record(stream)?;
         let load = Arc::clone(load);
-        self.running.push_back(Running { number, bytes, load, mark: mark.clone() });
+        let copy = Running { number, bytes, load, mark: mark.clone() };
+        self.running[lane as usize].push_back(copy);
         Ok(mark)
     }
 
@@ -88,21 +93,21 @@ impl Marks {
         self.arrived_bytes
     }
 
-    /// Counts the copies that are over; gives the number of the last.
-    pub(super) fn harvest(&mut self) -> Option<u64> {
+    /// Counts the copies of `lane` that are over; gives the number of the last.
+    pub(super) fn harvest(&mut self, lane: LaneId) -> Option<u64> {
         let mut last = None;
-        while let Some(copy) = self.running.pop_front() {
-            let (begin, end) = (&copy.mark.0.0, &copy.mark.0.1);
-            if !end.query().unwrap_or(false) {
-                self.running.push_front(copy);
+        while let Some(copy) = self.running[lane as usize].pop_front() {
+            if !copy.mark.is_reached().unwrap_or(false) {
+                self.running[lane as usize].push_front(copy);
                 break;
             }
-            let ns = end.elapsed_ns_since(begin).unwrap_or(0);
-            copy.load.steps().add_link(ns);
+            let Running { number, bytes, load, mark } = copy;
+            let ns = mark.0.1.elapsed_ns_since(&mark.0.0).unwrap_or(0);
+            load.steps().add_link(ns);
             self.busy_ns += ns;
-            self.arrived_bytes += copy.bytes;
-            self.idle.push_back(copy.mark);
-            last = Some(copy.number);
+            self.arrived_bytes += bytes;
+            self.idle.push_back(mark);
+            last = Some(number);
         }
         last
     }

@@ -309,3 +309,93 @@ fn next_start(spans: &[ReadSpan], offset: u64) -> Option<u64> {
     let after = spans.get(spans.partition_point(|span| span_end(span) <= offset))?;
     Some(after.dst_offset_bytes.max(offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(file_offset_bytes: u64, dst_offset_bytes: u64, len_bytes: u64) -> ReadSpan {
+        ReadSpan { file: 0, file_offset_bytes, dst_offset_bytes, len_bytes }
+    }
+
+    const CHUNK: u64 = 1 << 20;
+
+    fn plan(spans: &[ReadSpan]) -> LoadPlan {
+        let len_bytes = spans.last().map_or(0, span_end).next_multiple_of(256);
+        LoadPlan::of(spans, len_bytes, CHUNK, CHUNK / 4)
+    }
+
+    /// Where the bytes at `offset` of the file are put, in a chunk of a cut.
+    fn lands(cut: &Cut, chunk: &Chunk, offset: u64) -> Vec<u64> {
+        let mut places = Vec::new();
+        for piece in &cut.pieces[chunk.pieces.clone()] {
+            assert!(piece.offset.is_multiple_of(ALIGN) && piece.len.is_multiple_of(ALIGN));
+            match &piece.into {
+                Into::Place(at) if piece.needed.contains(&offset) => {
+                    assert!(at.is_multiple_of(ALIGN), "a direct read to {at}");
+                    places.push(at + (offset - piece.offset));
+                }
+                Into::Place(_) => {}
+                Into::Bounce(scatters) => {
+                    assert!(piece.len <= BOUNCE_BYTES);
+                    let inside = cut.scatters[scatters.clone()].iter().filter_map(|part| {
+                        let from = offset.checked_sub(piece.offset + part.from)?;
+                        (from < part.len).then_some(part.to + from)
+                    });
+                    places.extend(inside);
+                }
+            }
+        }
+        places
+    }
+
+    #[test]
+    fn every_byte_is_read_once_to_its_place() {
+        let spans = [
+            span(1001, 0, 3 * CHUNK + 77),
+            span(5 * CHUNK + 3, 3 * CHUNK + 256, 200_000),
+            span(6 * CHUNK, 3 * CHUNK + 200_448, 900),
+            span(6 * CHUNK + 1000, 3 * CHUNK + 201_472, 5000),
+        ];
+        let plan = plan(&spans);
+        for cut in [&plan.window, &plan.home] {
+            assert_eq!(cut.chunks.last().map(|last| last.start + last.len), Some(plan.len_bytes));
+            for chunk in &cut.chunks {
+                assert!(chunk.len <= CHUNK);
+                for span in &spans {
+                    for step in 0..=64 {
+                        let from = (span.len_bytes - 1) * step / 64;
+                        let dst = span.dst_offset_bytes + from;
+                        let inside = dst.checked_sub(chunk.start).filter(|at| *at < chunk.len);
+                        let wanted: Vec<u64> = inside.map(|at| chunk.at + at).into_iter().collect();
+                        assert_eq!(lands(cut, chunk, span.file_offset_bytes + from), wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_long_tensor_needs_no_bounce_wherever_it_begins() {
+        for offset in [0, 8, 4095, 4096, 70_001] {
+            let plan = plan(&[span(offset, 0, 4 * CHUNK + 200_005)]);
+            assert!(plan.window.scatters.is_empty() && plan.home.scatters.is_empty());
+            let read: u64 = plan.window.pieces.iter().map(|piece| piece.len).sum();
+            assert!(read <= 4 * CHUNK + 200_005 + 2 * ALIGN, "{read} bytes");
+        }
+    }
+
+    #[test]
+    fn neighbours_that_are_small_are_read_together() {
+        let spans: Vec<_> = (0..200).map(|at| span(at * 5000 + 9, at * 5120, 5000)).collect();
+        let plan = plan(&spans);
+        assert_eq!(plan.copies(), 1);
+        assert_eq!(plan.window.pieces.len(), 2, "a megabyte in half megabytes");
+        assert_eq!(plan.window.scatters.len(), 201, "one tensor lies in both");
+    }
+
+    #[test]
+    fn nothing_to_load_is_no_chunk() {
+        assert_eq!(plan(&[]).copies(), 0);
+    }
+}

@@ -204,11 +204,10 @@ impl OpenFile {
         if now.len_bytes < self.len_bytes {
             return Ok(());
         }
-        // A file that was unlinked is whole as long as it is open.
-        if let Ok(named) = std::fs::metadata(&self.path) {
-            now.place = Identity::of(&named).place;
-        }
+        let named = std::fs::metadata(&self.path).ok();
         let mut known = lock(&self.known);
+        // A file that was unlinked is whole as long as it is open.
+        now.place = named.map_or(known.place, |named| Identity::of(&named).place);
         if now == *known {
             return Ok(());
         }

@@ -208,15 +208,19 @@ fn complete(
     memory: &mut [u8],
     result: io::Result<usize>,
 ) -> Result<(), FileError> {
+    let mut through = how == How::Through;
     let got = match file.outcome(piece.offset, piece.len, result) {
         Ok(got) => got,
-        Err(error) if file.is_passing(&error, how == How::Direct) => 0,
+        Err(error) if file.is_passing(&error, how == How::Direct) => {
+            through |= how == How::Direct;
+            0
+        }
         Err(error) => {
             return Err(file.failed(piece.needed.start, &piece.needed, &error));
         }
     };
     let filled = file.fill(piece.offset, memory, got, piece.needed.clone());
-    if how == How::Through {
+    if through {
         file.drop_cached(piece.offset, piece.len);
     }
     filled.and_then(|()| file.check(piece.needed.start))
