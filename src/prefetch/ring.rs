@@ -125,8 +125,9 @@ impl Ring {
         };
         if self.units[unit].entry.is_none() {
             self.load_on_demand(unit, stream, events)?;
+            // A transform that failed is known at once.
+            self.drop_if_failed(unit, events)?;
         }
-        self.units[unit].check_load()?;
         stream.wait(&self.units[unit].ready)?;
         let Some(entry) = &mut self.units[unit].entry else { return Err(Error::Cancelled) };
         let done = match (&mut self.timing, asked) {
