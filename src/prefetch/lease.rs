@@ -136,11 +136,10 @@ impl Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let unit = self.unit;
-        let done = self.done.take().filter(|done| {
-            let recorded = done.record(&self.stream);
-            recorded.inspect_err(|error| tracing::warn!(%error, "a lease is not timed")).is_ok()
+        let mut done = self.done.take().map(|mut done| {
+            done.record(&self.stream);
+            (done, StreamKey::of(&self.stream))
         });
-        let mut done = done.map(|done| (done, StreamKey::of(&self.stream)));
         // Its own stream comes last, and takes the hold off the place.
         for stream in self.others.iter().chain([&self.stream]) {
             let last = *stream == self.stream;

@@ -37,23 +37,19 @@ impl Ring {
 
     /// Loads a unit to its place, once the copy stream has it for itself.
     fn fill(&mut self, unit: usize, offset: u64, events: &EventPool) -> Result<()> {
-        let marks = match &mut self.timing {
-            Some(timing) => Some(timing.enter_load(self.loader.stream())?),
-            None => None,
-        };
+        // A mark that the driver refuses leaves the load untimed, and nothing else: from here on
+        // what was evicted has no place any more.
+        let copies = self.loader.stream().clone();
+        let marks = self.timing.as_mut().and_then(|timing| timing.enter_load(&copies).ok());
         while let Some(other) = self.evicted.pop() {
             self.retire(other, events)?;
         }
-        if let Some(marks) = &marks {
-            marks.roomed(self.loader.stream())?;
-        }
+        let marks = marks.filter(|marks| marks.roomed(&copies).is_ok());
         self.find_home(unit);
         let (status, failed) = self.enqueue(unit, offset)?;
         // Before the mark that leases wait for, so that who was let through finds it reached.
-        if let Some(marks) = &marks {
-            marks.loaded(self.loader.stream())?;
-        }
-        self.units[unit].ready.record(self.loader.stream())?;
+        let marks = marks.filter(|marks| marks.loaded(&copies).is_ok());
+        self.units[unit].ready.record(&copies)?;
         let load = self.note_load(unit, marks, &status);
         let hold = Hold::Ahead;
         self.units[unit].entry = Some(Entry { offset, status, failed, hold, load });

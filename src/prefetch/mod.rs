@@ -2,6 +2,7 @@
 //! bytes, allocated once; a lease says "it is there when the stream wants it". The host never
 //! waits, and a pass allocates nothing.
 
+mod ahead;
 mod books;
 mod fixed;
 mod lease;

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use super::lease::Lease;
 use super::options::{PassReport, PrefetchOptions, PrefetchStats};
 use super::ring::{Returned, Ring};
-use super::transform::{Transform, UnitTransform};
+use super::transform::Transform;
 use super::unit::{RingUnit, UnitPlan};
-use super::view::{UnitContent, UnitView};
+use super::view::UnitView;
 use crate::base::{Error, Result, lock};
 use crate::device::{Event, Stream};
 use crate::fence::EventPool;
 use crate::pool::Buffer;
 use crate::transfer::Loader;
-use crate::weights::{ALIGN_BYTES, Model, Unit, UnitLayout};
+use crate::weights::{ALIGN_BYTES, Model, Unit};
 
 /// Streams the units of a model through a ring of device bytes. Clones share one. Methods may
 /// be called from any thread; only [`finish_pass`](Self::finish_pass) and
@@ -51,13 +51,7 @@ impl Prefetcher {
         loader: Loader,
         options: PrefetchOptions,
     ) -> Result<Self> {
-        let plan = |unit: &Unit| {
-            let layout = UnitLayout::new(&model, unit)?;
-            let content = Arc::new(UnitContent::of(&layout));
-            Ok(UnitPlan { name: unit.name.clone(), layout, content, transform: None })
-        };
-        let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
-        Self::build(model, plans, ring, loader, options)
+        Self::build(model, units, ring, loader, options, None)
     }
 
     /// As [`new`](Self::new), with weights changed on their way into the ring. Where a transform
@@ -74,26 +68,19 @@ impl Prefetcher {
         options: PrefetchOptions,
         transform: &Arc<dyn Transform>,
     ) -> Result<Self> {
-        let plan = |unit: &Unit| {
-            let layout = UnitLayout::new(&model, unit)?;
-            let (transform, content) = match UnitTransform::plan(&model, &layout, transform)? {
-                Some((transform, content)) => (Some(transform), content),
-                None => (None, UnitContent::of(&layout)),
-            };
-            let (name, content) = (unit.name.clone(), Arc::new(content));
-            Ok(UnitPlan { name, layout, content, transform })
-        };
-        let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
-        Self::build(model, plans, ring, loader, options)
+        Self::build(model, units, ring, loader, options, Some(transform))
     }
 
     fn build(
         model: Arc<Model>,
-        plans: Vec<UnitPlan>,
+        units: &[Unit],
         ring: Buffer<u8>,
         mut loader: Loader,
         options: PrefetchOptions,
+        transform: Option<&Arc<dyn Transform>>,
     ) -> Result<Self> {
+        let plan = |unit| UnitPlan::new(&model, unit, transform);
+        let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let ring_bytes = places_bytes(&plans, ring.size_bytes())?;
         // Everything a steady state needs is made now: a pass makes no event. A pass's copies
         // and those ahead of it may be untimed yet when the next begins.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::fixed::fixed_places;
 use super::options::{PrefetchOptions, PrefetchStats};
-use super::order::{Moved, Order};
+use super::order::Order;
 use super::space::Space;
 use super::timing::{DoneMark, Timing};
 use super::unit::{Hold, NEVER, RingUnit};
@@ -36,7 +36,7 @@ pub(super) struct Ring {
     pub(super) fixed: Option<Vec<u64>>,
     pub(super) order: Order,
     /// The step of the lease given last.
-    step: u64,
+    pub(super) step: u64,
     pub(super) timing: Option<Timing>,
     pub(super) stats: PrefetchStats,
     /// Loads that were leased and may still fail, of units that have been loaded again since.
@@ -125,8 +125,9 @@ impl Ring {
         };
         if self.units[unit].entry.is_none() {
             self.load_on_demand(unit, stream, events)?;
+            // A transform that failed is known at once.
+            self.drop_if_failed(unit, events)?;
         }
-        self.units[unit].check_load()?;
         stream.wait(&self.units[unit].ready)?;
         let Some(entry) = &mut self.units[unit].entry else { return Err(Error::Cancelled) };
         let done = match (&mut self.timing, asked) {
@@ -144,42 +145,6 @@ impl Ring {
         Ok(granted)
     }
 
-    /// Moves on in the order to `unit`.
-    fn advance(&mut self, unit: usize) {
-        match self.order.advance(unit) {
-            Moved::Not => {}
-            Moved::ToNext => self.step += 1,
-            Moved::Elsewhere => {
-                self.step += 1;
-                self.stats.out_of_order += 1;
-                self.look_ahead_anew();
-            }
-        }
-    }
-
-    /// Finds out when each unit is used next, after the order was not kept or was changed. What
-    /// was loaded ahead and is not used within the depth makes room like what was used.
-    pub(super) fn look_ahead_anew(&mut self) {
-        for unit in &mut self.units {
-            unit.next_use = NEVER;
-        }
-        for steps in (1..=self.horizon()).rev() {
-            if let Some(unit) = self.order.upcoming(steps) {
-                self.units[unit].next_use = self.step + steps as u64;
-            }
-        }
-        for unit in self.units.iter_mut().filter(|unit| unit.next_use == NEVER) {
-            if let Some(entry) = unit.entry.as_mut().filter(|entry| entry.hold == Hold::Ahead) {
-                entry.hold = Hold::Spent;
-            }
-        }
-    }
-
-    /// How many steps are looked ahead.
-    fn horizon(&self) -> usize {
-        self.options.depth.min(self.order.len())
-    }
-
     /// Takes a lease back.
     pub(super) fn give_back(&mut self, returned: Returned, events: &EventPool) {
         let Returned { unit, end, done, last } = returned;
@@ -193,38 +158,6 @@ impl Ring {
                 Hold::Leased(leases) if leases > 1 => Hold::Leased(leases - 1),
                 _ => Hold::Spent,
             };
-        }
-    }
-
-    /// Loads what comes next, as far as depth and room allow.
-    pub(super) fn load_ahead(&mut self, events: &EventPool) {
-        if self.broken.is_some() {
-            return;
-        }
-        for steps in 1..=self.horizon() {
-            let Some(number) = self.order.upcoming(steps) else { return };
-            let use_at = self.step + steps as u64;
-            let unit = &mut self.units[number];
-            // A unit that is used twice is wanted for the first time.
-            if unit.next_use <= self.step || unit.next_use > use_at {
-                unit.next_use = use_at;
-            }
-            if let Some(entry) = &mut unit.entry {
-                if entry.hold == Hold::Spent {
-                    entry.hold = Hold::Ahead;
-                }
-                continue;
-            }
-            match self.load(number, events, |other| other.yields_to(use_at)) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    // Whoever asks for the unit tries again and is told.
-                    let unit = &self.units[number].plan.name;
-                    tracing::warn!(%error, %unit, "loading ahead failed");
-                    return;
-                }
-            }
         }
     }
 
@@ -289,14 +222,6 @@ impl Ring {
             }
         }
         failures
-    }
-
-    /// The pass is over: what follows is the start of the next one, if one follows.
-    pub(super) fn end_pass(&mut self, events: &EventPool) {
-        if self.order.end_pass() {
-            self.look_ahead_anew();
-            self.load_ahead(events);
-        }
     }
 
     pub(super) fn snapshot(&mut self, host_waits: u64) -> PrefetchStats {

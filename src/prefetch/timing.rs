@@ -84,12 +84,17 @@ pub(super) struct Asked {
 pub(super) struct DoneMark {
     number: u64,
     event: Event,
+    recorded: bool,
 }
 
 impl DoneMark {
     /// Marks the end of the lease's work on its stream.
-    pub(super) fn record(&self, stream: &Stream) -> Result<()> {
-        self.event.record(stream)
+    pub(super) fn record(&mut self, stream: &Stream) {
+        let recorded = self.event.record(stream);
+        self.recorded = recorded.is_ok();
+        if let Err(error) = recorded {
+            tracing::warn!(%error, "the end of a lease is not timed");
+        }
     }
 }
 
@@ -157,18 +162,19 @@ impl Timing {
             Some(asking) => asking.live_leases += 1,
             None => self.streams.push(Asking { key, live_leases: 1, last_done: None }),
         }
-        Ok(DoneMark { number, event })
+        Ok(DoneMark { number, event, recorded: false })
     }
 
-    /// Takes the mark of a lease's end back, recorded.
+    /// Takes the mark of a lease's end back.
     pub(super) fn done(&mut self, mark: DoneMark, stream: StreamKey) {
+        let DoneMark { number, event, recorded } = mark;
         if let Some(asking) = self.streams.iter_mut().find(|asking| asking.key == stream) {
             asking.live_leases = asking.live_leases.saturating_sub(1);
-            asking.last_done = Some(mark.number);
+            asking.last_done = Some(number).filter(|_| recorded);
         }
-        match self.waits.iter_mut().rev().find(|wait| wait.number == mark.number) {
-            Some(wait) => wait.done = Some(mark.event),
-            None => self.idle.push(mark.event),
+        match self.waits.iter_mut().rev().find(|wait| wait.number == number && recorded) {
+            Some(wait) => wait.done = Some(event),
+            None => self.idle.push(event),
         }
     }
 
@@ -211,33 +217,33 @@ impl Timing {
         stream: &Stream,
     ) -> Result<PassStalls> {
         let key = StreamKey::of(stream);
-        let of_stream: Vec<&Wait> = self.waits.iter().filter(|wait| wait.stream == key).collect();
-        let stalls = match of_stream.first() {
-            None => PassStalls::default(),
-            Some(first) => {
-                let since = |event: &Event| event.elapsed_ns_since(&first.asked);
-                let dry = |number: Option<u64>| {
-                    let wait = of_stream.iter().find(|wait| Some(wait.number) == number);
-                    wait.and_then(|wait| wait.done.as_ref()).map(since).transpose()
-                };
-                let span = |wait: &&Wait| {
-                    Ok(WaitSpan {
-                        unit: wait.unit,
-                        asked: since(&wait.asked)?,
-                        ready: since(&wait.ready)?,
-                        dry_since: dry(wait.dry_since)?,
-                    })
-                };
-                let waits = of_stream.iter().map(span).collect::<Result<Vec<_>>>()?;
-                let last = of_stream.iter().map(|wait| wait.load).max().unwrap_or(0);
-                let loads = self.loads.iter().filter(|load| load.number <= last);
-                let loads = loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()?;
-                attribute(&waits, &loads, since(&end)?, dry(dry_since)?)
-            }
-        };
+        let stalls = self.stalls(key, &end, dry_since);
         self.forget(key);
         self.idle.push(end);
-        Ok(stalls)
+        stalls
+    }
+
+    fn stalls(&self, key: StreamKey, end: &Event, dry_since: Option<u64>) -> Result<PassStalls> {
+        let of_stream: Vec<&Wait> = self.waits.iter().filter(|wait| wait.stream == key).collect();
+        let Some(first) = of_stream.first() else { return Ok(PassStalls::default()) };
+        let since = |event: &Event| event.elapsed_ns_since(&first.asked);
+        let dry = |number: Option<u64>| {
+            let wait = of_stream.iter().find(|wait| Some(wait.number) == number);
+            wait.and_then(|wait| wait.done.as_ref()).map(since).transpose()
+        };
+        let span = |wait: &&Wait| {
+            Ok(WaitSpan {
+                unit: wait.unit,
+                asked: since(&wait.asked)?,
+                ready: since(&wait.ready)?,
+                dry_since: dry(wait.dry_since)?,
+            })
+        };
+        let waits = of_stream.iter().map(span).collect::<Result<Vec<_>>>()?;
+        let last = of_stream.iter().map(|wait| wait.load).max().unwrap_or(0);
+        let loads = self.loads.iter().filter(|load| load.number <= last);
+        let loads = loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()?;
+        Ok(attribute(&waits, &loads, since(end)?, dry(dry_since)?))
     }
 
     /// Drops the leases of a stream, and their marks.

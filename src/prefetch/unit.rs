@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::transform::UnitTransform;
+use super::transform::{Transform, UnitTransform};
 use super::view::UnitContent;
 use crate::base::{Error, Result};
 use crate::device::{Device, Event};
 use crate::fence::EventPool;
 use crate::transfer::{Home, LoadStatus};
-use crate::weights::UnitLayout;
+use crate::weights::{Model, Unit, UnitLayout};
 
 /// What never changes of a unit.
 #[derive(Debug)]
@@ -23,6 +23,27 @@ pub(super) struct UnitPlan {
 }
 
 impl UnitPlan {
+    /// A unit of `model`, changed on its way as `transform` says.
+    ///
+    /// # Errors
+    /// A unit that is not of this model; what the transform says.
+    pub(super) fn new(
+        model: &Model,
+        unit: &Unit,
+        transform: Option<&Arc<dyn Transform>>,
+    ) -> Result<Self> {
+        let layout = UnitLayout::new(model, unit)?;
+        let planned = match transform {
+            Some(transform) => UnitTransform::plan(model, &layout, transform)?,
+            None => None,
+        };
+        let (transform, content) = match planned {
+            Some((transform, content)) => (Some(transform), content),
+            None => (None, UnitContent::of(&layout)),
+        };
+        Ok(Self { name: unit.name.clone(), layout, content: Arc::new(content), transform })
+    }
+
     /// Bytes it takes in the ring.
     pub(super) fn place_bytes(&self) -> u64 {
         self.content.len_bytes

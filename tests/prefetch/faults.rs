@@ -18,6 +18,8 @@ fn run(content: &Content, nth: u64, depth: usize, keep: bool) -> (bool, usize) {
     let mut options = StreamOptions::new(6 * MIB);
     options.prefetch.depth = depth;
     options.prefetch.keep_in_ram = keep;
+    options.prefetch.timing = keep || depth == 0;
+    options.prefetch.stable_addresses = keep;
     options.loader = LoaderOptions { chunk_bytes: 64 * KIB, slots: 2, ..LoaderOptions::default() };
     options.conf = "pinned_limit_mb:8".parse().unwrap();
     driver.faults().fail_nth(None, nth, 999);
@@ -46,6 +48,7 @@ fn run(content: &Content, nth: u64, depth: usize, keep: bool) -> (bool, usize) {
                 }
                 right += sums.verify();
             }
+            streamed.prefetcher().check().unwrap();
             streamed.allocator().check().unwrap();
             streamed.pinned().check().unwrap();
         }

@@ -53,6 +53,7 @@ impl Layers {
         &self,
         device: &Device,
         ring_bytes: u64,
+        depth: usize,
         transform: Arc<dyn Transform>,
     ) -> riverbed::Result<Prefetcher> {
         let conf = Conf::default().with_pinned_limit_bytes(512 * KIB)?;
@@ -63,7 +64,7 @@ impl Layers {
             LoaderOptions { chunk_bytes: 64 * KIB, slots: 2, threads: 2, ..Default::default() };
         let loader = Loader::new(device, &pinned, Files::open(&self.model)?, options)?;
         let (model, units) = (Arc::clone(&self.model), &self.grouping.layers);
-        let prefetch = PrefetchOptions { depth: 2, ..PrefetchOptions::default() };
+        let prefetch = PrefetchOptions { depth, ..PrefetchOptions::default() };
         Prefetcher::with_transform(model, units, ring, loader, prefetch, &transform)
     }
 
@@ -104,7 +105,7 @@ fn fp8_files_are_leased_as_bf16_to_the_bit() {
         let to_bf16: Arc<dyn Transform> =
             Arc::new(Cast { from: None, to: Dtype::BF16, saturate: false });
         let ring = 5 * layers.raw_bytes() + KIB;
-        let prefetcher = layers.prefetcher(&device, ring, to_bf16).unwrap();
+        let prefetcher = layers.prefetcher(&device, ring, 2, to_bf16).unwrap();
         passes(&prefetcher, &stream, 3, |number, tensor, shown, _| {
             let file = &layers.bytes[number];
             let from = match number % 3 {
@@ -159,7 +160,7 @@ fn a_patch_is_applied_once_a_load_and_needs_no_room_of_its_own() {
         let stream = stream(&device);
         let patch = Arc::new(Patch { value: 0xa5, ..Patch::default() });
         let shared: Arc<dyn Transform> = patch.clone();
-        let prefetcher = layers.prefetcher(&device, 2 * layers.raw_bytes(), shared).unwrap();
+        let prefetcher = layers.prefetcher(&device, 2 * layers.raw_bytes(), 2, shared).unwrap();
         passes(&prefetcher, &stream, 4, |number, tensor, shown, _| {
             let mut wanted = layers.bytes[number].clone();
             if number % 3 == 1 {
@@ -196,29 +197,31 @@ impl Transform for Failing {
 }
 
 #[test]
-fn a_transform_that_fails_fails_its_lease_and_asking_again_loads_again() {
+fn a_transform_that_fails_fails_its_lease_once_and_asking_again_loads_again() {
     ends(|| {
-        let layers = Layers::new(5);
-        let (device, _) = host(64);
-        let stream = stream(&device);
-        let prefetcher =
-            layers.prefetcher(&device, 4 * layers.raw_bytes(), Arc::new(Failing::default()));
-        let prefetcher = prefetcher.unwrap();
-        let mut failed = 0;
-        for step in 0..30 {
-            let lease = prefetcher.acquire(step % 5, &stream).or_else(|error| {
-                assert_says(&error.to_string(), &["patch", "put it there"]);
-                failed += 1;
-                prefetcher.acquire(step % 5, &stream)
-            });
-            let lease = lease.unwrap();
-            let name = format!("layers.{}.a", step % 5);
-            let view = lease.wait_host().unwrap();
-            assert!(view.bytes(&name).unwrap() == layers.bytes[3 * (step % 5)]);
-            prefetcher.check().unwrap();
+        for depth in [0, 2] {
+            let layers = Layers::new(5);
+            let (device, _) = host(64);
+            let stream = stream(&device);
+            let transform = Arc::new(Failing::default());
+            let ring = 4 * layers.raw_bytes();
+            let prefetcher = layers.prefetcher(&device, ring, depth, transform).unwrap();
+            let mut failed = 0;
+            for step in 0..30 {
+                let lease = prefetcher.acquire(step % 5, &stream).or_else(|error| {
+                    assert_says(&error.to_string(), &["patch", "put it there"]);
+                    failed += 1;
+                    prefetcher.acquire(step % 5, &stream)
+                });
+                let lease = lease.unwrap();
+                let name = format!("layers.{}.a", step % 5);
+                let view = lease.wait_host().unwrap();
+                assert!(view.bytes(&name).unwrap() == layers.bytes[3 * (step % 5)]);
+                prefetcher.check().unwrap();
+            }
+            assert!(failed > 3, "{failed}");
+            prefetcher.finish_pass(&stream).unwrap().into_result().unwrap();
         }
-        assert!(failed > 3, "{failed}");
-        prefetcher.finish_pass(&stream).unwrap().into_result().unwrap();
     });
 }
 
@@ -226,7 +229,7 @@ fn a_transform_that_fails_fails_its_lease_and_asking_again_loads_again() {
 fn impossible_transforms_are_refused_when_the_prefetcher_is_made() {
     let layers = Layers::new(2);
     let (device, _) = host(64);
-    let with = |ring, transform| layers.prefetcher(&device, ring, transform).unwrap_err();
+    let with = |ring, transform| layers.prefetcher(&device, ring, 2, transform).unwrap_err();
     let cast = |from, to| Arc::new(Cast { from, to, saturate: false });
     let error = with(16 << 20, cast(None, Dtype::Q4_K)).to_string();
     assert_says(&error, &["cast to", "Q4_K", "BF16"]);
