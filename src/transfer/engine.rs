@@ -1,4 +1,4 @@
-//! Copies, one stream for each direction.
+//! Copies: the public face.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -6,16 +6,22 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::pending::Pending;
-use crate::base::{Error, Result};
-use crate::device::{Device, Priority, Stream};
-use crate::fence::EventPool;
+use super::queue::{EXPRESS_BYTES, Placed, Queue, WayProgress};
+use super::span::{Part, Span, Spans, check_apart, checked_bytes};
+use super::urgency::{TransferOptions, Urgency};
+use super::way::Way;
+use crate::base::Result;
+use crate::device::{Device, Stream};
 use crate::pinned::{PinnedBlock, PinnedPool, PinnedSource};
 use crate::pool::Buffer;
 
-/// Copies between pinned memory and buffers of one device, on a stream of its own for each
-/// direction. Every copy is ordered after what was last enqueued on its buffer, and what is
-/// enqueued on the buffer next is ordered after it (see [`Buffer::use_on`]). Methods may be
-/// called from any thread; only `wait` and [`read`](Self::read) block.
+/// Copies between pinned memory and buffers of one device. Every copy is ordered after what was
+/// last enqueued on its buffer, and what is enqueued on the buffer next is ordered after it (see
+/// [`Buffer::use_on`]). Methods may be called from any thread; only `wait`, [`read`](Self::read)
+/// and those that say so block. Clones share streams and queues.
+///
+/// Large copies go in chunks, few of them with the device at a time, so that a copy that is
+/// wanted now waits for a fraction of a millisecond ([`Urgency`], [`ahead`](Self::ahead)).
 ///
 /// ```
 /// use riverbed::{device::{Device, Priority, Stream}, pinned::PinnedPool};
@@ -34,28 +40,56 @@ use crate::pool::Buffer;
 /// # drop(block);
 /// # Ok::<(), riverbed::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Transfer {
-    h2d: Stream,
-    d2h: Stream,
-    events: Arc<EventPool>,
+    queues: Arc<Queues>,
+    urgency: Urgency,
+}
+
+/// Both directions.
+#[derive(Debug)]
+struct Queues {
+    h2d: Arc<Queue>,
+    d2h: Arc<Queue>,
+}
+
+/// Counters of a transfer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct TransferProgress {
+    /// To the device.
+    pub h2d: WayProgress,
+    /// From the device.
+    pub d2h: WayProgress,
 }
 
 impl Transfer {
-    /// A pair of copy streams on `device`.
+    /// With default options, for copies of [`Urgency::Demand`].
     ///
     /// # Errors
     /// What the driver says.
     pub fn new(device: &Device) -> Result<Self> {
-        Ok(Self {
-            h2d: Stream::new(device, Priority::Normal)?,
-            d2h: Stream::new(device, Priority::Normal)?,
-            events: Arc::new(EventPool::new(device)),
-        })
+        Self::with_options(device, &TransferOptions::default())
+    }
+
+    /// With options of one's own.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn with_options(device: &Device, options: &TransferOptions) -> Result<Self> {
+        let queue = |way| Queue::new(device, way, options);
+        let queues = Queues { h2d: queue(Way::ToDevice)?, d2h: queue(Way::ToHost)? };
+        Ok(Self { queues: Arc::new(queues), urgency: Urgency::Demand })
+    }
+
+    /// The same transfer, for copies ahead of need: those of demand go before them.
+    #[must_use]
+    pub fn ahead(&self) -> Self {
+        Self { queues: Arc::clone(&self.queues), urgency: Urgency::Ahead }
     }
 
     /// Copies the whole block to `offset` bytes into the buffer. The block comes back through
-    /// [`Pending::wait`]. Never blocks.
+    /// [`Pending`]. Never blocks.
     ///
     /// # Errors
     /// A range outside the buffer; another device; what the driver says.
@@ -65,8 +99,8 @@ impl Transfer {
         buffer: &Buffer<T>,
         offset: u64,
     ) -> Result<Pending<PinnedBlock>> {
-        self.h2d(&block, buffer, offset)?;
-        Ok(Pending::new(block, self.events.record(&self.h2d)?, &self.events))
+        let placed = self.h2d(&block, buffer, &[whole(&block, offset)])?;
+        Ok(self.pending(block, placed))
     }
 
     /// As [`upload`](Self::upload), from a block several copies may read at once.
@@ -79,26 +113,41 @@ impl Transfer {
         buffer: &Buffer<T>,
         offset: u64,
     ) -> Result<Pending<PinnedSource>> {
-        self.h2d(source.block(), buffer, offset)?;
-        Ok(Pending::new(source.clone(), self.events.record(&self.h2d)?, &self.events))
+        let placed = self.h2d(source.block(), buffer, &[whole(source.block(), offset)])?;
+        Ok(self.pending(source.clone(), placed))
     }
 
-    fn h2d<T: Pod>(&self, block: &PinnedBlock, buffer: &Buffer<T>, offset: u64) -> Result<()> {
-        let bytes = block.len() as u64;
-        check_range(buffer, offset, bytes)?;
-        block.record_use(&self.h2d)?;
-        let (dst, src) = (buffer.ptr().offset(offset), block.as_mut_ptr());
-        buffer.in_order(&self.h2d, || {
-            // SAFETY: the target lies in the buffer, which this stream is ordered for and which
-            // is not reused before it is done. The source is the block, owned or shared for
-            // reading by the `Pending`; if that is dropped early, the recorded use keeps the
-            // memory from anyone else.
-            Ok(unsafe { self.h2d.device().driver().copy_h2d(self.h2d.id(), dst, src, bytes) }?)
-        })
+    /// Copies many parts of a block to places in the buffer, as one copy that ends when all have.
+    /// Parts that follow each other on both sides become one, and small ones go in one call where
+    /// the driver has such a call: give them in the order of the block. Never blocks.
+    ///
+    /// # Errors
+    /// A part outside block or buffer, or over another in the buffer; as
+    /// [`upload`](Self::upload).
+    pub fn upload_parts<T: Pod>(
+        &self,
+        source: &PinnedSource,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<Pending<PinnedSource>> {
+        check_apart(parts)?;
+        let placed = self.h2d(source.block(), buffer, parts)?;
+        Ok(self.pending(source.clone(), placed))
+    }
+
+    fn h2d<T: Pod>(
+        &self,
+        block: &PinnedBlock,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<(u64, Placed, &Arc<Queue>)> {
+        // SAFETY: the source is the block, owned or shared for reading by the `Pending`; if that
+        // is dropped early, the recorded use keeps the memory from anyone else.
+        unsafe { self.place(&self.queues.h2d, block, buffer, parts) }
     }
 
     /// Copies from `offset` bytes into the buffer to the whole block, which comes back through
-    /// [`Pending::wait`]. Never blocks.
+    /// [`Pending`]. Never blocks.
     ///
     /// # Errors
     /// A range outside the buffer; another device; what the driver says.
@@ -108,18 +157,11 @@ impl Transfer {
         offset: u64,
         block: PinnedBlock,
     ) -> Result<Pending<PinnedBlock>> {
-        let bytes = block.len() as u64;
-        check_range(buffer, offset, bytes)?;
-        block.record_use(&self.d2h)?;
-        let (dst, src) = (block.as_mut_ptr(), buffer.ptr().offset(offset));
-        buffer.in_order(&self.d2h, || {
-            // SAFETY: the source lies in the buffer, which this stream is ordered for and which
-            // is not reused before it is done. The target is the block, which the `Pending`
-            // owns: nobody can see it before `wait`, and its memory goes to nobody before the
-            // recorded use is over.
-            Ok(unsafe { self.d2h.device().driver().copy_d2h(self.d2h.id(), dst, src, bytes) }?)
-        })?;
-        Ok(Pending::new(block, self.events.record(&self.d2h)?, &self.events))
+        // SAFETY: the target is the block, which the `Pending` owns: nobody can see it before the
+        // copy has ended, and its memory goes to nobody before the recorded use is over.
+        let placed =
+            unsafe { self.place(&self.queues.d2h, &block, buffer, &[whole(&block, offset)]) }?;
+        Ok(self.pending(block, placed))
     }
 
     /// The buffer's content, once everything enqueued on it has run. Blocks.
@@ -131,16 +173,76 @@ impl Transfer {
         let block = self.download(buffer, 0, block)?.wait()?;
         Ok(bytemuck::pod_collect_to_vec(&block))
     }
+
+    /// Goes on with copies that are held back, as far as that is possible without waiting, and
+    /// tells of those that ended; true while there are any. For transfers
+    /// [driven by the caller](super::Driven::ByCaller); others have threads for it.
+    pub fn drive(&self) -> bool {
+        let (h2d, d2h) = (self.queues.h2d.drive(), self.queues.d2h.drive());
+        h2d || d2h
+    }
+
+    /// The counters now. Costs a few loads.
+    #[must_use]
+    pub fn progress(&self) -> TransferProgress {
+        TransferProgress { h2d: self.queues.h2d.progress(), d2h: self.queues.d2h.progress() }
+    }
+
+    /// Places a copy of parts between a block and a buffer.
+    ///
+    /// # Safety
+    /// The block's memory is the copy's until it has ended, as far as the streams told of its use
+    /// do not see to that.
+    unsafe fn place<'a, T: Pod>(
+        &self,
+        queue: &'a Arc<Queue>,
+        block: &PinnedBlock,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<(u64, Placed, &'a Arc<Queue>)> {
+        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
+        buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
+        queue.requested(bytes);
+        let span = |part: &Part| Span {
+            host: block.as_mut_ptr() as u64 + part.block_offset,
+            device: buffer.ptr().0 + part.buffer_offset,
+            bytes: part.len_bytes,
+        };
+        let using = |stream: &Stream| block.record_use(stream);
+        if let [part] = parts
+            && (bytes <= EXPRESS_BYTES && self.urgency == Urgency::Demand)
+        {
+            // SAFETY: the ranges lie in block and buffer by the check; the rest is the caller's
+            // promise, and the buffer's, which this is called for.
+            let send = || unsafe { queue.express(span(part), using) };
+            let placed = buffer.in_order(queue.express_stream(), send)?;
+            return Ok((bytes, placed, queue));
+        }
+        let spans = match parts {
+            [part] => Spans::one(span(part)),
+            parts => Spans::many(parts.iter().map(span)),
+        };
+        let placed = buffer.in_order_of(|last| {
+            // SAFETY: likewise.
+            unsafe { queue.place(self.urgency, spans, last, using) }
+        })??;
+        Ok((bytes, placed, queue))
+    }
+
+    fn pending<B>(&self, block: B, placed: (u64, Placed, &Arc<Queue>)) -> Pending<B> {
+        let (bytes, placed, queue) = placed;
+        Pending::new(block, bytes, placed, queue)
+    }
 }
 
-fn check_range<T: Pod>(buffer: &Buffer<T>, offset: u64, bytes: u64) -> Result<()> {
-    let end = offset.checked_add(bytes);
-    if end.is_some_and(|end| end <= buffer.size_bytes()) {
-        return Ok(());
+impl Drop for Queues {
+    fn drop(&mut self) {
+        self.h2d.close();
+        self.d2h.close();
     }
-    Err(Error::invalid(
-        "copy range",
-        format_args!("{bytes} bytes at {offset}"),
-        format!("the buffer has {} bytes", buffer.size_bytes()),
-    ))
+}
+
+/// A whole block, to or from `offset` bytes into a buffer.
+fn whole(block: &PinnedBlock, offset: u64) -> Part {
+    Part { block_offset: 0, buffer_offset: offset, len_bytes: block.len() as u64 }
 }
