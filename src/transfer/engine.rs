@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
+use super::pageable::Pageable;
 use super::pending::Pending;
 use super::queue::{EXPRESS_BYTES, Placed, Queue, WayProgress};
 use super::span::{Part, Span, Spans, check_apart, checked_bytes};
@@ -42,15 +43,16 @@ use crate::pool::Buffer;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Transfer {
-    queues: Arc<Queues>,
-    urgency: Urgency,
+    pub(super) queues: Arc<Queues>,
+    pub(super) urgency: Urgency,
 }
 
 /// Both directions.
 #[derive(Debug)]
-struct Queues {
-    h2d: Arc<Queue>,
+pub(super) struct Queues {
+    pub(super) h2d: Arc<Queue>,
     d2h: Arc<Queue>,
+    pub(super) pageable: Pageable,
 }
 
 /// Counters of a transfer.
@@ -78,7 +80,8 @@ impl Transfer {
     /// What the driver says.
     pub fn with_options(device: &Device, options: &TransferOptions) -> Result<Self> {
         let queue = |way| Queue::new(device, way, options);
-        let queues = Queues { h2d: queue(Way::ToDevice)?, d2h: queue(Way::ToHost)? };
+        let (h2d, d2h) = (queue(Way::ToDevice)?, queue(Way::ToHost)?);
+        let queues = Queues { h2d, d2h, pageable: Pageable::new(device, options) };
         Ok(Self { queues: Arc::new(queues), urgency: Urgency::Demand })
     }
 
@@ -135,7 +138,7 @@ impl Transfer {
         Ok(self.pending(source.clone(), placed))
     }
 
-    fn h2d<T: Pod>(
+    pub(super) fn h2d<T: Pod>(
         &self,
         block: &PinnedBlock,
         buffer: &Buffer<T>,
@@ -157,10 +160,20 @@ impl Transfer {
         offset: u64,
         block: PinnedBlock,
     ) -> Result<Pending<PinnedBlock>> {
+        let part = whole(&block, offset);
+        self.download_part(buffer, part, block)
+    }
+
+    /// Copies a part of the buffer to a part of the block.
+    pub(super) fn download_part<T: Pod>(
+        &self,
+        buffer: &Buffer<T>,
+        part: Part,
+        block: PinnedBlock,
+    ) -> Result<Pending<PinnedBlock>> {
         // SAFETY: the target is the block, which the `Pending` owns: nobody can see it before the
         // copy has ended, and its memory goes to nobody before the recorded use is over.
-        let placed =
-            unsafe { self.place(&self.queues.d2h, &block, buffer, &[whole(&block, offset)]) }?;
+        let placed = unsafe { self.place(&self.queues.d2h, &block, buffer, &[part]) }?;
         Ok(self.pending(block, placed))
     }
 
@@ -229,7 +242,7 @@ impl Transfer {
         Ok((bytes, placed, queue))
     }
 
-    fn pending<B>(&self, block: B, placed: (u64, Placed, &Arc<Queue>)) -> Pending<B> {
+    pub(super) fn pending<B>(&self, block: B, placed: (u64, Placed, &Arc<Queue>)) -> Pending<B> {
         let (bytes, placed, queue) = placed;
         Pending::new(block, bytes, placed, queue)
     }
@@ -243,6 +256,6 @@ impl Drop for Queues {
 }
 
 /// A whole block, to or from `offset` bytes into a buffer.
-fn whole(block: &PinnedBlock, offset: u64) -> Part {
+pub(super) fn whole(block: &PinnedBlock, offset: u64) -> Part {
     Part { block_offset: 0, buffer_offset: offset, len_bytes: block.len() as u64 }
 }

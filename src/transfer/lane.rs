@@ -17,15 +17,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::insist::REFUSALS;
 use super::request::Request;
 use super::span::{Span, Spans, chunk_of};
+use super::tail::{Place, Tail, open};
 use super::way::Way;
 use crate::base::{Error, Result};
-use crate::device::{Device, Event, Gate, Priority, Stream};
+use crate::device::{Event, Gate, Stream};
 use crate::fence::EventPool;
-
-/// How often a driver may refuse to answer for a chunk before its device counts as lost.
-pub(super) const REFUSALS: u32 = 100;
 
 /// Where a flight ends on the copy stream.
 #[derive(Debug, Clone)]
@@ -64,14 +63,6 @@ struct Job {
     ready: Option<Event>,
     request: Arc<Request>,
     turn: u64,
-}
-
-/// Where buffers of copies held back are ordered behind.
-#[derive(Debug)]
-struct Tail {
-    stream: Stream,
-    gate: Arc<Gate>,
-    turns: u64,
 }
 
 /// A copy that was ended, to be told once nothing is locked.
@@ -224,35 +215,22 @@ impl Lane {
         last: &Stream,
         events: &EventPool,
     ) -> Result<(Stream, Arc<Gate>, u64)> {
-        let device = self.copy.device();
-        let tail = match &mut self.tail {
-            Some(tail) => tail,
-            none => none.insert(Tail::new(device)?),
-        };
-        // What is behind the tail was asked of this lane before, and lanes keep order.
-        let mut ready = if *last == tail.stream { None } else { Some(events.record(last)?) };
-        let turn = tail.turns + 1;
-        // The tail waits for the buffer's earlier work too: the gate also opens for a copy that
-        // was cancelled or failed, whose chunks waited for nothing.
-        let behind = ready.as_ref().map_or(Ok(()), |mark| tail.stream.wait(mark));
-        if let Err(error) = behind.and_then(|()| tail.stream.wait_gate(&tail.gate, turn)) {
-            ready.into_iter().for_each(|mark| events.give_back(mark));
-            return Err(error);
-        }
-        tail.turns = turn;
-        if *last == self.copy {
+        let follows = *last == self.copy;
+        let tail = self.tail()?;
+        let Place { mut ready, turn } = tail.stand(last, events)?;
+        let place = (tail.stream().clone(), Arc::clone(tail.gate()), turn);
+        if follows {
             ready.take().into_iter().for_each(|mark| events.give_back(mark));
         }
         self.jobs.push_back(Job { spans, ready, request: Arc::clone(request), turn });
-        Ok((tail.stream.clone(), Arc::clone(&tail.gate), turn))
+        Ok(place)
     }
 
-    /// Makes sure there is a tail, and gives its stream.
-    pub(super) fn tail(&mut self) -> Result<&Stream> {
-        let device = self.copy.device();
+    /// The tail, made at first use.
+    pub(super) fn tail(&mut self) -> Result<&mut Tail> {
         Ok(match &mut self.tail {
-            Some(tail) => &tail.stream,
-            none => &none.insert(Tail::new(device)?).stream,
+            Some(tail) => tail,
+            none => none.insert(Tail::new(self.copy.device())?),
         })
     }
 
@@ -335,7 +313,7 @@ impl Lane {
         }
         if let (Some(request), Some(end)) = (flight.request, flight.end) {
             if let (Some(turn), Some(tail)) = (end.turn, &self.tail) {
-                open(&tail.gate, turn);
+                open(tail.gate(), turn);
             } else if end.outcome.is_ok() {
                 // It was watched whole.
                 request.add_done(request.total_bytes());
@@ -381,7 +359,11 @@ impl Lane {
         let marks = marks.collect();
         let held = self.jobs.drain(..).map(|job| job.request);
         let flying = self.flights.drain(..).filter_map(|flight| flight.request);
-        (marks, held.chain(flying).collect(), self.tail.as_ref().map(|tail| Arc::clone(&tail.gate)))
+        (
+            marks,
+            held.chain(flying).collect(),
+            self.tail.as_ref().map(|tail| Arc::clone(tail.gate())),
+        )
     }
 
     /// Enqueues a chunk; gives its bytes and how many calls that took.
@@ -411,26 +393,5 @@ impl Lane {
         self.in_flight_bytes += flight.bytes;
         self.owed += usize::from(flight.request.is_some());
         self.flights.push_back(flight);
-    }
-}
-
-impl Tail {
-    fn new(device: &Device) -> Result<Self> {
-        let stream = Stream::new(device, Priority::Normal)?;
-        Ok(Self { stream, gate: Arc::new(Gate::new(device)?), turns: 0 })
-    }
-}
-
-/// Opens a gate, more than once if refused: one that stays shut would hold streams for ever.
-pub(super) fn open(gate: &Gate, turn: u64) {
-    let mut opened = gate.open(turn);
-    for _ in 0..REFUSALS {
-        if opened.is_ok() {
-            return;
-        }
-        opened = gate.open(turn);
-    }
-    if let Err(error) = opened {
-        tracing::error!(%error, "a gate did not open: streams behind a copy are stuck");
     }
 }

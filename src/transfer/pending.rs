@@ -150,6 +150,13 @@ impl<B> Pending<B> {
         Ok(request)
     }
 
+    /// The same copy, that gives something else back.
+    pub(super) fn with<C>(mut self, block: C) -> Pending<C> {
+        let ended = Going::Now { lane: LaneId::Express, done: None };
+        let way = std::mem::replace(&mut self.way, ended);
+        Pending { block: Some(block), bytes: self.bytes, queue: Arc::clone(&self.queue), way }
+    }
+
     fn take(&mut self) -> Result<B> {
         self.block.take().ok_or(Error::Cancelled)
     }

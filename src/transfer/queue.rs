@@ -9,9 +9,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::lane::{Ended, Lane, Mark, REFUSALS, Timed, open};
+use super::insist::{ASK_AGAIN, insist};
+use super::lane::{Ended, Lane, Mark, Timed};
 use super::request::Request;
 use super::span::{Span, Spans};
+use super::tail::open;
 use super::urgency::{Driven, MIN_CHUNK_BYTES, TransferOptions, Urgency, may_hold_back};
 use super::way::Way;
 use crate::base::{Error, KIB, Result, lock, wait};
@@ -26,8 +28,6 @@ pub(super) const EXPRESS_BYTES: u64 = 256 * KIB;
 const CHUNKS_AHEAD: u64 = 3;
 /// The most copies of one lane with the device, each with its mark.
 const MOST_FLIGHTS: u64 = 64;
-/// Between two questions to a driver that refused to answer.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Whose copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl Queue {
             let done = made.and_then(|_| self.events.record(&stream));
             return Ok((stream, done.map(|done| Placed::Now { lane: id, done })));
         }
-        using(lane.tail()?)?;
+        using(lane.tail()?.stream())?;
         self.look_after(&mut state, id)?;
         let request = Arc::new(Request::new(bytes));
         let lane = self.lane(&mut state, id)?;
@@ -388,7 +388,7 @@ impl Queue {
             match oldest {
                 Some(Mark::At(mark)) => {
                     drop(state);
-                    wait_for(&mark);
+                    insist(|| mark.synchronize());
                     state = lock(&self.state);
                     self.land(&mut state, id, &mark);
                 }
@@ -476,18 +476,6 @@ impl Queue {
         state.closed = true;
         self.wake(state);
     }
-}
-
-/// Blocks until a mark is reached. A driver that refuses to say so for long has lost its device.
-fn wait_for(mark: &Event) {
-    for _ in 0..REFUSALS {
-        match mark.synchronize() {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "waiting for a copy failed; asking again"),
-        }
-        std::thread::sleep(ASK_AGAIN);
-    }
-    tracing::error!("a lost device's copies count as done");
 }
 
 impl Drop for Queue {

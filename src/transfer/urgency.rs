@@ -1,7 +1,8 @@
 //! Who goes first, and how much may be on its way.
 
 use crate::base::MIB;
-use crate::device::Device;
+use crate::device::{Device, copy_threads};
+use crate::pinned::PinnedPool;
 
 /// What a copy is for. A copy that somebody waits for overtakes those made ahead of need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -41,8 +42,11 @@ pub struct TransferOptions {
     pub chunk_bytes: Option<u64>,
     /// Who goes on with copies that had to wait.
     pub driven: Driven,
-    /// Threads that move pageable memory into the staging ring, together.
+    /// Threads that copy between pageable memory and pinned slots, together.
     pub staging_threads: usize,
+    /// Where pinned memory for pageable copies is taken from: three chunks for each direction
+    /// and urgency in use. `None` for a pool of the transfer's own, made when it is needed.
+    pub staging_pool: Option<PinnedPool>,
 }
 
 /// The smallest chunk: below it a copy does not reach the link's rate.
@@ -57,12 +61,12 @@ const CHUNK_NS: u64 = 100_000;
 impl Default for TransferOptions {
     /// 16 MiB in flight, the link's chunks, threads of its own, up to four for staging.
     fn default() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             in_flight_bytes: 16 * MIB,
             chunk_bytes: None,
             driven: Driven::ByThreads,
-            staging_threads: cpus.min(4),
+            staging_threads: copy_threads(),
+            staging_pool: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod streaming;
 mod ends;
 mod faults;
 mod order;
+mod pageable;
 mod parts;
 mod urgent;
 
