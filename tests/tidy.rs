@@ -43,6 +43,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/pool/release.rs", "gives segments back to the driver"),
     ("src/pinned/block.rs", "shows pinned memory as a slice"),
     ("src/pinned/pool.rs", "gives slabs back to the driver"),
+    ("src/transfer/calibrate.rs", "copies between memory of its own"),
     ("src/transfer/engine.rs", "enqueues copies"),
     ("src/transfer/lane.rs", "enqueues copies"),
     ("src/transfer/pageable.rs", "lends slices to the staging thread"),

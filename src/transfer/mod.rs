@@ -2,6 +2,7 @@
 //! until it is done, and loads: file to pinned memory to device, without the host waiting.
 
 mod busy;
+mod calibrate;
 mod engine;
 mod files;
 mod insist;
@@ -20,6 +21,7 @@ mod turns;
 mod urgency;
 mod way;
 
+pub use calibrate::{LinkProfile, calibrate};
 pub use engine::{Transfer, TransferProgress};
 pub use files::Files;
 pub use loader::{Home, Loader, LoaderOptions};

@@ -8,6 +8,7 @@ mod streaming;
 
 mod ends;
 mod faults;
+mod link;
 mod order;
 mod pageable;
 mod parts;
