@@ -23,7 +23,7 @@ use super::span::{Span, Spans, chunk_of};
 use super::tail::{Place, Tail, open};
 use super::way::Way;
 use crate::base::{Error, Result};
-use crate::device::{Event, Gate, Stream};
+use crate::device::{Event, GATE_VALUES, Gate, Stream, reap};
 use crate::fence::EventPool;
 
 /// Where a flight ends on the copy stream.
@@ -350,20 +350,20 @@ impl Lane {
         }
     }
 
-    /// Gives up what is held back; gives the marks after which the gate may open, and what ends.
-    pub(super) fn abandon(&mut self) -> (Vec<Arc<Event>>, Vec<Arc<Request>>, Option<Arc<Gate>>) {
-        let marks = self.flights.iter().filter_map(|flight| match &flight.mark {
-            Mark::At(mark) => Some(Arc::clone(mark)),
-            _ => None,
-        });
-        let marks = marks.collect();
-        let held = self.jobs.drain(..).map(|job| job.request);
-        let flying = self.flights.drain(..).filter_map(|flight| flight.request);
-        (
-            marks,
-            held.chain(flying).collect(),
-            self.tail.as_ref().map(|tail| Arc::clone(tail.gate())),
-        )
+    /// Cancels what is not done, as nobody looks after it any more; the gate opens once the
+    /// chunks with the device are done.
+    pub(super) fn abandon(&mut self) {
+        let mut marks = Vec::new();
+        for flight in self.flights.drain(..) {
+            if let Mark::At(mark) = flight.mark {
+                marks.push(mark);
+            }
+            flight.request.into_iter().for_each(|it| it.finish(Err(Error::Cancelled)));
+        }
+        self.jobs.drain(..).for_each(|job| job.request.finish(Err(Error::Cancelled)));
+        if let Some(tail) = self.tail.take() {
+            reap(marks, move |_| open(tail.gate(), GATE_VALUES - 1));
+        }
     }
 
     /// Enqueues a chunk; gives its bytes and how many calls that took.

@@ -13,11 +13,10 @@ use super::insist::{ASK_AGAIN, insist};
 use super::lane::{Ended, Lane, Mark, Timed};
 use super::request::Request;
 use super::span::{Span, Spans};
-use super::tail::open;
 use super::urgency::{Driven, MIN_CHUNK_BYTES, TransferOptions, Urgency, may_hold_back};
 use super::way::Way;
 use crate::base::{Error, KIB, Result, lock, wait};
-use crate::device::{Device, Event, Gate, Priority, Stream, reap};
+use crate::device::{Device, Event, Gate, Priority, Stream};
 use crate::fence::EventPool;
 
 /// A copy of demand up to this never waits for chunks of this transfer: less than 5 microseconds
@@ -483,12 +482,7 @@ impl Drop for Queue {
     /// waits behind them goes on once the chunks with the device are done.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for lane in state.lanes.iter_mut().flatten().filter(|lane| lane.is_busy()) {
-            let (marks, requests, gate) = lane.abandon();
-            requests.iter().for_each(|request| request.finish(Err(Error::Cancelled)));
-            if let Some(gate) = gate {
-                reap(marks, move |_| open(&gate, crate::device::GATE_VALUES - 1));
-            }
-        }
+        let lanes = state.lanes.iter_mut().flatten();
+        lanes.filter(|lane| lane.is_busy()).for_each(Lane::abandon);
     }
 }

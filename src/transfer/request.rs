@@ -109,12 +109,8 @@ impl Request {
         let (waker, callback) = (end.waker.take(), end.callback.take());
         drop(end);
         self.ended.notify_all();
-        call(|| {
-            waker.map(Waker::wake);
-        });
-        call(|| {
-            callback.map(|callback| callback(outcome));
-        });
+        call(|| waker.into_iter().for_each(Waker::wake));
+        call(|| callback.into_iter().for_each(|callback| callback(outcome.clone())));
     }
 }
 
