@@ -241,7 +241,9 @@ impl Transfer {
         }
         let spans = match parts {
             [part] => Spans::one(span(part)),
-            parts => Spans::many(parts.iter().map(span)),
+            parts => {
+                Spans::many(parts.iter().map(span)).in_chunks_from(queue.least_gathered_bytes())
+            }
         };
         let placed = buffer.in_order_of(|last| {
             // SAFETY: likewise.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::insist::REFUSALS;
 use super::request::Request;
-use super::span::{Span, Spans, chunk_of};
+use super::span::{Span, Spans};
 use super::tail::{Place, Tail, open};
 use super::way::Way;
 use crate::base::{Error, Result};
@@ -149,8 +149,8 @@ impl Lane {
     /// How many bytes the next chunk has; 0 for a copy that was cancelled.
     pub(super) fn next_bytes(&self, chunk_bytes: u64) -> Option<u64> {
         let job = self.jobs.front()?;
-        let left = if job.request.is_cancelled() { 0 } else { job.spans.left_bytes() };
-        Some(chunk_of(left, chunk_bytes))
+        let cancelled = job.request.is_cancelled();
+        Some(if cancelled { 0 } else { job.spans.next_bytes(chunk_bytes) })
     }
 
     // Copies that need not wait ---------------------------------------------------------------

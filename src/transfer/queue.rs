@@ -13,7 +13,9 @@ use super::insist::{ASK_AGAIN, insist};
 use super::lane::{Ended, Lane, Mark, Timed};
 use super::request::Request;
 use super::span::{Span, Spans};
-use super::urgency::{Driven, MIN_CHUNK_BYTES, TransferOptions, Urgency, may_hold_back};
+use super::urgency::{
+    Driven, FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, TransferOptions, Urgency, may_hold_back,
+};
 use super::way::Way;
 use crate::base::{Error, KIB, Result, lock, wait};
 use crate::device::{Device, Event, Gate, Priority, Stream};
@@ -148,6 +150,11 @@ impl Queue {
 
     pub(super) fn chunk_bytes(&self) -> u64 {
         self.options.chunk_for(self.bytes_per_second.load(Ordering::Relaxed))
+    }
+
+    /// The least a chunk of many small parts has, on a slow link too: calls are what they cost.
+    pub(super) fn least_gathered_bytes(&self) -> u64 {
+        self.options.chunk_bytes.map_or(FIRST_CHUNK_BYTES, |_| 0)
     }
 
     pub(super) fn progress(&self) -> WayProgress {

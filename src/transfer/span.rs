@@ -28,11 +28,14 @@ pub(super) struct Spans {
     head: Span,
     rest: std::vec::IntoIter<Span>,
     left_bytes: u64,
+    /// Chunks are not smaller than that.
+    least_chunk_bytes: u64,
 }
 
 impl Spans {
     pub(super) fn one(span: Span) -> Self {
-        Self { head: span, rest: Vec::new().into_iter(), left_bytes: span.bytes }
+        let (rest, left_bytes) = (Vec::new().into_iter(), span.bytes);
+        Self { head: span, rest, left_bytes, least_chunk_bytes: 0 }
     }
 
     /// Neighbours are made one.
@@ -52,7 +55,12 @@ impl Spans {
         let left_bytes = merged.iter().map(|span| span.bytes).sum();
         let mut rest = merged.into_iter();
         let head = rest.next().unwrap_or(Span { host: 0, device: 0, bytes: 0 });
-        Self { head, rest, left_bytes }
+        Self { head, rest, left_bytes, least_chunk_bytes: 0 }
+    }
+
+    /// The same, in chunks of at least so much.
+    pub(super) fn in_chunks_from(self, least_chunk_bytes: u64) -> Self {
+        Self { least_chunk_bytes, ..self }
     }
 
     /// Bytes not taken yet.
@@ -60,10 +68,15 @@ impl Spans {
         self.left_bytes
     }
 
+    /// How many bytes the next chunk takes.
+    pub(super) fn next_bytes(&self, chunk_bytes: u64) -> u64 {
+        chunk_of(self.left_bytes, chunk_bytes.max(self.least_chunk_bytes))
+    }
+
     /// Takes spans of `chunk_bytes` together, or all that are left, and gives them to `each`.
     /// A remainder of less than a quarter of a chunk comes with the chunk before it.
     pub(super) fn take(&mut self, chunk_bytes: u64, mut each: impl FnMut(Span)) {
-        let mut wanted = chunk_of(self.left_bytes, chunk_bytes);
+        let mut wanted = self.next_bytes(chunk_bytes);
         while wanted > 0 {
             let bytes = self.head.bytes.min(wanted);
             each(Span { bytes, ..self.head });
