@@ -74,7 +74,7 @@ impl Spans {
     }
 
     /// Takes spans of `chunk_bytes` together, or all that are left, and gives them to `each`.
-    /// A remainder of less than a quarter of a chunk comes with the chunk before it.
+    /// A remainder of up to a quarter of a chunk comes with the chunk before it.
     pub(super) fn take(&mut self, chunk_bytes: u64, mut each: impl FnMut(Span)) {
         let mut wanted = self.next_bytes(chunk_bytes);
         while wanted > 0 {
@@ -96,7 +96,7 @@ impl Spans {
 /// How many of `left_bytes` the next chunk takes.
 pub(super) fn chunk_of(left_bytes: u64, chunk_bytes: u64) -> u64 {
     let with_remainder = chunk_bytes.saturating_add(chunk_bytes / 4);
-    if left_bytes < with_remainder { left_bytes } else { chunk_bytes }
+    if left_bytes <= with_remainder { left_bytes } else { chunk_bytes }
 }
 
 /// The sum of the parts' lengths.
