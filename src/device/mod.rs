@@ -24,6 +24,7 @@ mod pinned;
 mod reaper;
 mod settings;
 pub mod sim;
+mod stripes;
 mod table;
 
 pub use calls::{Call, CallCounts};
@@ -37,3 +38,4 @@ pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum
 pub use open::{Device, Listing, list};
 pub use reaper::settle;
 pub(crate) use reaper::{GivingUp, reap};
+pub(crate) use stripes::{copy_striped, copy_threads};

@@ -104,6 +104,19 @@ impl<T: Pod> Buffer<T> {
         enqueue()
     }
 
+    /// As [`in_order`](Self::in_order), for work that finds its own stream: `enqueue` is given the
+    /// stream of the last operation, orders its work after that, and gives the stream that the
+    /// next operation must be ordered after, which is done no sooner than the work is.
+    pub(crate) fn in_order_of<R>(
+        &self,
+        enqueue: impl FnOnce(&Stream) -> Result<(Stream, R)>,
+    ) -> Result<R> {
+        let mut uses = lock(&self.uses);
+        let (stream, result) = enqueue(uses.last.as_ref().unwrap_or(&self.home))?;
+        self.note(&mut uses, &stream);
+        Ok(result)
+    }
+
     fn order(&self, uses: &mut Uses, stream: &Stream) -> Result<()> {
         let last = uses.last.as_ref().unwrap_or(&self.home);
         if last == stream {
@@ -112,11 +125,16 @@ impl<T: Pod> Buffer<T> {
         if let Some((heap, _)) = &self.owned {
             heap.shared.events.order(last, stream)?;
         }
+        self.note(uses, stream);
+        Ok(())
+    }
+
+    /// Notes that `stream` was given the last operation.
+    fn note(&self, uses: &mut Uses, stream: &Stream) {
         uses.last = (*stream != self.home).then(|| stream.clone());
         if *stream != self.home && !uses.others.contains(stream) {
             uses.others.push(stream.clone());
         }
-        Ok(())
     }
 
     /// Notes that work on `stream` uses the buffer, so that its memory is not given to anyone

@@ -25,14 +25,3 @@ impl Default for LoaderOptions {
         Self { chunk_bytes: 4 * MIB, slots: 6, threads: 2, disk: DiskOptions::default() }
     }
 }
-
-/// Who waits for a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum Urgency {
-    /// Nobody yet: it goes behind what was asked for before.
-    #[default]
-    Ahead,
-    /// Somebody, now: it has a stream and a window of its own and waits for no more than the
-    /// reads and copies under way.
-    Demand,
-}

@@ -57,6 +57,19 @@ fn the_machine_is_told_in_json() {
 }
 
 #[test]
+fn a_named_devices_link_is_measured() {
+    let report = json(&["doctor", "--json", "--device", "sim:h100"]);
+    let link = &report["devices"][0]["link"];
+    let rate = link["h2d_bytes_per_second"].as_f64().unwrap();
+    assert!((rate / 55e9 - 1.0).abs() < 0.02, "{link}");
+    assert!(link["taken_ns"].as_u64().unwrap() > 0, "{link}");
+    let out = run(&["doctor", "--device", "host:vram=64MiB"]).out;
+    assert_says(&out, &["link to device", "GB/s", "pageable memory", "rounds"]);
+    let full = run(&["doctor", "--device", "host:vram=2MiB"]).out;
+    assert_says(&full, &["not measured", "out of memory", "can be used"]);
+}
+
+#[test]
 fn a_whole_driver_can_everything() {
     let machine = Machine::with(&[Vendor::Cuda], "");
     let report = report(&machine, &["--device", "cuda:0"]);

@@ -11,6 +11,7 @@ use super::sync::{GateState, Mark};
 use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
 use crate::device::kernel::Kernel;
+use crate::device::stripes::{copy_striped, copy_threads};
 
 /// A thing a stream does.
 pub(super) enum Op {
@@ -102,7 +103,7 @@ impl Queue {
                             unsafe {
                                 let to = dst.0.add(row * pitches.0);
                                 let from = src.0.add(row * pitches.1);
-                                std::ptr::copy_nonoverlapping(from, to, width);
+                                copy_striped(to, from, width, copy_threads());
                             }
                         }
                     };

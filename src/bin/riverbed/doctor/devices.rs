@@ -1,9 +1,12 @@
 //! One device: what it is, what it can do, and what the conf comes to on it.
 
+use std::time::Duration;
+
 use riverbed::base::Error;
 use riverbed::conf::Conf;
 use riverbed::device::{Device, DeviceInfo, DriverInfo, Listing, MemoryInfo};
 use riverbed::pool::{Allocator, policy_on};
+use riverbed::transfer::{LinkProfile, calibrate};
 
 use crate::Failure;
 
@@ -18,6 +21,10 @@ pub(super) struct DeviceReport {
     pub(super) driver: Option<DriverInfo>,
     pub(super) memory: Option<MemoryInfo>,
     pub(super) abilities: Vec<Ability>,
+    /// What its link does; of a device that was named alone.
+    pub(super) link: Option<LinkProfile>,
+    /// Why the link could not be measured.
+    pub(super) link_reason: Option<String>,
     /// What the conf comes to here; none where the device or the conf cannot be used.
     pub(super) conf: Option<ConfHere>,
 }
@@ -47,7 +54,7 @@ impl DeviceReport {
     /// A name that no device has anywhere.
     pub(super) fn of_named(name: &str, conf: Option<&Conf>) -> Result<Self, Failure> {
         match Device::open(name) {
-            Ok(device) => Ok(Self::of_open(name, &device, conf)),
+            Ok(device) => Ok(Self::of_open(name, &device, conf).with_link(&device)),
             Err(error @ (Error::InvalidArgument { .. } | Error::Conf { .. })) => Err(error.into()),
             Err(Error::Unsupported { way_out, .. }) => Ok(Self::unusable(name, way_out)),
             Err(error) => {
@@ -83,8 +90,21 @@ impl DeviceReport {
             driver: None,
             memory: None,
             abilities: Vec::new(),
+            link: None,
+            link_reason: None,
             conf: None,
         }
+    }
+
+    /// With its link measured, where the device can be used.
+    fn with_link(mut self, device: &Device) -> Self {
+        if self.usable {
+            match calibrate(device, LINK_BUDGET) {
+                Ok(link) => self.link = Some(link),
+                Err(error) => self.link_reason = Some(error.to_string()),
+            }
+        }
+        self
     }
 
     fn of_open(name: &str, device: &Device, conf: Option<&Conf>) -> Self {
@@ -98,6 +118,8 @@ impl DeviceReport {
             driver: driver.cloned(),
             memory: memory.ok(),
             abilities: abilities(info, driver),
+            link: None,
+            link_reason: None,
             conf: conf.map(|conf| ConfHere {
                 policy: policy_on(info, conf).into(),
                 refused: refused(device, conf),
@@ -105,6 +127,9 @@ impl DeviceReport {
         }
     }
 }
+
+/// How long measuring a link may take, on top of three rounds.
+const LINK_BUDGET: Duration = Duration::from_millis(30);
 
 /// Why no allocator can be made. Making one takes no memory.
 fn refused(device: &Device, conf: &Conf) -> Option<String> {

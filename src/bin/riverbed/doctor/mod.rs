@@ -23,9 +23,9 @@ use crate::text::{print, print_json};
     riverbed doctor --device cuda:0\n  \
     riverbed doctor --device cuda:0,library=/usr/lib/wsl/lib/libcuda.so.1\n  \
     riverbed doctor --conf expandable_segments:True --json\n\n\
-    Each device is opened for a moment and no memory of it is taken. Findings are 'ok', 'note'\n\
-    or 'problem'. The exit code is 1 when the device named by --device cannot be used, and only\n\
-    then.")]
+    Each device is opened for a moment. No memory of it is taken, but for 16 MiB of the device\n\
+    named by --device, whose link is measured. Findings are 'ok', 'note' or 'problem'. The exit\n\
+    code is 1 when the device named by --device cannot be used, and only then.")]
 pub(crate) struct Args {
     /// The device to look at [default: every GPU]
     #[arg(long, value_name = "DEVICE")]

@@ -2,6 +2,7 @@
 
 use riverbed::base::format_bytes;
 use riverbed::device::DriverInfo;
+use riverbed::transfer::LinkProfile;
 
 use super::Report;
 use super::conf::ConfReport;
@@ -55,6 +56,10 @@ fn of_device(device: &DeviceReport) -> Rows {
             if detail.is_empty() { state.into() } else { format!("{state}: {detail}") },
         ));
     }
+    rows.extend(device.link.iter().flat_map(of_link));
+    if let Some(reason) = &device.link_reason {
+        rows.push(row("link", format!("not measured: {reason}")));
+    }
     if let Some(here) = &device.conf {
         let refused = here.refused.as_ref().map(|why| format!("refused: {why}"));
         rows.push(row("policy here", refused.unwrap_or_else(|| here.policy.clone())));
@@ -77,6 +82,35 @@ fn of_driver(driver: &DriverInfo) -> Rows {
     if !place.is_empty() {
         rows.push(row("PCI", place.join(", ")));
     }
+    rows
+}
+
+fn of_link(link: &LinkProfile) -> Rows {
+    let rate = |bytes_per_second: u64| format!("{:.2} GB/s", bytes_per_second as f64 / 1e9);
+    let us = |ns: u64| format!("{:.1} us", ns as f64 / 1e3);
+    let way = |alone, beside, latency| {
+        format!(
+            "{}, {} beside the other way, begins after {}",
+            rate(alone),
+            rate(beside),
+            us(latency)
+        )
+    };
+    let up = (link.h2d_bytes_per_second, link.h2d_beside_d2h_bytes_per_second);
+    let down = (link.d2h_bytes_per_second, link.d2h_beside_h2d_bytes_per_second);
+    let mut rows = vec![
+        row("link to device", way(up.0, up.1, link.h2d_latency_ns)),
+        row("link from device", way(down.0, down.1, link.d2h_latency_ns)),
+    ];
+    if let Some(pageable) = link.pageable_h2d_bytes_per_second {
+        rows.push(row("pageable memory", format!("{} to device", rate(pageable))));
+    }
+    let chunk = format_bytes(link.chunk_bytes);
+    let call = us(link.per_copy_overhead_ns);
+    rows.push(row("copies", format!("{call} a call, chunks of {chunk}")));
+    let (rounds, taken) = (link.rounds, link.taken_ns as f64 / 1e6);
+    let copied = format_bytes(link.copied_bytes);
+    rows.push(row("measured", format!("{rounds} rounds, {copied}, {taken:.1} ms")));
     rows
 }
 

@@ -1,0 +1,150 @@
+//! Copies in host memory by several threads at once: one thread does not reach the memory's rate.
+//!
+//! The helpers are shared by the process, started at first use, and never many. Whoever copies
+//! does the most of it while they are busy elsewhere, and waits only for stripes in the works.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use crossbeam_channel::Sender;
+
+use crate::base::{KIB, MIB, lock, wait};
+
+/// Below this one thread is as fast as several, which must be woken.
+const STRIPE_FROM_BYTES: usize = MIB as usize;
+/// What one thread copies at a time: tens of microseconds, so that all end at about one time.
+const STRIPE_BYTES: usize = 256 * KIB as usize;
+/// More threads than that gain nothing: they share the memory.
+const MOST_HELPERS: usize = 7;
+
+/// A copy that several threads carry out.
+struct Striped {
+    dst: *mut u8,
+    src: *const u8,
+    bytes: usize,
+    /// The next stripe nobody has taken.
+    next: AtomicUsize,
+    /// Stripes not done.
+    left: Mutex<usize>,
+    done: Condvar,
+}
+
+// SAFETY: addresses are numbers. Whoever takes a stripe may copy it: the copy's owner has not
+// returned, for the stripe is not done, and it promised for the ranges until then.
+unsafe impl Send for Striped {}
+// SAFETY: as above; each stripe is taken by one thread.
+unsafe impl Sync for Striped {}
+
+impl Striped {
+    fn stripes(&self) -> usize {
+        self.bytes.div_ceil(STRIPE_BYTES)
+    }
+
+    fn work(&self) {
+        let mut done = 0;
+        loop {
+            // Relaxed: what the owner wrote before comes with the task, and what is copied is
+            // handed over by the lock.
+            let stripe = self.next.fetch_add(1, Ordering::Relaxed);
+            if stripe >= self.stripes() {
+                break;
+            }
+            let start = stripe * STRIPE_BYTES;
+            let bytes = STRIPE_BYTES.min(self.bytes - start);
+            // SAFETY: the stripe lies in both ranges, which are valid and do not overlap by the
+            // promise of `copy_striped`'s caller, and nobody else has this stripe.
+            unsafe {
+                std::ptr::copy_nonoverlapping(self.src.add(start), self.dst.add(start), bytes);
+            }
+            done += 1;
+        }
+        if done > 0 {
+            let mut left = lock(&self.left);
+            *left -= done;
+            if *left == 0 {
+                self.done.notify_all();
+            }
+        }
+    }
+}
+
+/// Copies `bytes` from `src` to `dst` on this thread and up to `threads - 1` helpers. Blocks
+/// until all is copied.
+///
+/// # Safety
+/// As `std::ptr::copy_nonoverlapping`.
+pub(crate) unsafe fn copy_striped(dst: *mut u8, src: *const u8, bytes: usize, threads: usize) {
+    let wanted = threads.saturating_sub(1).min(bytes / STRIPE_BYTES);
+    let crew = if bytes >= STRIPE_FROM_BYTES && wanted > 0 { crew() } else { None };
+    let Some((tasks, helpers)) = crew else {
+        // SAFETY: by this function's own contract.
+        unsafe { std::ptr::copy_nonoverlapping(src, dst, bytes) };
+        return;
+    };
+    let (next, done) = (AtomicUsize::new(0), Condvar::new());
+    let left = Mutex::new(bytes.div_ceil(STRIPE_BYTES));
+    let copy = Arc::new(Striped { dst, src, bytes, next, left, done });
+    for _ in 0..wanted.min(*helpers) {
+        // It fails only when all helpers died, and then this thread does it all.
+        let _ = tasks.send(Arc::clone(&copy));
+    }
+    copy.work();
+    let mut left = lock(&copy.left);
+    while *left > 0 {
+        left = wait(&copy.done, left);
+    }
+}
+
+/// How many threads a copy is worth on this machine.
+pub(crate) fn copy_threads() -> usize {
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        cpus.min(4)
+    })
+}
+
+/// The helpers' queue and their number; none where there is nobody to help.
+fn crew() -> Option<&'static (Sender<Arc<Striped>>, usize)> {
+    static CREW: OnceLock<Option<(Sender<Arc<Striped>>, usize)>> = OnceLock::new();
+    let crew = CREW.get_or_init(|| {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (sender, tasks) = crossbeam_channel::unbounded::<Arc<Striped>>();
+        let start = |_: &usize| {
+            let tasks = tasks.clone();
+            let helper = std::thread::Builder::new().name("riverbed-memcpy".into());
+            helper.spawn(move || tasks.into_iter().for_each(|copy| copy.work())).is_ok()
+        };
+        let helpers = (1..cpus.min(MOST_HELPERS + 1)).filter(start).count();
+        (helpers > 0).then_some((sender, helpers))
+    });
+    crew.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_arrives_at_any_size_from_several_threads_at_once() {
+        let sizes = [0, 1, STRIPE_FROM_BYTES - 1, STRIPE_FROM_BYTES, 5 * STRIPE_BYTES + 77];
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        for bytes in sizes {
+                            let src: Vec<u8> =
+                                (0..bytes).map(|at| (at * 7 + thread + round) as u8).collect();
+                            let mut dst = vec![0; bytes + 1];
+                            // SAFETY: two vectors of at least so many bytes.
+                            unsafe {
+                                copy_striped(dst.as_mut_ptr(), src.as_ptr(), bytes, 1 + thread)
+                            };
+                            assert!(dst[..bytes] == src[..] && dst[bytes] == 0, "{bytes}");
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

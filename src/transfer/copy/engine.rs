@@ -1,0 +1,272 @@
+//! Copies: the public face.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use super::calibrate::LinkProfile;
+use super::options::TransferOptions;
+use super::pageable::Pageable;
+use super::pending::Pending;
+use super::queue::{EXPRESS_BYTES, Placed, Queue, WayProgress};
+use super::span::{Part, Span, Spans, check_apart, checked_bytes};
+use super::way::Way;
+use crate::base::Result;
+use crate::device::{Device, Stream};
+use crate::pinned::{PinnedBlock, PinnedPool, PinnedSource};
+use crate::pool::Buffer;
+use crate::transfer::Urgency;
+
+/// Copies between pinned memory and buffers of one device. Every copy is ordered after what was
+/// last enqueued on its buffer, and what is enqueued on the buffer next is ordered after it (see
+/// [`Buffer::use_on`]). Methods may be called from any thread; only `wait`, [`read`](Self::read)
+/// and those that say so block. Clones share streams and queues.
+///
+/// Large copies go in chunks, few of them with the device at a time, so that a copy that is
+/// wanted now waits for a fraction of a millisecond ([`Urgency`], [`ahead`](Self::ahead)).
+///
+/// ```
+/// use riverbed::{device::{Device, Priority, Stream}, pinned::PinnedPool};
+/// use riverbed::{pool::Allocator, transfer::Transfer};
+///
+/// let device = Device::open("host:vram=64MiB")?;
+/// let stream = Stream::new(&device, Priority::Normal)?;
+/// let pinned = PinnedPool::new(&device, &Default::default());
+/// let buffer = Allocator::builder(&device).build()?.alloc::<u8>(5, &stream)?;
+/// let transfer = Transfer::new(&device)?;
+///
+/// let mut block = pinned.alloc(5)?;
+/// block.copy_from_slice(b"hello");
+/// let block = transfer.upload(block, &buffer, 0)?.wait()?;
+/// assert_eq!(transfer.read(&buffer, &pinned)?, b"hello");
+/// # drop(block);
+/// # Ok::<(), riverbed::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    pub(super) queues: Arc<Queues>,
+    pub(super) urgency: Urgency,
+}
+
+/// Both directions.
+#[derive(Debug)]
+pub(super) struct Queues {
+    pub(super) h2d: Arc<Queue>,
+    d2h: Arc<Queue>,
+    pub(super) pageable: Pageable,
+}
+
+/// Counters of a transfer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct TransferProgress {
+    /// To the device.
+    pub h2d: WayProgress,
+    /// From the device.
+    pub d2h: WayProgress,
+}
+
+impl Transfer {
+    /// With default options, for copies of [`Urgency::Demand`].
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn new(device: &Device) -> Result<Self> {
+        Self::with_options(device, &TransferOptions::default())
+    }
+
+    /// With options of one's own.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn with_options(device: &Device, options: &TransferOptions) -> Result<Self> {
+        let queue = |way| Queue::new(device, way, options);
+        let (h2d, d2h) = (queue(Way::ToDevice)?, queue(Way::ToHost)?);
+        let queues = Queues { h2d, d2h, pageable: Pageable::new(device, options) };
+        Ok(Self { queues: Arc::new(queues), urgency: Urgency::Demand })
+    }
+
+    /// The same transfer, for copies ahead of need: those of demand go before them.
+    #[must_use]
+    pub fn ahead(&self) -> Self {
+        Self { queues: Arc::clone(&self.queues), urgency: Urgency::Ahead }
+    }
+
+    /// Copies the whole block to `offset` bytes into the buffer. The block comes back through
+    /// [`Pending`]. Never blocks.
+    ///
+    /// # Errors
+    /// A range outside the buffer; another device; what the driver says.
+    pub fn upload<T: Pod>(
+        &self,
+        block: PinnedBlock,
+        buffer: &Buffer<T>,
+        offset: u64,
+    ) -> Result<Pending<PinnedBlock>> {
+        let placed = self.h2d(&block, buffer, &[whole(&block, offset)])?;
+        Ok(self.pending(block, placed))
+    }
+
+    /// As [`upload`](Self::upload), from a block several copies may read at once.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn upload_shared<T: Pod>(
+        &self,
+        source: &PinnedSource,
+        buffer: &Buffer<T>,
+        offset: u64,
+    ) -> Result<Pending<PinnedSource>> {
+        let placed = self.h2d(source.block(), buffer, &[whole(source.block(), offset)])?;
+        Ok(self.pending(source.clone(), placed))
+    }
+
+    /// Copies many parts of a block to places in the buffer, as one copy that ends when all have.
+    /// Parts that follow each other on both sides become one, and small ones go in one call where
+    /// the driver has such a call: give them in the order of the block. Never blocks.
+    ///
+    /// # Errors
+    /// A part outside block or buffer, or over another in the buffer; as
+    /// [`upload`](Self::upload).
+    pub fn upload_parts<T: Pod>(
+        &self,
+        source: &PinnedSource,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<Pending<PinnedSource>> {
+        check_apart(parts)?;
+        let placed = self.h2d(source.block(), buffer, parts)?;
+        Ok(self.pending(source.clone(), placed))
+    }
+
+    pub(super) fn h2d<T: Pod>(
+        &self,
+        block: &PinnedBlock,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<(u64, Placed, &Arc<Queue>)> {
+        // SAFETY: the source is the block, owned or shared for reading by the `Pending`; if that
+        // is dropped early, the recorded use keeps the memory from anyone else.
+        unsafe { self.place(&self.queues.h2d, block, buffer, parts) }
+    }
+
+    /// Copies from `offset` bytes into the buffer to the whole block, which comes back through
+    /// [`Pending`]. Never blocks.
+    ///
+    /// # Errors
+    /// A range outside the buffer; another device; what the driver says.
+    pub fn download<T: Pod>(
+        &self,
+        buffer: &Buffer<T>,
+        offset: u64,
+        block: PinnedBlock,
+    ) -> Result<Pending<PinnedBlock>> {
+        let part = whole(&block, offset);
+        self.download_part(buffer, part, block)
+    }
+
+    /// Copies a part of the buffer to a part of the block.
+    pub(super) fn download_part<T: Pod>(
+        &self,
+        buffer: &Buffer<T>,
+        part: Part,
+        block: PinnedBlock,
+    ) -> Result<Pending<PinnedBlock>> {
+        // SAFETY: the target is the block, which the `Pending` owns: nobody can see it before the
+        // copy has ended, and its memory goes to nobody before the recorded use is over.
+        let placed = unsafe { self.place(&self.queues.d2h, &block, buffer, &[part]) }?;
+        Ok(self.pending(block, placed))
+    }
+
+    /// The buffer's content, once everything enqueued on it has run. Blocks.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download); the pinned budget is spent.
+    pub fn read<T: Pod>(&self, buffer: &Buffer<T>, pinned: &PinnedPool) -> Result<Vec<T>> {
+        let block = pinned.alloc(buffer.size_bytes() as usize)?;
+        let block = self.download(buffer, 0, block)?.wait()?;
+        Ok(bytemuck::pod_collect_to_vec(&block))
+    }
+
+    /// Goes on with copies that are held back, as far as that is possible without waiting, and
+    /// tells of those that ended; true while there are any. For transfers
+    /// [driven by the caller](super::Driven::ByCaller); others have threads for it.
+    pub fn drive(&self) -> bool {
+        let (h2d, d2h) = (self.queues.h2d.drive(), self.queues.d2h.drive());
+        h2d || d2h
+    }
+
+    /// Begins with what a calibration found, in place of finding it out: chunks have the right
+    /// size from the first on. Rates go on being corrected by the chunks that follow.
+    pub fn assume(&self, link: &LinkProfile) {
+        self.queues.h2d.set_rate(link.h2d_bytes_per_second);
+        self.queues.d2h.set_rate(link.d2h_bytes_per_second);
+    }
+
+    /// The counters now. Costs a few loads.
+    #[must_use]
+    pub fn progress(&self) -> TransferProgress {
+        TransferProgress { h2d: self.queues.h2d.progress(), d2h: self.queues.d2h.progress() }
+    }
+
+    /// Places a copy of parts between a block and a buffer.
+    ///
+    /// # Safety
+    /// The block's memory is the copy's until it has ended, as far as the streams told of its use
+    /// do not see to that.
+    unsafe fn place<'a, T: Pod>(
+        &self,
+        queue: &'a Arc<Queue>,
+        block: &PinnedBlock,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<(u64, Placed, &'a Arc<Queue>)> {
+        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
+        buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
+        queue.requested(bytes);
+        let span = |part: &Part| Span {
+            host: block.as_mut_ptr() as u64 + part.block_offset,
+            device: buffer.ptr().0 + part.buffer_offset,
+            bytes: part.len_bytes,
+        };
+        let using = |stream: &Stream| block.record_use(stream);
+        if let [part] = parts
+            && (bytes <= EXPRESS_BYTES && self.urgency == Urgency::Demand)
+        {
+            // SAFETY: the ranges lie in block and buffer by the check; the rest is the caller's
+            // promise, and the buffer's, which this is called for.
+            let send = || unsafe { queue.express(span(part), using) };
+            let placed = buffer.in_order(queue.express_stream(), send)?;
+            return Ok((bytes, placed, queue));
+        }
+        let spans = match parts {
+            [part] => Spans::one(span(part)),
+            parts => {
+                Spans::many(parts.iter().map(span)).in_chunks_from(queue.least_gathered_bytes())
+            }
+        };
+        let placed = buffer.in_order_of(|last| {
+            // SAFETY: likewise.
+            unsafe { queue.place(self.urgency, spans, last, using) }
+        })??;
+        Ok((bytes, placed, queue))
+    }
+
+    pub(super) fn pending<B>(&self, block: B, placed: (u64, Placed, &Arc<Queue>)) -> Pending<B> {
+        let (bytes, placed, queue) = placed;
+        Pending::new(block, bytes, placed, queue)
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        self.h2d.close();
+        self.d2h.close();
+    }
+}
+
+/// A whole block, to or from `offset` bytes into a buffer.
+pub(super) fn whole(block: &PinnedBlock, offset: u64) -> Part {
+    Part { block_offset: 0, buffer_offset: offset, len_bytes: block.len() as u64 }
+}

@@ -1,0 +1,23 @@
+//! Copies between host memory and the buffers of a device: who goes first, how much is on its way,
+//! and what becomes of memory that is not pinned.
+
+mod calibrate;
+mod engine;
+mod insist;
+mod lane;
+mod options;
+mod pageable;
+mod pending;
+mod queue;
+mod request;
+mod span;
+mod staging;
+mod tail;
+mod way;
+
+pub use calibrate::{LinkProfile, calibrate};
+pub use engine::{Transfer, TransferProgress};
+pub use options::{Driven, TransferOptions};
+pub use pending::{Pending, Progress};
+pub use queue::WayProgress;
+pub use span::Part;
