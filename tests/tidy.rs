@@ -42,6 +42,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/pool/stats_scope.rs", "reads counters while all heaps are held"),
     ("src/pool/release.rs", "gives segments back to the driver"),
     ("src/pinned/block.rs", "shows pinned memory as a slice"),
+    ("src/pinned/adopted.rs", "registers and shows a caller's memory"),
     ("src/pinned/mapping.rs", "maps, touches and unmaps memory of its own"),
     ("src/pinned/slab.rs", "registers memory, and gives it back"),
     ("src/pinned/growth.rs", "gives slabs nothing uses back"),

@@ -1,6 +1,7 @@
 //! Pinned memory of captured graphs. A graph that is launched again copies from the same
 //! addresses again, so what it uses is nobody else's before the graph is gone.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,6 +54,18 @@ pub struct PinnedCapture {
 pub(super) struct Graph {
     pub(super) id: u64,
     kept: Mutex<Vec<(Piece, Uses)>>,
+    /// What else must live as long.
+    held: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Graph {
+    /// Keeps `thing` alive for the graph.
+    pub(super) fn hold(&self, thing: Arc<dyn Any + Send + Sync>) {
+        let mut held = lock(&self.held);
+        if !held.iter().any(|known| Arc::ptr_eq(known, &thing)) {
+            held.push(thing);
+        }
+    }
 }
 
 /// Which streams are captured, into which graphs.
@@ -97,7 +110,8 @@ impl PinnedPool {
     /// The place for what a graph that is about to be captured will use; empty.
     pub fn graph(&self) -> PinnedGraph {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let graph = Graph { id: NEXT.fetch_add(1, Ordering::Relaxed), kept: Mutex::default() };
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let graph = Graph { id, kept: Mutex::default(), held: Mutex::default() };
         PinnedGraph { graph: Arc::new(graph), shared: Arc::clone(self.shared()) }
     }
 }

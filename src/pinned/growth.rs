@@ -133,22 +133,52 @@ impl Shared {
         Ok(core.find(request))
     }
 
-    /// Puts room in the budget aside for a new slab. Where there is too little, gives everything
-    /// that is free to the system first.
+    /// Puts room in the budget aside for a new slab, unless something fits meanwhile.
     fn claim(self: &Arc<Self>, request: Request) -> Result<Claim> {
+        self.with_room(request.bytes, |core, room| {
+            if let Some(range) = core.find(request) {
+                return Some(Claim::Found(range));
+            }
+            if request.bytes > room {
+                return None;
+            }
+            let (bytes, is_reserve) = self.slab_bytes(core, request, room);
+            core.has_grown = true;
+            core.pinning_bytes += bytes;
+            Some(Claim::Room { bytes, is_reserve })
+        })
+    }
+
+    /// Puts room in the budget aside for memory of a caller's.
+    pub(super) fn claim_adopted(self: &Arc<Self>, bytes: u64) -> Result<()> {
+        self.with_room(bytes, |core, room| {
+            let has_room = bytes <= room;
+            core.adopted_bytes += if has_room { bytes } else { 0 };
+            has_room.then_some(())
+        })
+    }
+
+    /// Memory of a caller's is not pinned any more.
+    pub(super) fn give_back_adopted(&self, bytes: u64) {
+        lock(&self.core).adopted_bytes -= bytes;
+        self.refused_bytes.store(u64::MAX, Ordering::Relaxed);
+        self.released.notify_all();
+    }
+
+    /// Lets `attempt` see how much room the budget has, until it finds it enough. Where it does
+    /// not, gives everything that is free to the system first.
+    fn with_room<T>(
+        self: &Arc<Self>,
+        bytes: u64,
+        attempt: impl Fn(&mut Core, u64) -> Option<T>,
+    ) -> Result<T> {
         let mut core = lock(&self.core);
         let mut in_vain = false;
         loop {
-            if let Some(range) = core.find(request) {
-                return Ok(Claim::Found(range));
-            }
             let room = self.budget.bytes.saturating_sub(core.held_bytes());
-            if request.bytes <= room {
-                let (bytes, is_reserve) = self.slab_bytes(&core, request, room);
-                core.has_grown = true;
-                core.pinning_bytes += bytes;
+            if let Some(done) = attempt(&mut core, room) {
                 core.note_peak();
-                return Ok(Claim::Room { bytes, is_reserve });
+                return Ok(done);
             }
             let may_release = !self.captures.any();
             if may_release && self.detach(&mut core, |_, _| true) > 0 {
@@ -162,7 +192,7 @@ impl Shared {
                 core = wait(&self.released, core);
             } else {
                 return Err(Error::PinnedBudget {
-                    requested_bytes: request.bytes,
+                    requested_bytes: bytes,
                     reserved_bytes: core.held_bytes(),
                     budget_bytes: self.budget.bytes,
                 });
@@ -282,7 +312,8 @@ impl Shared {
 
     /// Gives free slabs to the system that are unused for long, or all if memory is short.
     pub(super) fn release_stale(self: &Arc<Self>) -> u64 {
-        if let Some(why) = self.pressure.look() {
+        let is_real = !self.device.info().simulated;
+        if let Some(why) = is_real.then(|| self.pressure.look()).flatten() {
             let bytes = self.release_free();
             if bytes > 0 {
                 tracing::debug!("{why}: {} of free pinned memory given up", format_bytes(bytes));

@@ -5,6 +5,7 @@
 //! a new slab (`growth`), which is memory of our own that is registered or the driver's (`slab`,
 //! `mapping`).
 
+mod adopted;
 mod background;
 mod block;
 mod budget;
@@ -21,8 +22,9 @@ mod slab;
 mod stats;
 mod uses;
 
+pub use adopted::{AdoptedMemory, AdoptedPiece};
 pub use block::{PinnedBlock, PinnedSource};
-pub use budget::Budget;
+pub use budget::{Budget, BudgetBound};
 pub use capture::{PinnedCapture, PinnedGraph};
 pub use host_memory::{GroupMemory, HostMemory};
 pub use options::PinnedOptions;

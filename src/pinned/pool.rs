@@ -10,7 +10,7 @@ use super::shared::Shared;
 use super::shelf::{SHELVES, Shelves};
 use super::slab::Kind;
 use super::stats::PinnedStats;
-use crate::base::{Error, Result, align_up};
+use crate::base::{Error, Result};
 use crate::conf::Conf;
 use crate::device::Device;
 
@@ -154,6 +154,7 @@ fn block(anchor: &Arc<Anchor>, range: Range, len: usize) -> PinnedBlock {
 
 #[inline]
 fn whole_granules(len: usize) -> Result<u64> {
-    align_up(len.max(1) as u64, GRANULE_BYTES)
+    (len.max(1) as u64)
+        .checked_next_multiple_of(GRANULE_BYTES)
         .ok_or_else(|| Error::invalid("length", len, "it overflows"))
 }

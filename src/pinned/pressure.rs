@@ -36,15 +36,15 @@ impl PressureWatch {
 fn pressure_below(root: &Path) -> Option<String> {
     let memory = HostMemory::read_below(root);
     let is_short = |free: u64, of: u64| free < of / LEAST_PART;
-    if let Some(group) = &memory.group {
-        if is_short(group.free_bytes(), group.limit_bytes) {
-            return Some(format!("the control group {} is nearly full", group.path.display()));
-        }
+    if let Some(group) = &memory.group
+        && is_short(group.free_bytes(), group.limit_bytes)
+    {
+        return Some(format!("the control group {} is nearly full", group.path.display()));
     }
-    if let (Some(total), Some(available)) = (memory.total_bytes, memory.available_bytes) {
-        if is_short(available, total) {
-            return Some("the machine has hardly any memory left".into());
-        }
+    if let (Some(total), Some(available)) = (memory.total_bytes, memory.available_bytes)
+        && is_short(available, total)
+    {
+        return Some("the machine has hardly any memory left".into());
     }
     // Of the group that limits this process; of the machine where none does.
     let group = memory.group.map(|group| group.path.join("memory.pressure"));

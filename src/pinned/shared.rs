@@ -254,6 +254,21 @@ impl Shared {
         self.shelves.clear(|range| core.give_back(range.id, now));
     }
 
+    /// Does `job` in the background once what is now enqueued on the streams of `uses` is done;
+    /// it is told whether that is known.
+    pub(super) fn after(
+        self: &Arc<Self>,
+        uses: &Uses,
+        job: impl FnOnce(&Self, bool) + Send + 'static,
+    ) {
+        let mut queue = RetireQueue::default();
+        queue.retire((), uses.streams(), &self.events);
+        let is_known = queue.stranded_count() == 0;
+        let (_, pending) = queue.take_waiting();
+        let shared = Arc::clone(self);
+        reap(pending, move |reached| job(&shared, is_known && reached.is_ok()));
+    }
+
     /// See [`PinnedPool::trim`](super::PinnedPool::trim).
     pub(super) fn trim(self: &Arc<Self>) -> u64 {
         let mut core = self.enter();
