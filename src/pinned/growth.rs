@@ -180,6 +180,8 @@ impl Shared {
                 core.note_peak();
                 return Ok(done);
             }
+            self.unshelve(&mut core);
+            self.poll(&mut core);
             let may_release = !self.captures.any();
             if may_release && self.detach(&mut core, |_, _| true) > 0 {
                 in_vain = false;
@@ -228,7 +230,8 @@ impl Shared {
         if made.is_err() && bytes > request.bytes {
             made = of_source(request.bytes);
         }
-        if made.is_err() && self.release_free() > 0 {
+        let is_pinned = |_: &Block, slab: &Slab| slab.kind != Kind::Pageable;
+        if made.is_err() && self.release_chosen(is_pinned) > 0 {
             made = of_source(request.bytes);
         }
         match made {
@@ -286,6 +289,7 @@ impl Shared {
         core.in_release_bytes += bytes;
         drop(core);
 
+        let any_pinned = slabs.iter().any(|slab| slab.kind != Kind::Pageable);
         let (begun, count) = (Instant::now(), slabs.len());
         // SAFETY: these were wholly free when they left the ledger: every block of them was
         // dropped, and every copy that used one is done.
@@ -297,7 +301,7 @@ impl Shared {
         core.in_release_bytes -= bytes;
         core.releasing_bytes -= given;
         core.outgoing.extend(refused);
-        if given > 0 {
+        if given > 0 && any_pinned {
             self.refused_bytes.store(u64::MAX, Ordering::Relaxed);
         }
         drop(core);
