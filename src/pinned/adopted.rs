@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::pool::PinnedPool;
 use super::shared::Shared;
+use super::slab::{Owner, Slab};
 use super::uses::Uses;
 use crate::base::{Error, MIB, Result, lock, wait};
 use crate::device::Stream;
@@ -64,8 +65,8 @@ struct Inner {
     progress: Mutex<Progress>,
     changed: Condvar,
     uses: Mutex<Uses>,
-    /// Keeps the memory; dropped after it is unpinned.
-    owner: Option<Arc<dyn Send + Sync>>,
+    /// Keeps the memory, and so does every slice of it until it is unpinned.
+    owner: Owner,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +136,7 @@ impl PinnedPool {
             progress: Mutex::default(),
             changed: Condvar::new(),
             uses: Mutex::default(),
-            owner: Some(owner),
+            owner: Owner { _keeps: owner },
         }))))
     }
 }
@@ -271,34 +272,6 @@ impl Inner {
     }
 }
 
-/// Unpins every slice and drops the owner. What the driver does not let go of is leaked, with its
-/// owner, and stays counted.
-fn let_go(shared: &Shared, slices: &[Slice], owner: Option<Arc<dyn Send + Sync>>) {
-    let mut all_gone = true;
-    for slice in slices {
-        // SAFETY: registered by `pin`; every copy that used it is done, and nobody can begin one.
-        match unsafe { shared.device.driver().unregister(slice.start) } {
-            Ok(()) => shared.give_back_adopted(slice.bytes),
-            Err(error) => {
-                tracing::warn!(%error, "adopted memory was not unpinned: it is leaked");
-                all_gone = false;
-            }
-        }
-    }
-    if !all_gone {
-        std::mem::forget(owner);
-    }
-}
-
-/// A registered slice, for whoever unpins it.
-struct Slice {
-    start: NonNull<u8>,
-    bytes: u64,
-}
-
-// SAFETY: an address and a size.
-unsafe impl Send for Slice {}
-
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.is_cancelled.store(true, Ordering::Relaxed);
@@ -311,21 +284,19 @@ impl Drop for Inner {
         let uses = std::mem::take(self.uses.get_mut().unwrap_or_else(PoisonError::into_inner));
         let progress = self.progress.get_mut().unwrap_or_else(PoisonError::into_inner);
         let ends = std::mem::take(&mut progress.ends);
-        let owner = self.owner.take();
         let mut slices = Vec::with_capacity(ends.len());
         let mut start = 0;
         for end in ends {
-            let bytes = self.page_bytes(start, end);
             // SAFETY: within the memory.
-            slices.push(Slice { start: unsafe { self.start.add(start) }, bytes });
+            let at = unsafe { self.start.add(start) };
+            slices.push(Slab::adopted(at, self.page_bytes(start, end), self.owner.clone()));
             start = end;
         }
-        let shared = Arc::clone(&self.shared);
-        shared.after(&uses, move |shared, is_known| {
+        self.shared.after(&uses, move |shared, is_known| {
             if is_known {
-                let_go(shared, &slices, owner);
+                shared.release_adopted(slices);
             } else {
-                std::mem::forget(owner);
+                std::mem::forget(slices);
             }
         });
     }

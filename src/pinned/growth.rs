@@ -158,11 +158,21 @@ impl Shared {
         })
     }
 
-    /// Memory of a caller's is not pinned any more.
+    /// Memory of a caller's was not pinned after all.
     pub(super) fn give_back_adopted(&self, bytes: u64) {
         lock(&self.core).adopted_bytes -= bytes;
-        self.refused_bytes.store(u64::MAX, Ordering::Relaxed);
         self.released.notify_all();
+    }
+
+    /// Unpins slices of a caller's memory that nothing uses any more.
+    pub(super) fn release_adopted(&self, slices: Vec<Slab>) {
+        let mut core = lock(&self.core);
+        let bytes = slices.iter().map(Slab::bytes).sum::<u64>();
+        core.adopted_bytes -= bytes;
+        core.releasing_bytes += bytes;
+        core.outgoing.extend(slices);
+        drop(core);
+        self.release_outgoing();
     }
 
     /// Lets `attempt` see how much room the budget has, until it finds it enough. Where it does

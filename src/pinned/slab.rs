@@ -1,8 +1,10 @@
 //! Slabs: where the pool's memory comes from, and how it goes back.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::mapping::Mapping;
@@ -41,6 +43,28 @@ enum Memory {
     Registered(Mapping),
     /// Our own.
     Plain(Mapping),
+    /// A caller's, registered.
+    Adopted(Adopted),
+}
+
+/// A registered part of a caller's memory.
+#[derive(Debug)]
+struct Adopted {
+    part: DriverMemory,
+    /// Keeps the memory; dropped after it is unregistered.
+    _owner: Owner,
+}
+
+/// What keeps a caller's memory.
+#[derive(Clone)]
+pub(super) struct Owner {
+    pub(super) _keeps: Arc<dyn Send + Sync>,
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owner")
+    }
 }
 
 #[derive(Debug)]
@@ -59,9 +83,17 @@ impl Slab {
         Self { memory, kind, is_reserve: false }
     }
 
+    /// A caller's memory of `bytes` in whole pages, registered from `start` on, to be given back
+    /// as slabs are.
+    pub(super) fn adopted(start: NonNull<u8>, bytes: u64, owner: Owner) -> Self {
+        let part = DriverMemory { start, bytes };
+        Self::new(Memory::Adopted(Adopted { part, _owner: owner }), Kind::Pinned)
+    }
+
     pub(super) fn start(&self) -> NonNull<u8> {
         match &self.memory {
             Memory::Driver(memory) => memory.start,
+            Memory::Adopted(adopted) => adopted.part.start,
             Memory::Registered(mapping) | Memory::Plain(mapping) => mapping.start(),
         }
     }
@@ -69,6 +101,7 @@ impl Slab {
     pub(super) fn bytes(&self) -> u64 {
         match &self.memory {
             Memory::Driver(memory) => memory.bytes,
+            Memory::Adopted(adopted) => adopted.part.bytes,
             Memory::Registered(mapping) | Memory::Plain(mapping) => mapping.bytes(),
         }
     }
@@ -81,8 +114,10 @@ impl Slab {
         let given = match &self.memory {
             // SAFETY: from `alloc_pinned`, not freed yet, out of use by this function's contract.
             Memory::Driver(memory) => unsafe { device.driver().free_pinned(memory.start) },
-            // SAFETY: registered when it was made, and likewise.
-            Memory::Registered(mapping) => unsafe { device.driver().unregister(mapping.start()) },
+            // SAFETY: registered, and likewise.
+            Memory::Registered(_) | Memory::Adopted(_) => unsafe {
+                device.driver().unregister(self.start())
+            },
             Memory::Plain(_) => Ok(()),
         };
         match given {

@@ -108,3 +108,17 @@ fn statistics_have_pytorchs_names() {
     assert_eq!(pool.pytorch_stats()["allocated_bytes.freed"], 7 << 20);
     assert_eq!(pool.pytorch_stats()["num_host_free"], 2);
 }
+
+#[test]
+fn write_combined_memory_is_apart_from_other_memory() {
+    let pool = pool(&host(), "pinned_limit_mb:64");
+    drop(pool.alloc(1 << 20).unwrap());
+    let mut block = pool.alloc_write_combined(1 << 20).unwrap();
+    assert!(block.is_pinned());
+    block.fill(3);
+    drop(block);
+    assert_eq!(pool.stats().slabs, 2);
+    drop(pool.alloc_write_combined(1 << 20).unwrap());
+    assert_eq!(pool.stats().slabs, 2, "it is used again");
+    assert_eq!(pool.trim(), 4 << 20);
+}
