@@ -45,7 +45,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/pinned/adopted.rs", "registers and shows a caller's memory"),
     ("src/pinned/mapping.rs", "maps, touches and unmaps memory of its own"),
     ("src/pinned/slab.rs", "registers memory, and gives it back"),
-    ("src/pinned/growth.rs", "gives slabs nothing uses back"),
+    ("src/pinned/release.rs", "gives slabs nothing uses back"),
     ("src/pinned/shared.rs", "gives slabs back at the pool's end"),
     ("src/transfer/engine.rs", "enqueues copies"),
     ("src/transfer/loader.rs", "enqueues copies"),

@@ -3,7 +3,7 @@
 //!
 //! A block comes from a shelf of its thread (`shelf`), else from the books (`shared`), else from
 //! a new slab (`growth`), which is memory of our own that is registered or the driver's (`slab`,
-//! `mapping`).
+//! `mapping`). `release` gives slabs back.
 
 mod adopted;
 mod background;
@@ -16,6 +16,7 @@ mod mapping;
 mod options;
 mod pool;
 mod pressure;
+mod release;
 mod shared;
 mod shelf;
 mod slab;
