@@ -187,7 +187,7 @@ fn values_arrive_in_their_fields() {
     assert!(conf.throw_on_cudamalloc_oom);
     assert_eq!(conf.limit_bytes, Some(3 * MIB / 2));
     assert_eq!(conf.pinned_limit_bytes, Some(7 * MIB));
-    assert_eq!(conf.pinned_num_register_threads, 8);
+    assert_eq!(conf.pinned_num_register_threads, Some(8));
     assert_eq!(conf.pinned_max_cached_size_bytes, Some(0));
     assert_eq!(conf.expandable_segments_reserve, Reserve::Bytes(2 << 30));
     assert_eq!(conf.expandable_segments_reserve_by_class, [("a".into(), Reserve::Fraction(0.5))]);

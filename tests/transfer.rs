@@ -433,7 +433,7 @@ fn a_block_outlives_its_pool_and_a_stream_outlives_both() {
         let bench = bench();
         let gate = Gate::new(&bench.device).unwrap();
         bench.stream.wait_gate(&gate, 1).unwrap();
-        let freed = || bench.device.calls().get(riverbed::device::Call::FreePinned);
+        let freed = || bench.device.calls().get(riverbed::device::Call::Unregister);
         let block = bench.pinned.alloc(1 << 20).unwrap();
         block.record_use(&bench.stream).unwrap();
         let before = waits(&bench.device);

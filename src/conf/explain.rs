@@ -131,13 +131,14 @@ impl Conf {
         unread.map(|spec| spec.key).collect()
     }
 
-    /// Set to something else than the default, would be read, and nothing acts on them yet.
-    fn unmet(&self, by: HonouredBy) -> impl Iterator<Item = (&'static OptionSpec, &'static str)> {
-        table::options().iter().filter_map(move |spec| match spec.status {
+    /// Asked of the allocator, set to something else than the default, would be read, and nothing
+    /// acts on them yet.
+    fn unmet(&self) -> impl Iterator<Item = (&'static OptionSpec, &'static str)> {
+        table::options().iter().filter_map(|spec| match spec.status {
             Status::NotYet(why) => {
                 let asked = self.is_set(spec.key)
                     && self.reads(spec)
-                    && spec.honoured_by.contains(&by)
+                    && spec.honoured_by.contains(&HonouredBy::Native)
                     && (spec.access.write)(self) != spec.default_text();
                 asked.then_some((spec, why))
             }
@@ -147,20 +148,13 @@ impl Conf {
 
     /// Refuses what is asked of the allocator and could only be passed over.
     pub(crate) fn refuse_unmet(&self) -> Result<()> {
-        match self.unmet(HonouredBy::Native).next() {
+        match self.unmet().next() {
             None => Ok(()),
             Some((spec, why)) => Err(Error::Unsupported {
                 what: format!("{}:{}", spec.key, (spec.access.write)(self)),
                 by: "this version".into(),
                 way_out: format!("leave the key out ({why})"),
             }),
-        }
-    }
-
-    /// Tells of what is asked of pinned memory and changes no result, only how it is got.
-    pub(crate) fn warn_of_unmet_pinning(&self) {
-        for (spec, why) in self.unmet(HonouredBy::Pinned) {
-            tracing::warn!(key = spec.key, "this key has no effect yet: {why}");
         }
     }
 

@@ -145,22 +145,23 @@ options! {
     status: NotYet("such blocks wait until the capture ends");
 
     /// Pins by locking ordinary pages, touched first, in place of the driver's own allocation.
+    /// PyTorch's default is False; here it is what pins faster.
     "pinned_use_cuda_host_register" ["pinned_use_hip_host_register"]
-    pinned_use_cuda_host_register: bool = false;
-    form: Flag; by: [Pinned];
-    status: NotYet("the driver's own allocation is always used");
+    pinned_use_cuda_host_register: Option<bool> = None;
+    form: Optional(Flag, "True but on sim"); by: [Pinned]; status: Effective;
 
-    /// Threads that touch pages before they are locked.
-    "pinned_num_register_threads" [] pinned_num_register_threads: u32 = 1;
-    form: Threads; by: [Pinned];
-    status: NotYet("the driver's own allocation is always used");
+    /// Threads that touch pages before they are locked. PyTorch's default is 1; here it is the
+    /// processors, at most 4.
+    "pinned_num_register_threads" [] pinned_num_register_threads: Option<u32> = None;
+    form: Optional(Threads, "processors, at most 4"); by: [Pinned]; status: Effective;
 
-    /// A background thread watches for the end of copies, so that allocating threads need not.
+    /// A background thread watches for the end of copies, so that allocating threads need not,
+    /// and gives idle memory up.
     "pinned_use_background_threads" [] pinned_use_background_threads: bool = false;
-    form: Flag; by: [Pinned];
-    status: NotYet("there is no such thread");
+    form: Flag; by: [Pinned]; status: Effective;
 
-    /// One pinned region of this size is taken at first need and smaller blocks come from it.
+    /// One pinned region of this size is taken at first need and blocks come from it while it has
+    /// room. Idle memory is given up, but not this.
     "pinned_reserve_segment_size_mb" [] pinned_reserve_segment_size_bytes: Option<u64> = None;
     form: Optional(Mib(Least::Above(0)), "off"); by: [Pinned]; status: Effective;
 
@@ -169,15 +170,16 @@ options! {
     form: Optional(Mib(Least::Zero), "unlimited"); by: [Pinned];
     status: ByDesign("pinned sizes are never rounded to a power of two");
 
-    /// Pinned blocks above this are given back to the system when freed, not cached.
+    /// Pinned blocks above this are given back to the system when copies are done with them, not
+    /// cached.
     "pinned_max_cached_size_mb" [] pinned_max_cached_size_bytes: Option<u64> = None;
-    form: Optional(Mib(Least::Zero), "unlimited"); by: [Pinned];
-    status: NotYet("blocks of every size are cached until trimmed");
+    form: Optional(Mib(Least::Zero), "unlimited"); by: [Pinned]; status: Effective;
 
     /// Errors while pinned memory is freed are swallowed.
     "pinned_free_catch_all" [] pinned_free_catch_all: bool = false;
     form: Flag; by: [Pinned];
-    status: NotYet("errors are not swallowed");
+    status: ByDesign("freeing never fails: errors are logged, and the memory is kept and offered \
+        to the driver again");
 }
 
 /// PyTorch's large segment: 20 MiB.

@@ -319,10 +319,16 @@ pub trait Driver: Any + fmt::Debug + Send + Sync {
 
     /// Takes `bytes` (above 0) of zeroed pinned host memory, aligned to 4096.
     fn alloc_pinned(&self, bytes: u64) -> DeviceResult<NonNull<u8>>;
-    /// Gives back what [`alloc_pinned`](Self::alloc_pinned) took.
+    /// As [`alloc_pinned`](Self::alloc_pinned), for memory the host writes in order and never
+    /// reads: write-combined where the driver has such, else the same. Counts as `alloc_pinned`.
+    fn alloc_pinned_write_combined(&self, bytes: u64) -> DeviceResult<NonNull<u8>> {
+        self.alloc_pinned(bytes)
+    }
+    /// Gives back what [`alloc_pinned`](Self::alloc_pinned) or
+    /// [`alloc_pinned_write_combined`](Self::alloc_pinned_write_combined) took.
     ///
     /// # Safety
-    /// `ptr` is from `alloc_pinned`, not freed yet, and nothing touches the memory any more.
+    /// `ptr` is from one of these, not freed yet, and nothing touches the memory any more.
     unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()>;
     /// Pins `bytes` of the caller's own memory.
     ///

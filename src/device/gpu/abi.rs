@@ -174,6 +174,8 @@ pub(in crate::device) const EVENT_TIMING: u32 = 0;
 pub(in crate::device) const EVENT_NO_TIMING: u32 = 2;
 /// `CU_MEMHOSTALLOC_PORTABLE`, `hipHostMallocPortable`; of registering too.
 pub(in crate::device) const HOST_PORTABLE: u32 = 1;
+/// `CU_MEMHOSTALLOC_WRITECOMBINED`, `hipHostMallocWriteCombined`.
+pub(in crate::device) const HOST_WRITE_COMBINED: u32 = 4;
 /// `CU_MEMHOSTALLOC_DEVICEMAP`, `hipHostMallocMapped`; of registering too.
 pub(in crate::device) const HOST_MAPPED: u32 = 2;
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`, `hipStreamCaptureModeRelaxed`.

@@ -4,7 +4,10 @@ use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex};
 
-use super::abi::{EVENT_NO_TIMING, EVENT_TIMING, HOST_PORTABLE, NOT_READY, STREAM_NON_BLOCKING};
+use super::abi::{
+    EVENT_NO_TIMING, EVENT_TIMING, HOST_PORTABLE, HOST_WRITE_COMBINED, NOT_READY,
+    STREAM_NON_BLOCKING,
+};
 use super::calls::Calls;
 use super::card::Card;
 use super::gates::{Gates, Wait};
@@ -75,6 +78,30 @@ impl<V: Vendor> GpuDriver<V> {
 
     pub(super) fn error(&self, call: Call, refusal: Refusal) -> DeviceError {
         self.card.error(&self.info.name, call.name(), refusal)
+    }
+
+    /// Zeroed host memory of the driver.
+    fn host_memory(&self, bytes: u64, flags: u32) -> DeviceResult<NonNull<u8>> {
+        if bytes == 0 {
+            return self.refused(Call::AllocPinned, DeviceError::INVALID_VALUE);
+        }
+        let mut host: *mut c_void = null_mut();
+        // SAFETY: the pointer is to a live pointer.
+        self.run_apart(Call::AllocPinned, |calls| unsafe {
+            calls.host_alloc(&raw mut host, bytes as usize, flags)
+        })?;
+        let aligned = host.align_offset(PINNED_ALIGNMENT) == 0;
+        let Some(start) = NonNull::new(host.cast::<u8>()).filter(|_| aligned) else {
+            if !host.is_null() {
+                // SAFETY: taken just now.
+                let _ = self.card.apart(|calls| unsafe { calls.host_free(host) });
+            }
+            let refusal = Refusal::own("memory that begins within a page", DeviceError::UNKNOWN);
+            return Err(self.error(Call::AllocPinned, refusal));
+        };
+        // Drivers do not say what is in it. SAFETY: it is ours, of this size.
+        unsafe { start.write_bytes(0, bytes as usize) };
+        Ok(start)
     }
 
     fn launch_function(
@@ -335,26 +362,11 @@ impl<V: Vendor> Driver for GpuDriver<V> {
     }
 
     fn alloc_pinned(&self, bytes: u64) -> DeviceResult<NonNull<u8>> {
-        if bytes == 0 {
-            return self.refused(Call::AllocPinned, DeviceError::INVALID_VALUE);
-        }
-        let mut host: *mut c_void = null_mut();
-        // SAFETY: the pointer is to a live pointer.
-        self.run_apart(Call::AllocPinned, |calls| unsafe {
-            calls.host_alloc(&raw mut host, bytes as usize, HOST_PORTABLE)
-        })?;
-        let aligned = host.align_offset(PINNED_ALIGNMENT) == 0;
-        let Some(start) = NonNull::new(host.cast::<u8>()).filter(|_| aligned) else {
-            if !host.is_null() {
-                // SAFETY: taken just now.
-                let _ = self.card.apart(|calls| unsafe { calls.host_free(host) });
-            }
-            let refusal = Refusal::own("memory that begins within a page", DeviceError::UNKNOWN);
-            return Err(self.error(Call::AllocPinned, refusal));
-        };
-        // Drivers do not say what is in it. SAFETY: it is ours, of this size.
-        unsafe { start.write_bytes(0, bytes as usize) };
-        Ok(start)
+        self.host_memory(bytes, HOST_PORTABLE)
+    }
+
+    fn alloc_pinned_write_combined(&self, bytes: u64) -> DeviceResult<NonNull<u8>> {
+        self.host_memory(bytes, HOST_PORTABLE | HOST_WRITE_COMBINED)
     }
 
     unsafe fn free_pinned(&self, ptr: NonNull<u8>) -> DeviceResult<()> {
