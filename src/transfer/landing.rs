@@ -18,10 +18,10 @@ pub(super) struct Landing {
 impl Landing {
     /// Room for chunks of `bytes`, wherever they begin in their file, used by `streams`.
     pub(super) fn new(pinned: &PinnedPool, bytes: u64, streams: &[&Stream]) -> Result<Self> {
-        let mut block = Self::aligned(pinned.alloc((bytes + SLACK_BYTES) as usize)?);
+        let mut block = Self::aligned(pinned.alloc_pinned((bytes + SLACK_BYTES) as usize)?);
         if block.block.len() < block.skipped + (bytes + SLACK_BYTES) as usize {
             // A pool that aligns to less than a page.
-            block = Self::aligned(pinned.alloc((bytes + SLACK_BYTES + ALIGN) as usize)?);
+            block = Self::aligned(pinned.alloc_pinned((bytes + SLACK_BYTES + ALIGN) as usize)?);
         }
         for stream in streams {
             block.block.record_use(stream)?;

@@ -154,8 +154,8 @@ impl Loader {
         self.home_planned(&self.plan(layout))
     }
 
-    /// A home for a unit, if it has bytes and the pinned budget has room for them. Reading it
-    /// begins at once.
+    /// A home for a unit, if it has bytes, the pinned budget has room for them and the system pins
+    /// them. Reading it begins at once.
     ///
     /// # Errors
     /// What the driver says.
@@ -166,7 +166,8 @@ impl Loader {
         let streams = [self.stream(), self.stream_for(Urgency::Demand)];
         let landing = match Landing::new(&self.pinned, plan.len_bytes, &streams) {
             Ok(landing) => landing,
-            Err(Error::PinnedBudget { .. }) => return Ok(None),
+            // The budget is spent, or the system pins no more: the window does.
+            Err(Error::PinnedBudget { .. } | Error::Unsupported { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let home = Arc::new(HomeMemory::new(landing, plan, &self.board));
