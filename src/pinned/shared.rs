@@ -311,8 +311,9 @@ impl Drop for Shared {
         reap(pending, move |reached| {
             // What the driver refuses to take back, or what some copy may still use, is leaked.
             let leaked = if reached.is_ok() && is_known {
-                // SAFETY: every block was dropped, and every copy is done.
-                unsafe { release(&device, slabs) }
+                // Asked twice, for a driver may refuse once. SAFETY: every block was dropped, and
+                // every copy is done.
+                unsafe { release(&device, release(&device, slabs)) }
             } else {
                 slabs
             };
