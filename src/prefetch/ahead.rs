@@ -5,6 +5,7 @@ use super::order::Moved;
 use super::ring::Ring;
 use super::unit::{Hold, NEVER};
 use crate::fence::EventPool;
+use crate::transfer::Urgency;
 
 impl Ring {
     /// Moves on in the order to `unit`.
@@ -62,7 +63,7 @@ impl Ring {
                 }
                 continue;
             }
-            match self.load(number, events, |other| other.yields_to(use_at)) {
+            match self.load(number, Urgency::Ahead, events, |other| other.yields_to(use_at)) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {

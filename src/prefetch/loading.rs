@@ -8,8 +8,9 @@ use super::ring::Ring;
 use super::timing::LoadMarks;
 use super::unit::{Entry, Hold, RingUnit};
 use crate::base::{Error, Result};
+use crate::device::{Event, Stream};
 use crate::fence::EventPool;
-use crate::transfer::LoadStatus;
+use crate::transfer::{LoadStatus, Urgency};
 
 impl Ring {
     /// Loads a unit into a place where only entries that `may_evict` allows are in the way;
@@ -17,6 +18,7 @@ impl Ring {
     pub(super) fn load(
         &mut self,
         unit: usize,
+        urgency: Urgency,
         events: &EventPool,
         may_evict: impl Fn(&RingUnit) -> bool,
     ) -> Result<bool> {
@@ -28,31 +30,49 @@ impl Ring {
             None => self.space.take(unit, bytes, may_evict, evicted),
         };
         let Some(offset) = place else { return Ok(false) };
-        let loaded = self.fill(unit, offset, events);
-        if loaded.is_err() {
+        let filled = self.fill(unit, offset, urgency, events);
+        if let Err(error) = &filled {
             self.space.free(unit);
+            self.end_failed(urgency, error);
         }
-        loaded.map(|()| true)
+        filled.map(|()| true)
+    }
+
+    /// Sees to it that nothing of a load that was not enqueued whole writes its place any more:
+    /// the other stream knows nothing of it. Blocks, but the driver is failing.
+    fn end_failed(&mut self, urgency: Urgency, error: &Error) {
+        // Nothing was enqueued for a loader that was cancelled.
+        let is_over = matches!(error, Error::Cancelled)
+            || self.loader.stream_for(urgency).synchronize().is_ok();
+        if !is_over {
+            self.broken.get_or_insert_with(|| error.clone());
+        }
     }
 
     /// Loads a unit to its place, once the copy stream has it for itself.
-    fn fill(&mut self, unit: usize, offset: u64, events: &EventPool) -> Result<()> {
+    fn fill(
+        &mut self,
+        unit: usize,
+        offset: u64,
+        urgency: Urgency,
+        events: &EventPool,
+    ) -> Result<()> {
         // A mark that the driver refuses leaves the load untimed, and nothing else: from here on
         // what was evicted has no place any more.
-        let copies = self.loader.stream().clone();
+        let copies = self.loader.stream_for(urgency).clone();
         let marks = self.timing.as_mut().and_then(|timing| timing.enter_load(&copies).ok());
         while let Some(other) = self.evicted.pop() {
             self.retire(other, events)?;
         }
         let marks = marks.filter(|marks| marks.roomed(&copies).is_ok());
         self.find_home(unit);
-        let (status, failed) = self.enqueue(unit, offset)?;
+        let (status, failed) = self.enqueue(unit, offset, urgency)?;
         // Before the mark that leases wait for, so that who was let through finds it reached.
         let marks = marks.filter(|marks| marks.loaded(&copies).is_ok());
         self.units[unit].ready.record(&copies)?;
-        let load = self.note_load(unit, marks, &status);
+        let load = self.note_load(unit, marks, &status, urgency);
         let hold = Hold::Ahead;
-        self.units[unit].entry = Some(Entry { offset, status, failed, hold, load });
+        self.units[unit].entry = Some(Entry { offset, status, failed, hold, urgency, load });
         self.stats.loads += 1;
         let RingUnit { plan, .. } = &self.units[unit];
         tracing::debug!(unit = %plan.name, offset, bytes = plan.place_bytes(), "loading");
@@ -66,7 +86,7 @@ impl Ring {
         unit.home.take_if(|home| home.status().check().is_err());
         if self.options.keep_in_ram && unit.home.is_none() {
             unit.home_filled = false;
-            unit.home = self.loader.home(&unit.plan.layout).unwrap_or_else(|error| {
+            unit.home = self.loader.home_planned(&unit.plan.load).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no pinned memory to keep a unit in");
                 None
             });
@@ -75,16 +95,22 @@ impl Ring {
 
     /// Enqueues the copies of a unit and its transform. An error of the transform alone is told
     /// to whoever asks for the unit.
-    fn enqueue(&mut self, unit: usize, offset: u64) -> Result<(Arc<LoadStatus>, Option<Error>)> {
+    fn enqueue(
+        &mut self,
+        unit: usize,
+        offset: u64,
+        urgency: Urgency,
+    ) -> Result<(Arc<LoadStatus>, Option<Error>)> {
         let RingUnit { plan, home, .. } = &self.units[unit];
         let place = self.base.offset(offset);
-        // Loads follow each other on one stream, and so do uses of the staging part.
+        // Loads with a transform follow each other on one stream, and so do uses of the staging
+        // part.
         let staged = plan.staging_bytes() > 0;
         let raw = if staged { self.base.offset(self.ring_bytes) } else { place };
         // SAFETY: the place lies in the ring, and the staging part behind it holds the largest
-        // unit that needs it; both outlive the loader's stream by a recorded use. The stream was
+        // unit that needs it; both outlive the loader's streams by recorded uses. The stream was
         // made to wait for every earlier use of the place (invariant 2 of the ring).
-        let status = unsafe { self.loader.load(raw, &plan.layout, home.as_ref()) }?;
+        let status = unsafe { self.loader.load_planned(raw, &plan.load, home.as_ref(), urgency) }?;
         let Some(transform) = &plan.transform else { return Ok((status, None)) };
         let stream = self.loader.stream();
         // SAFETY: as above, and the raw bytes were loaded on this stream just now.
@@ -98,27 +124,41 @@ impl Ring {
         unit: usize,
         marks: Option<LoadMarks>,
         status: &Arc<LoadStatus>,
+        urgency: Urgency,
     ) -> u64 {
         let unit = &mut self.units[unit];
         let only_link = unit.home.is_some() && std::mem::replace(&mut unit.home_filled, true);
         match (&mut self.timing, marks) {
-            (Some(timing), Some(marks)) => timing.loaded(marks, status, only_link),
+            (Some(timing), Some(marks)) => timing.loaded(marks, status, only_link, urgency),
             _ => 0,
         }
     }
 
-    /// Takes a unit's entry out; the copy stream is made to wait for its uses.
+    /// Takes a unit's entry out; the copy streams are made to wait for its load and its uses.
     pub(super) fn retire(&mut self, unit: usize, events: &EventPool) -> Result<()> {
         let unit = &mut self.units[unit];
-        unit.entry = None;
+        let (ahead, demand) = (self.loader.stream(), self.loader.stream_for(Urgency::Demand));
+        let other = match unit.entry.take().map(|entry| entry.urgency) {
+            _ if ahead == demand => None,
+            Some(Urgency::Demand) => Some(ahead),
+            Some(Urgency::Ahead) => Some(demand),
+            None => None,
+        };
+        let mut ordered = other.map_or(Ok(()), |other| order(&unit.ready, &[other]));
         while let Some(used) = unit.uses.pop() {
-            let ordered = self.loader.stream().wait(&used).or_else(|_| used.synchronize());
-            if let Err(error) = ordered {
-                self.broken = Some(error.clone());
-                return Err(error);
-            }
+            let both = if ahead == demand { &[ahead][..] } else { &[ahead, demand] };
+            ordered = ordered.and_then(|()| order(&used, both));
             events.give_back(used);
         }
-        Ok(())
+        if let Err(error) = &ordered {
+            self.broken = Some(error.clone());
+        }
+        ordered
     }
+}
+
+/// Makes later work of `streams` wait for `event`, by waiting here where the driver refuses.
+fn order(event: &Event, streams: &[&Stream]) -> Result<()> {
+    let mut streams = streams.iter();
+    streams.try_for_each(|stream| stream.wait(event)).or_else(|_| event.synchronize())
 }

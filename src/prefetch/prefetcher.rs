@@ -13,7 +13,7 @@ use crate::base::{Error, Result, lock};
 use crate::device::{Event, Stream};
 use crate::fence::EventPool;
 use crate::pool::Buffer;
-use crate::transfer::Loader;
+use crate::transfer::{Loader, Urgency};
 use crate::weights::{ALIGN_BYTES, Model, Unit};
 
 /// Streams the units of a model through a ring of device bytes. Clones share one. Methods may
@@ -79,12 +79,12 @@ impl Prefetcher {
         options: PrefetchOptions,
         transform: Option<&Arc<dyn Transform>>,
     ) -> Result<Self> {
-        let plan = |unit| UnitPlan::new(&model, unit, transform);
+        let plan = |unit| UnitPlan::new(&model, unit, transform, &loader);
         let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let ring_bytes = places_bytes(&plans, ring.size_bytes())?;
         // Everything a steady state needs is made now: a pass makes no event. A pass's copies
         // and those ahead of it may be untimed yet when the next begins.
-        let copies = plans.iter().map(|plan| loader.copies(&plan.layout)).sum::<usize>();
+        let copies = plans.iter().map(|plan| plan.load.copies()).sum::<usize>();
         loader.reserve(2 * copies)?;
         let device = ring.stream().device();
         let events = EventPool::new(device);
@@ -95,7 +95,9 @@ impl Prefetcher {
         let units = plans.into_iter().map(|plan| RingUnit::new(plan, device));
         let units = units.collect::<Result<Vec<_>>>()?;
         // Whatever was enqueued on the buffer before comes before the first load.
-        ring.use_on(loader.stream())?;
+        for urgency in [Urgency::Ahead, Urgency::Demand] {
+            ring.use_on(loader.stream_for(urgency))?;
+        }
         let places = (ring.ptr(), ring_bytes);
         Ok(Self(Arc::new(Shared {
             ring: Mutex::new(Ring::new(units, Arc::clone(&model), places, loader, options)?),

@@ -3,9 +3,10 @@
 //!
 //! Invariants
 //! 1. A unit has at most one entry. A leased entry keeps its place.
-//! 2. Before the copy stream writes a place, it is made to wait for every use of what was there
-//!    before: evicted entries' uses are enqueued as waits when they are evicted. One copy
-//!    stream, in order, so that this holds for all later copies too.
+//! 2. Before a copy stream writes a place, it is made to wait for every use of what was there
+//!    before, and for its load: when an entry is evicted, both copy streams are made to wait for
+//!    its uses, and the one it was not loaded on for its load. Streams are in order, so that this
+//!    holds for all later copies too.
 //! 3. Once every unit was loaded, nothing here takes memory.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::unit::{Hold, NEVER, RingUnit};
 use crate::base::{Error, Result};
 use crate::device::{DevicePtr, Event, Stream};
 use crate::fence::{EventPool, StreamKey};
-use crate::transfer::{LoadStatus, Loader};
+use crate::transfer::{LoadStatus, Loader, Urgency};
 use crate::weights::Model;
 
 #[derive(Debug)]
@@ -162,14 +163,21 @@ impl Ring {
     }
 
     fn load_on_demand(&mut self, unit: usize, stream: &Stream, events: &EventPool) -> Result<()> {
+        let mut urgency = Urgency::Demand;
         if self.options.depth == 0 {
-            // Off means off: the copy does not start before the stream gets here.
+            // Off means off: the copy does not start before the stream gets here, and there is
+            // nothing to overtake.
+            urgency = Urgency::Ahead;
             events.order(stream, self.loader.stream())?;
+        }
+        if self.units[unit].plan.transform.is_some() {
+            // The staging part is used in the order of one stream.
+            urgency = Urgency::Ahead;
         }
         self.stats.demand_loads += 1;
         // A unit somebody asked for goes before units nobody has asked for yet.
-        let loaded = self.load(unit, events, |other| other.yields_to(NEVER))?
-            || self.load(unit, events, |other| other.leases() == 0)?;
+        let loaded = self.load(unit, urgency, events, |other| other.yields_to(NEVER))?
+            || self.load(unit, urgency, events, |other| other.leases() == 0)?;
         if loaded { Ok(()) } else { Err(self.held(unit)) }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! A pass runs from the moment its stream first asks for a unit to its end. Each unit's part is
 //! cut in two: waiting for the unit, and the rest, which is compute. Waiting is laid over what the
-//! copy stream did meanwhile, which is one thing at a time; when it did nothing, nothing had
-//! been asked of it, so the host was late. So the parts always add up to the pass.
+//! copy stream the unit came by did meanwhile, which is one thing at a time; when it did nothing,
+//! nothing had been asked of it, so the host was late. So the parts always add up to the pass.
+
+use crate::transfer::Urgency;
 
 /// How long a pass or a unit waited, by what for. In nanoseconds of device time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -70,6 +72,8 @@ pub struct PassStalls {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitSpan {
     pub(super) unit: usize,
+    /// Which copy stream the unit came by.
+    pub(super) urgency: Urgency,
     pub(super) asked: u64,
     pub(super) ready: u64,
     /// When the stream had run dry before it asked, if it had.
@@ -94,11 +98,18 @@ pub(super) struct LoadSpan {
     pub(super) window_share: u64,
 }
 
+/// The loads of each copy stream, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    pub(super) ahead: Vec<LoadSpan>,
+    pub(super) demand: Vec<LoadSpan>,
+}
+
 /// Where the time went of a pass that ended at `end`, and whose stream had then been dry since
-/// `dry_since`, if it had. Leases are in the order they asked, loads in that of the copy stream.
+/// `dry_since`, if it had. Leases are in the order they asked.
 pub(super) fn attribute(
     waits: &[WaitSpan],
-    loads: &[LoadSpan],
+    loads: &Loads,
     end: u64,
     dry_since: Option<u64>,
 ) -> PassStalls {
@@ -108,6 +119,10 @@ pub(super) fn attribute(
         let (until, dry_since) =
             waits.get(at + 1).map_or((end, dry_since), |next| (next.asked, next.dry_since));
         let late_ns = dry_since.map_or(0, |dry| until.saturating_sub(dry.max(wait.ready)));
+        let loads = match wait.urgency {
+            Urgency::Ahead => &loads.ahead,
+            Urgency::Demand => &loads.demand,
+        };
         let mut causes = causes_of(wait, loads);
         causes.host_ns += late_ns;
         let compute_ns = until.saturating_sub(wait.ready).saturating_sub(late_ns);
@@ -151,7 +166,7 @@ mod tests {
     use super::*;
 
     fn wait(unit: usize, asked: u64, ready: u64) -> WaitSpan {
-        WaitSpan { unit, asked, ready, dry_since: None }
+        WaitSpan { unit, urgency: Urgency::Ahead, asked, ready, dry_since: None }
     }
 
     #[test]
@@ -165,7 +180,12 @@ mod tests {
             disk_share: 2,
             window_share: 1,
         };
-        let stalls = attribute(&[wait(7, 0, 130)], &[load], 200, None);
+        let stalls = attribute(
+            &[wait(7, 0, 130)],
+            &Loads { ahead: vec![load], ..Loads::default() },
+            200,
+            None,
+        );
         let causes =
             StallCauses { host_ns: 10, room_ns: 20, link_ns: 40, disk_ns: 40, window_ns: 20 };
         assert_eq!(stalls.units, [UnitStall { unit: 7, compute_ns: 70, causes }]);
@@ -175,7 +195,7 @@ mod tests {
     #[test]
     fn a_stream_that_ran_dry_waited_for_the_host() {
         let second = WaitSpan { dry_since: Some(60), ..wait(1, 100, 100) };
-        let stalls = attribute(&[wait(0, 0, 0), second], &[], 150, Some(140));
+        let stalls = attribute(&[wait(0, 0, 0), second], &Loads::default(), 150, Some(140));
         let of = |unit: usize| (stalls.units[unit].compute_ns, stalls.units[unit].causes.host_ns);
         assert_eq!((of(0), of(1)), ((60, 40), (40, 10)));
     }
@@ -183,27 +203,33 @@ mod tests {
     proptest! {
         #[test]
         fn compute_and_stalls_are_the_pass(
-            steps in proptest::collection::vec((0..50u64, 0..50u64, any::<bool>()), 1..20),
-            loads in proptest::collection::vec([0..60u64, 0..60, 0..60, 0..60, 0..9, 0..9], 0..20),
+            steps in proptest::collection::vec(
+                (0..50u64, 0..50u64, any::<bool>(), any::<bool>()), 1..20),
+            ahead in proptest::collection::vec([0..60u64, 0..60, 0..60, 0..60, 0..9, 0..9], 0..20),
+            demand in proptest::collection::vec([0..60u64, 0..60, 0..60, 0..60, 0..9, 0..9], 0..9),
             dry in any::<bool>(),
         ) {
             let mut now = 5;
             let mut waits = Vec::new();
-            for (unit, (compute, stall, dry)) in steps.into_iter().enumerate() {
+            for (unit, (compute, stall, dry, demanded)) in steps.into_iter().enumerate() {
                 let dry_since = dry.then_some(now + compute / 2);
                 let asked = now + compute;
                 now = asked + stall;
-                waits.push(WaitSpan { unit, asked, ready: now, dry_since });
+                let urgency = if demanded { Urgency::Demand } else { Urgency::Ahead };
+                waits.push(WaitSpan { unit, urgency, asked, ready: now, dry_since });
             }
-            let mut at = 0;
-            let spans: Vec<_> = loads.into_iter().map(|[idle, room, moving, link, disk, window]| {
-                let (entered, roomed) = (at + idle, at + idle + room);
-                at = roomed + moving;
-                LoadSpan {
-                    entered, roomed, loaded: at, moving_ns: moving,
-                    link_ns: link, disk_share: disk, window_share: window,
-                }
-            }).collect();
+            let spans = |loads: Vec<[u64; 6]>| {
+                let mut at = 0;
+                loads.into_iter().map(|[idle, room, moving, link, disk, window]| {
+                    let (entered, roomed) = (at + idle, at + idle + room);
+                    at = roomed + moving;
+                    LoadSpan {
+                        entered, roomed, loaded: at, moving_ns: moving,
+                        link_ns: link, disk_share: disk, window_share: window,
+                    }
+                }).collect()
+            };
+            let spans = Loads { ahead: spans(ahead), demand: spans(demand) };
             let end = now + 30;
             let stalls = attribute(&waits, &spans, end, dry.then_some(now + 10));
             prop_assert_eq!(stalls.pass_ns, end - waits[0].asked);

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::stalls::{LoadSpan, PassStalls, WaitSpan, attribute};
+use super::stalls::{LoadSpan, Loads, PassStalls, WaitSpan, attribute};
 use crate::base::Result;
 use crate::device::{Device, Event, Stream};
 use crate::fence::StreamKey;
-use crate::transfer::LoadStatus;
+use crate::transfer::{LoadStatus, Urgency};
 
 /// Leases of one pass beyond this many times the units are not timed: a program that never
 /// ends a pass must not fill memory.
@@ -23,7 +23,7 @@ pub(super) struct Timing {
     waits: VecDeque<Wait>,
     most_waits: usize,
     next_wait: u64,
-    /// In the order of the copy stream.
+    /// In the order in which they were enqueued, on either copy stream.
     loads: VecDeque<Load>,
     most_loads: usize,
     next_load: u64,
@@ -53,6 +53,7 @@ struct Load {
     marks: LoadMarks,
     status: Arc<LoadStatus>,
     only_link: bool,
+    urgency: Urgency,
 }
 
 /// The marks of one load in the copy stream.
@@ -191,6 +192,7 @@ impl Timing {
         marks: LoadMarks,
         status: &Arc<LoadStatus>,
         only_link: bool,
+        urgency: Urgency,
     ) -> u64 {
         if self.loads.len() == self.most_loads {
             let oldest = self.loads.pop_front();
@@ -198,7 +200,7 @@ impl Timing {
         }
         self.next_load += 1;
         let (number, status) = (self.next_load, Arc::clone(status));
-        self.loads.push_back(Load { number, marks, status, only_link });
+        self.loads.push_back(Load { number, marks, status, only_link, urgency });
         number
     }
 
@@ -231,9 +233,14 @@ impl Timing {
             let wait = of_stream.iter().find(|wait| Some(wait.number) == number);
             wait.and_then(|wait| wait.done.as_ref()).map(since).transpose()
         };
+        let urgency = |number: u64| {
+            let load = self.loads.iter().find(|load| load.number == number);
+            load.map_or(Urgency::Ahead, |load| load.urgency)
+        };
         let span = |wait: &&Wait| {
             Ok(WaitSpan {
                 unit: wait.unit,
+                urgency: urgency(wait.load),
                 asked: since(&wait.asked)?,
                 ready: since(&wait.ready)?,
                 dry_since: dry(wait.dry_since)?,
@@ -241,8 +248,12 @@ impl Timing {
         };
         let waits = of_stream.iter().map(span).collect::<Result<Vec<_>>>()?;
         let last = of_stream.iter().map(|wait| wait.load).max().unwrap_or(0);
-        let loads = self.loads.iter().filter(|load| load.number <= last);
-        let loads = loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()?;
+        let spans = |urgency: Urgency| {
+            let loads = self.loads.iter().filter(|load| load.number <= last);
+            let loads = loads.filter(|load| load.urgency == urgency);
+            loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()
+        };
+        let loads = Loads { ahead: spans(Urgency::Ahead)?, demand: spans(Urgency::Demand)? };
         Ok(attribute(&waits, &loads, since(end)?, dry(dry_since)?))
     }
 

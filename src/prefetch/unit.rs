@@ -7,7 +7,7 @@ use super::view::UnitContent;
 use crate::base::{Error, Result};
 use crate::device::{Device, Event};
 use crate::fence::EventPool;
-use crate::transfer::{Home, LoadStatus};
+use crate::transfer::{Home, LoadPlan, LoadStatus, Loader, Urgency};
 use crate::weights::{Model, Unit, UnitLayout};
 
 /// What never changes of a unit.
@@ -16,6 +16,8 @@ pub(super) struct UnitPlan {
     pub(super) name: String,
     /// As it is read.
     pub(super) layout: UnitLayout,
+    /// How it is loaded.
+    pub(super) load: Arc<LoadPlan>,
     /// As it is leased.
     pub(super) content: Arc<UnitContent>,
     /// How the one becomes the other, where they differ.
@@ -31,8 +33,10 @@ impl UnitPlan {
         model: &Model,
         unit: &Unit,
         transform: Option<&Arc<dyn Transform>>,
+        loader: &Loader,
     ) -> Result<Self> {
         let layout = UnitLayout::new(model, unit)?;
+        let load = loader.plan(&layout);
         let planned = match transform {
             Some(transform) => UnitTransform::plan(model, &layout, transform)?,
             None => None,
@@ -41,7 +45,8 @@ impl UnitPlan {
             Some((transform, content)) => (Some(transform), content),
             None => (None, UnitContent::of(&layout)),
         };
-        Ok(Self { name: unit.name.clone(), layout, content: Arc::new(content), transform })
+        let (name, content) = (unit.name.clone(), Arc::new(content));
+        Ok(Self { name, layout, load, content, transform })
     }
 
     /// Bytes it takes in the ring.
@@ -85,6 +90,8 @@ pub(super) struct Entry {
     /// Why its transform could not be enqueued.
     pub(super) failed: Option<Error>,
     pub(super) hold: Hold,
+    /// Which of the loader's streams it was loaded on.
+    pub(super) urgency: Urgency,
     /// The load's number for the attribution of stalls.
     pub(super) load: u64,
 }

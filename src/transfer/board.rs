@@ -206,14 +206,13 @@ impl State {
         }
     }
 
-    /// The oldest copy that something waits for.
-    fn oldest(&self) -> Option<(usize, u64, CopyMark)> {
-        LANES.into_iter().map(|lane| lane as usize).find_map(|lane| {
-            let blocked = self.orders[lane].front().is_some_and(|&job| self.is_blocked(job));
-            let copies = &self.lanes[lane];
-            let (number, mark) =
-                if blocked || copies.is_held_back() { copies.oldest() } else { None }?;
-            Some((lane, number, mark))
+    /// The oldest copy of each lane that something waits for. Of each: the copies of one stream
+    /// may wait for those of the other.
+    fn oldest(&self) -> [Option<(u64, CopyMark)>; 2] {
+        LANES.map(|lane| {
+            let (order, copies) = (&self.orders[lane as usize], &self.lanes[lane as usize]);
+            let blocked = order.front().is_some_and(|&job| self.is_blocked(job));
+            if blocked || copies.is_held_back() { copies.oldest() } else { None }
         })
     }
 
@@ -357,16 +356,21 @@ impl Board {
             if state.closed && state.jobs.is_empty() {
                 return Taken::End;
             }
-            let oldest = if state.asking { None } else { state.oldest() };
-            if let Some((lane, number, mark)) = oldest {
+            let oldest = if state.asking { [None, None] } else { state.oldest() };
+            if oldest.iter().any(Option::is_some) {
                 state.asking = true;
                 drop(state);
                 // A driver that fails to tell is asked again.
-                let over = mark.is_reached().unwrap_or(false);
+                let over = oldest.map(|oldest| {
+                    let (number, mark) = oldest?;
+                    mark.is_reached().unwrap_or(false).then_some(number)
+                });
                 state = lock(&self.state);
                 state.asking = false;
-                if over {
-                    state.lanes[lane].set_over(number);
+                if over.iter().any(Option::is_some) {
+                    for (lane, number) in state.lanes.iter_mut().zip(over) {
+                        number.into_iter().for_each(|number| lane.set_over(number));
+                    }
                     fruitless = 0;
                     self.settle(state);
                     state = lock(&self.state);

@@ -100,7 +100,7 @@ impl<S: Source, M: Clone> Lane<S, M> {
         let before = self.opened;
         while let Some(next) = self.copies.get((self.opened + 1 - self.first) as usize) {
             let filled = next.filled || next.source.as_ref().is_some_and(Source::is_filled);
-            let fits = self.flying_bytes + next.bytes <= self.limit_bytes;
+            let fits = self.flying_bytes.saturating_add(next.bytes) <= self.limit_bytes;
             if !filled || !(fits || self.flying_bytes == 0) {
                 break;
             }

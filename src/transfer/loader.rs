@@ -17,7 +17,7 @@ use super::options::LoaderOptions;
 use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
-use crate::base::{Error, KIB, MIB, Result};
+use crate::base::{Error, KIB, Result};
 use crate::device::{Device, DevicePtr, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Buffer;
@@ -28,10 +28,6 @@ const MIN_SLOT_BYTES: u64 = 64 * KIB;
 
 /// Slots of the window for loads that somebody waits for.
 const DEMAND_SLOTS: usize = 2;
-
-/// Bytes of one stream's copies that may be under way: what another copy may have to wait for.
-/// 0.3 ms on a link of 55 GB/s.
-const FLYING_BYTES: u64 = 16 * MIB;
 
 /// Pinned memory that keeps the bytes of one unit.
 #[derive(Debug, Clone)]
@@ -100,7 +96,7 @@ impl Loader {
             true => Some(Way::new(device, pinned, DEMAND_SLOTS, chunk_bytes)?),
             false => None,
         };
-        let board = Arc::new(Board::new(device, FLYING_BYTES)?);
+        let board = Arc::new(Board::new(device, options.in_flight(device))?);
         let loader = Self {
             ahead,
             demand,

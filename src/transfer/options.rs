@@ -2,6 +2,7 @@
 
 use super::disk::DiskOptions;
 use crate::base::MIB;
+use crate::device::Device;
 
 /// Settings of a [`Loader`](super::Loader).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,15 +14,36 @@ pub struct LoaderOptions {
     pub slots: usize,
     /// Threads that read, where each keeps many reads under way or copies out of memory.
     pub threads: usize,
+    /// Bytes of copies of each urgency that are with the device and not over: what a copy wanted
+    /// now may have to wait for. `None` is 16 MiB (0.3 ms on a link of 55 GB/s), and no limit on a
+    /// simulated device: holding copies back means asking which are over, and a clock that moves
+    /// with the calls made is moved by asking.
+    pub in_flight_bytes: Option<u64>,
     /// How files are read.
     pub disk: DiskOptions,
 }
+
+impl LoaderOptions {
+    pub(super) fn in_flight(&self, device: &Device) -> u64 {
+        let unsaid = if device.info().simulated { u64::MAX } else { IN_FLIGHT_BYTES };
+        self.in_flight_bytes.unwrap_or(unsaid)
+    }
+}
+
+/// Four chunks of 4 MiB: enough for the link never to run dry.
+const IN_FLIGHT_BYTES: u64 = 16 * MIB;
 
 impl Default for LoaderOptions {
     /// Six slots of 4 MiB, two threads: a chunk is large enough to reach the link's rate (95 %
     /// of 25 GB/s from 1.1 MiB on) and small enough to pass it on early; while two chunks are
     /// copied, there is room for the sixteen reads a disk wants.
     fn default() -> Self {
-        Self { chunk_bytes: 4 * MIB, slots: 6, threads: 2, disk: DiskOptions::default() }
+        Self {
+            chunk_bytes: 4 * MIB,
+            slots: 6,
+            threads: 2,
+            in_flight_bytes: None,
+            disk: DiskOptions::default(),
+        }
     }
 }

@@ -15,7 +15,7 @@ fn a_small_load_wanted_now_waits_for_no_more_than_what_is_under_way() {
         let weights = Weights::new(&[51 << 10, 24 << 20]);
         let device = Device::open("sim:h100").unwrap();
         let pinned = PinnedPool::new(&device, &"pinned_limit_mb:256".parse().unwrap());
-        let options = LoaderOptions { chunk_bytes: 4 * MIB, ..LoaderOptions::default() };
+        let options = LoaderOptions { in_flight_bytes: Some(16 * MIB), ..LoaderOptions::default() };
         let files = Files::open(&weights.model).unwrap();
         let mut loader = Loader::new(&device, &pinned, files, options).unwrap();
         assert_ne!(loader.stream_for(Urgency::Demand), loader.stream());
