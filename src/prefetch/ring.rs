@@ -126,8 +126,11 @@ impl Ring {
         };
         if self.units[unit].entry.is_none() {
             self.load_on_demand(unit, stream, events)?;
-            // A transform that failed is known at once.
-            self.drop_if_failed(unit, events)?;
+            // A transform that failed is known at once. A read that failed already is told like one
+            // that will: by the lease and at the end of the pass.
+            if self.units[unit].entry.as_ref().is_some_and(|entry| entry.failed.is_some()) {
+                self.drop_if_failed(unit, events)?;
+            }
         }
         stream.wait(&self.units[unit].ready)?;
         let Some(entry) = &mut self.units[unit].entry else { return Err(Error::Cancelled) };
