@@ -247,10 +247,12 @@ impl Timing {
             })
         };
         let waits = of_stream.iter().map(span).collect::<Result<Vec<_>>>()?;
-        let last = of_stream.iter().map(|wait| wait.load).max().unwrap_or(0);
-        let spans = |urgency: Urgency| {
+        // What a copy stream did after the last load that was waited for may not be over.
+        let spans = |of: Urgency| {
+            let numbers = of_stream.iter().map(|wait| wait.load);
+            let last = numbers.filter(|&load| urgency(load) == of).max().unwrap_or(0);
             let loads = self.loads.iter().filter(|load| load.number <= last);
-            let loads = loads.filter(|load| load.urgency == urgency);
+            let loads = loads.filter(|load| load.urgency == of);
             loads.map(|load| load.span(since)).collect::<Result<Vec<_>>>()
         };
         let loads = Loads { ahead: spans(Urgency::Ahead)?, demand: spans(Urgency::Demand)? };
