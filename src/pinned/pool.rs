@@ -1,5 +1,6 @@
 //! The pool, as its users see it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::block::{Anchor, Piece, PinnedBlock, Range};
@@ -31,7 +32,7 @@ use crate::device::Device;
 /// assert!(pool.alloc(12 << 20).is_err(), "the budget is hard");
 /// # Ok::<(), riverbed::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PinnedPool(Arc<[Arc<Anchor>; SHELVES]>);
 
 impl PinnedPool {
@@ -144,6 +145,12 @@ impl PinnedPool {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0[0].0
+    }
+}
+
+impl fmt::Debug for PinnedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PinnedPool").field(self.shared()).finish()
     }
 }
 

@@ -12,6 +12,7 @@ mod link;
 mod order;
 mod pageable;
 mod parts;
+mod refused;
 mod urgent;
 
 use std::sync::Arc;

@@ -146,13 +146,16 @@ impl Transfer {
         buffer: &Buffer<T>,
         parts: &[Part],
     ) -> Result<(u64, Placed, &Arc<Queue>)> {
+        if !block.is_pinned() && parts.iter().any(|part| part.len_bytes > 0) {
+            return self.stage_block(block, buffer, parts);
+        }
         // SAFETY: the source is the block, owned or shared for reading by the `Pending`; if that
         // is dropped early, the recorded use keeps the memory from anyone else.
         unsafe { self.place(&self.queues.h2d, block, buffer, parts) }
     }
 
     /// Copies from `offset` bytes into the buffer to the whole block, which comes back through
-    /// [`Pending`]. Never blocks.
+    /// [`Pending`]. Never blocks, unless the system did not let the block be pinned.
     ///
     /// # Errors
     /// A range outside the buffer; another device; what the driver says.
@@ -170,9 +173,16 @@ impl Transfer {
     pub(super) fn download_part<T: Pod>(
         &self,
         buffer: &Buffer<T>,
-        part: Part,
-        block: PinnedBlock,
+        mut part: Part,
+        mut block: PinnedBlock,
     ) -> Result<Pending<PinnedBlock>> {
+        checked_bytes(&[part], block.len() as u64, buffer.size_bytes())?;
+        if !block.is_pinned() {
+            let into = part.block_offset as usize..(part.block_offset + part.len_bytes) as usize;
+            self.download_into(buffer, part.buffer_offset, &mut block[into])?;
+            // What is left is the end of a copy.
+            part.len_bytes = 0;
+        }
         // SAFETY: the target is the block, which the `Pending` owns: nobody can see it before the
         // copy has ended, and its memory goes to nobody before the recorded use is over.
         let placed = unsafe { self.place(&self.queues.d2h, &block, buffer, &[part]) }?;

@@ -11,7 +11,7 @@ use super::options::TransferOptions;
 use super::pending::Pending;
 use super::queue::{EXPRESS_BYTES, Placed, Queue};
 use super::span::{Part, checked_bytes, chunk_of};
-use super::staging::{Lent, Source, Staged, Staging};
+use super::staging::{Lent, Source, Staged, Staging, is_short};
 use crate::base::{Error, KIB, Result, lock};
 use crate::conf::Conf;
 use crate::device::{Device, copy_striped};
@@ -130,12 +130,12 @@ impl Transfer {
             while asked < whole.len_bytes && busy.len() < SLOTS {
                 let block = match idle.pop() {
                     Some(block) => Ok(block),
-                    None => pageable.pool().alloc(slot_bytes as usize),
+                    None => pageable.pool().alloc_pinned(slot_bytes as usize),
                 };
                 let block = match block {
                     Ok(block) => block,
-                    Err(Error::PinnedBudget { .. }) if !busy.is_empty() => break,
-                    Err(Error::PinnedBudget { .. }) if slot_bytes > MIN_SLOT_BYTES => {
+                    Err(error) if is_short(&error) && !busy.is_empty() => break,
+                    Err(error) if is_short(&error) && slot_bytes > MIN_SLOT_BYTES => {
                         slot_bytes /= 2;
                         continue;
                     }
@@ -169,15 +169,50 @@ impl Transfer {
         if source.len() as u64 > EXPRESS_BYTES {
             return Ok(None);
         }
-        let mut block = match self.queues.pageable.pool().alloc(source.len()) {
+        let mut block = match self.queues.pageable.pool().alloc_pinned(source.len()) {
             Ok(block) => block,
-            Err(Error::PinnedBudget { .. }) => return Ok(None),
+            Err(error) if is_short(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         block.copy_from_slice(source);
         let placed = self.h2d(&block, buffer, &[whole(&block, offset)])?;
         // The streams told of its use keep the block's memory.
         Ok(Some(self.pending((), placed)))
+    }
+
+    /// Copies a part of a block that the system did not let be pinned.
+    pub(super) fn stage_block<T: Pod>(
+        &self,
+        block: &PinnedBlock,
+        buffer: &Buffer<T>,
+        parts: &[Part],
+    ) -> Result<(u64, Placed, &Arc<Queue>)> {
+        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
+        let &[Part { block_offset, buffer_offset, .. }] = parts else {
+            return Err(Error::Unsupported {
+                what: "a copy of many parts of memory that is not pinned".into(),
+                by: "this transfer".into(),
+                way_out: "copy part by part (the system refused to pin this block)".into(),
+            });
+        };
+        let queue = &self.queues.h2d;
+        buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
+        block.record_use(queue.express_stream())?;
+        let ring = self.queues.pageable.ring(queue, self.urgency)?;
+        queue.requested(bytes);
+        let from = block_offset as usize;
+        let staged = buffer.in_order_of(|last| {
+            let source = Source::Lent(Lent::new(&block[from..from + bytes as usize]));
+            // SAFETY: the ranges lie in block and buffer by the check, and the buffer keeps its
+            // own until the stream given has passed. So does the block, by the use recorded on
+            // that stream, which passes once the copy has ended.
+            let (stream, staged) =
+                unsafe { ring.take(source, buffer.ptr().0 + buffer_offset, bytes, last) }?;
+            block.record_use(&stream)?;
+            Ok((stream, staged))
+        })?;
+        let Staged { request, gate, turn, .. } = staged;
+        Ok((bytes, Placed::Held { request, gate, turn }, queue))
     }
 
     fn stage<T: Pod>(

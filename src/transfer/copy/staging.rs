@@ -291,15 +291,15 @@ impl Work {
             if self.slot_bytes > 0 {
                 slot_bytes = self.slot_bytes;
             }
-            match self.pool.alloc(slot_bytes as usize) {
+            match self.pool.alloc_pinned(slot_bytes as usize) {
                 Ok(block) => {
                     block.record_use(&self.stream)?;
                     self.idle.push(Slot { block, drained: Event::new(&device)? });
                     self.slot_bytes = slot_bytes;
                 }
                 // One slot is enough to get on.
-                Err(Error::PinnedBudget { .. }) if self.slot_bytes > 0 => return Ok(()),
-                Err(Error::PinnedBudget { .. }) if slot_bytes > MIN_SLOT_BYTES => slot_bytes /= 2,
+                Err(error) if is_short(&error) && self.slot_bytes > 0 => return Ok(()),
+                Err(error) if is_short(&error) && slot_bytes > MIN_SLOT_BYTES => slot_bytes /= 2,
                 Err(error) => return Err(error),
             }
         }
@@ -327,6 +327,12 @@ fn end(gate: &Gate, request: &Request, outcome: Result<()>, turn: u64) {
 /// Marks the stream's present end; once more if refused.
 fn mark(event: &mut Event, stream: &Stream) -> Result<()> {
     event.record(stream).or_else(|_| event.record(stream))
+}
+
+/// Whether less pinned memory may be had where so much is not: the budget is spent, or the system
+/// pins no more.
+pub(super) fn is_short(error: &Error) -> bool {
+    matches!(error, Error::PinnedBudget { .. } | Error::Unsupported { .. })
 }
 
 impl Lent {
