@@ -9,7 +9,7 @@ use crate::conf::{Conf, Pytorch};
 use crate::device::Device;
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
-use crate::transfer::{Files, Loader, LoaderOptions};
+use crate::transfer::{DiskReport, Files, Loader, LoaderOptions};
 use crate::weights::{Model, Unit, UnitLayout};
 
 /// Settings of a [`LoadedModel`].
@@ -52,6 +52,7 @@ pub struct LoadedModel {
     pinned: PinnedPool,
     elapsed: Duration,
     link_busy: Duration,
+    disk: DiskReport,
 }
 
 impl LoadedModel {
@@ -88,7 +89,8 @@ impl LoadedModel {
         let mut loader = Loader::new(device, &pinned, Files::open(&model)?, options.loader)?;
         let tensors = Residents::load(&model, layout, &allocator, &mut loader, watch)?;
         let link_busy = Duration::from_nanos(loader.busy_ns());
-        Ok(Self { model, tensors, allocator, pinned, elapsed: begun.elapsed(), link_busy })
+        let (disk, elapsed) = (loader.disk().clone(), begun.elapsed());
+        Ok(Self { model, tensors, allocator, pinned, elapsed, link_busy, disk })
     }
 
     /// The tensors by name, with their addresses.
@@ -119,6 +121,12 @@ impl LoadedModel {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// How its files were read, and why so.
+    #[must_use]
+    pub fn disk(&self) -> &DiskReport {
+        &self.disk
     }
 
     /// For how much of that the link was busy.

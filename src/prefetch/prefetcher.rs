@@ -13,7 +13,7 @@ use crate::base::{Error, Result, lock};
 use crate::device::{Event, Stream};
 use crate::fence::EventPool;
 use crate::pool::Buffer;
-use crate::transfer::{Loader, Urgency};
+use crate::transfer::{DiskReport, Loader, Urgency};
 use crate::weights::{ALIGN_BYTES, Model, Unit};
 
 /// Streams the units of a model through a ring of device bytes. Clones share one. Methods may
@@ -215,6 +215,12 @@ impl Prefetcher {
     #[must_use]
     pub fn stats(&self) -> PrefetchStats {
         self.0.enter().snapshot(self.0.host_waits.load(Ordering::Relaxed))
+    }
+
+    /// How the model's files are read, and why so.
+    #[must_use]
+    pub fn disk(&self) -> DiskReport {
+        self.0.enter().loader.disk().clone()
     }
 
     /// Ends all reading. Loads under way fail with [`Error::Cancelled`], gates open, streams go

@@ -31,6 +31,24 @@ fn every_format_is_loaded_whole() {
 }
 
 #[test]
+fn files_are_read_as_asked_and_the_report_says_how() {
+    let content = Content::layers(&[&[3_000_000], &[3_000_000]]);
+    let model = path(&content.path);
+    for command in [&["load", model, "--verify"][..], &["stream", model, "--vram", "8MiB"]] {
+        let disk = ["--json", "--disk", "threads,direct=off,depth=3"];
+        let report = json(&[command, &disk].concat());
+        assert_eq!(report["bytes_verified"], 6_000_000, "{report}");
+        let (disk, number) = (&report["disk"], |key: &str| report["disk"][key].as_u64());
+        assert_eq!((&disk["backend"], &disk["direct"]), (&"threads".into(), &false.into()));
+        assert_eq!((number("depth"), disk["why"].is_string()), (Some(3), true), "{disk}");
+    }
+    let report = json(&["stream", model, "--vram", "8MiB", "--no-verify", "--json"]);
+    assert_eq!((&report["bytes_verified"], &report["mismatches"]), (&0.into(), &0.into()));
+    let text = succeed(&["stream", model, "--vram", "8MiB", "--no-verify"]);
+    assert_says(&text, &["not asked for", "read by"]);
+}
+
+#[test]
 fn budgets_are_kept_while_loading() {
     let content = Content::layers(&[&[3_000_000], &[3_000_000]]);
     let model = path(&content.path);
@@ -61,6 +79,8 @@ fn what_cannot_be_loaded_is_refused_with_the_way_out() {
     fail(&["load", model, "--device", "sim"], 1, &["sim", "use 'host'"]);
     fail(&["load", model, "--vram", "much"], 2, &["--vram", "much"]);
     fail(&["load", model, "--conf", "nonsense:1"], 2, &["nonsense"]);
+    fail(&["load", model, "--disk", "tape"], 2, &["--disk", "tape", "io_uring"]);
+    fail(&["load", model, "--disk", "depth=0"], 2, &["--disk", "depth", "256"]);
     fail(&["load", "no/such/model"], 1, &["no/such/model"]);
     let cut = content.path.with_file_name("cut.safetensors");
     let bytes = std::fs::read(&content.path).unwrap();

@@ -10,13 +10,13 @@ use riverbed::base::{Error, format_bytes, parse_bytes};
 use riverbed::conf::Conf;
 use riverbed::device::{Device, Priority, Stream};
 use riverbed::offload::{LoadOptions, LoadedModel};
-use riverbed::transfer::Transfer;
+use riverbed::transfer::{DiskOptions, DiskReport, Transfer};
 use riverbed::weights::Model;
 
 use crate::Failure;
 use crate::expected::{Expected, Part};
 use crate::interrupt::catch_interrupts;
-use crate::model_path::resolve;
+use crate::model_path::{parse_disk, resolve};
 use crate::text::{print, print_json, table};
 
 /// Load a whole model to a device, at the rate of the slowest of disk, memory and link
@@ -24,7 +24,8 @@ use crate::text::{print, print_json, table};
 #[command(after_help = "Examples:\n  \
     riverbed load model.safetensors\n  \
     riverbed load DIR --device cuda:0 --verify\n  \
-    riverbed load model.gguf --device host:vram=16GiB,h2d=25GB/s --json\n\n\
+    riverbed load model.gguf --device host:vram=16GiB,h2d=25GB/s --json\n  \
+    riverbed load model.gguf --disk threads,direct=off,depth=4\n\n\
     A model that does not fit is streamed: 'riverbed stream --help'.")]
 pub(crate) struct Args {
     /// A .safetensors or .gguf file, a .safetensors.index.json, a directory with one of these,
@@ -40,6 +41,10 @@ pub(crate) struct Args {
     /// Hard limit on pinned host memory [default: half of the memory that is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     ram: Option<u64>,
+    /// How files are read, in settings separated by commas: io_uring or threads, direct=on|off,
+    /// depth=1 to 256, read=64KiB to 16MiB [default: what a probe of the files finds]
+    #[arg(long, value_name = "SETTINGS", value_parser = parse_disk)]
+    disk: Option<DiskOptions>,
     /// Compare a checksum of every tensor on the device with one of the file, afterwards
     #[arg(long)]
     verify: bool,
@@ -68,6 +73,7 @@ struct Report {
     link_busy_seconds: f64,
     link_bytes_per_second: f64,
     waited_for: &'static str,
+    disk: DiskReport,
     /// None if that was not asked for.
     bytes_verified: Option<u64>,
     mismatches: usize,
@@ -92,6 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         options.conf = options.conf.with_pinned_limit_bytes(bytes)?;
     }
     options.limit_bytes = args.vram;
+    options.loader.disk = args.disk.unwrap_or_default();
     let model = Arc::new(Model::open(resolve(&args.model))?);
     let bar = progress_bar();
     let loaded = LoadedModel::load(&device, Arc::clone(&model), options, |progress| {
@@ -174,6 +181,7 @@ fn report(device: &Device, loaded: &LoadedModel, wrong: Option<&Vec<String>>) ->
         link_bytes_per_second: rate(link),
         // Copies that fill nine tenths of the time leave little for anything else to cost.
         waited_for: if link >= 0.9 * seconds { "the link" } else { "the disk" },
+        disk: loaded.disk().clone(),
         bytes_verified: wrong.map(|wrong| {
             let right = model.tensors().iter().filter(|tensor| !wrong.contains(&tensor.name));
             right.map(|tensor| tensor.len_bytes).sum()
@@ -210,6 +218,7 @@ impl Report {
                 ),
             ),
             ("waited for", self.waited_for.into()),
+            ("read by", self.disk.to_string()),
         ];
         if let Some(bytes) = self.bytes_verified {
             let verdict = match self.mismatches {

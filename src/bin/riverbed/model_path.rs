@@ -1,6 +1,9 @@
-//! Finding a model: a path, or the name of one that `scripts/fetch-models` fetched.
+//! Finding a model, a path or the name of one that `scripts/fetch-models` fetched; and saying how
+//! its files are read.
 
 use std::path::{Path, PathBuf};
+
+use riverbed::transfer::DiskOptions;
 
 /// `given` if it exists, else the fetched model of that name if there is one, else `given`, so
 /// that the error names what the user wrote.
@@ -16,4 +19,9 @@ pub(crate) fn resolve(given: &Path) -> PathBuf {
         Some(path) if !given.exists() && path.exists() => path,
         _ => given.to_path_buf(),
     }
+}
+
+/// Settings of reads from disk, as a value of a command line.
+pub(crate) fn parse_disk(text: &str) -> Result<DiskOptions, String> {
+    text.parse().map_err(|error: riverbed::Error| error.to_string())
 }

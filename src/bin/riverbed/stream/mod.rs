@@ -15,11 +15,12 @@ use riverbed::conf::Conf;
 use riverbed::device::Device;
 use riverbed::offload::{StreamOptions, StreamedModel};
 use riverbed::prefetch::PrefetchOptions;
+use riverbed::transfer::DiskOptions;
 use riverbed::weights::{Grouping, Model};
 
 use crate::Failure;
 use crate::interrupt::catch_interrupts;
-use crate::model_path::resolve;
+use crate::model_path::{parse_disk, resolve};
 use crate::text::{print, print_json};
 
 /// Stream a model's layers through a VRAM limit and verify every byte of every pass
@@ -27,7 +28,8 @@ use crate::text::{print, print_json};
 #[command(after_help = "Examples:\n  \
     riverbed stream model.safetensors --vram 64MiB\n  \
     riverbed stream model.gguf --vram 40MiB --passes 3 --json\n  \
-    riverbed stream DIR --vram 8GB --device host:h2d=12GB/s --layer-ms 5 --prefetch 0\n\n\
+    riverbed stream DIR --vram 8GB --device host:h2d=12GB/s --layer-ms 5 --prefetch 0\n  \
+    riverbed stream DIR --vram 8GB --ram 1GB --disk io_uring,direct=on,depth=32\n\n\
     Keys of --conf: 'riverbed conf'. Devices and their settings: 'riverbed devices';\n\
     host:vram=8GiB,h2d=12GB/s,d2h=12GB/s,copy_engines=2 shapes the host device.")]
 pub(crate) struct Args {
@@ -58,6 +60,13 @@ pub(crate) struct Args {
     /// Group layers by this tensor name prefix, {i} being the layer's number
     #[arg(long, value_name = "PATTERN")]
     layers: Option<String>,
+    /// How files are read, in settings separated by commas: io_uring or threads, direct=on|off,
+    /// depth=1 to 256, read=64KiB to 16MiB [default: what a probe of the files finds]
+    #[arg(long, value_name = "SETTINGS", value_parser = parse_disk)]
+    disk: Option<DiskOptions>,
+    /// Leave the comparison with the file out, which reads all of it once more
+    #[arg(long)]
+    no_verify: bool,
     /// Alloc-conf string; counts over RIVERBED_ALLOC_CONF
     #[arg(long, value_name = "STR")]
     conf: Option<String>,
@@ -104,10 +113,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     options.conf = conf;
     options.prefetch.depth = args.prefetch.unwrap_or(PrefetchOptions::AS_FAR_AS_ROOM);
     options.prefetch.timing = true;
+    options.loader.disk = args.disk.unwrap_or_default();
     let streamed = StreamedModel::load(&device, Arc::clone(&model), &grouping, options)?;
     loading.store(false, Ordering::Relaxed);
-    let settings =
-        job::Settings { passes: args.passes, layer_ns: (args.layer_ms * 1e6) as u64, interrupted };
+    let settings = job::Settings {
+        passes: args.passes,
+        layer_ns: (args.layer_ms * 1e6) as u64,
+        interrupted,
+        verifies: !args.no_verify,
+    };
     let outcome = job::run(&device, &streamed, &settings)?;
     let report = report::Report::new(&device, &streamed, &outcome);
     if args.json {

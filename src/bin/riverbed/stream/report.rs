@@ -3,6 +3,7 @@
 use riverbed::base::format_bytes;
 use riverbed::device::Device;
 use riverbed::offload::StreamedModel;
+use riverbed::transfer::DiskReport;
 
 use super::job::{Outcome, Pass};
 use super::stalls::Stalls;
@@ -36,6 +37,7 @@ pub(super) struct Report {
     stall_seconds: f64,
     link_bytes_per_second: f64,
     waited_for: &'static str,
+    disk: DiskReport,
     stalls: Stalls,
     host_waits_steady: u64,
     device_allocs_steady: u64,
@@ -81,6 +83,7 @@ impl Report {
             copy_seconds,
             stall_seconds: stall.iter().sum(),
             link_bytes_per_second: rate(outcome.prefetch.bytes_moved, copy_seconds),
+            disk: streamed.prefetcher().disk(),
             waited_for: stalls.waited_for(wall),
             stalls,
             host_waits_steady: outcome.prefetch.host_waits
@@ -100,7 +103,11 @@ impl Report {
         let mut steady = self.seconds_per_pass[self.passes.min(2) - 1..].to_vec();
         steady.sort_by(f64::total_cmp);
         let median = steady[steady.len() / 2];
-        let verdict = if self.mismatches == 0 { "all bytes verified" } else { "MISMATCHES" };
+        let verdict = match (self.mismatches, self.bytes_verified) {
+            (0, 0) => "not asked for",
+            (0, _) => "all bytes verified",
+            _ => "MISMATCHES",
+        };
         let rows = [
             (
                 "model",
@@ -148,6 +155,7 @@ impl Report {
                 ),
             ),
             ("waited for", self.waited_for.into()),
+            ("read by", self.disk.to_string()),
             ("  of it", self.stalls.for_people()),
             (
                 "in steady passes",
