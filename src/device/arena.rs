@@ -22,6 +22,10 @@ pub(super) trait Backing: std::fmt::Debug + Send + 'static {
     unsafe fn release(&mut self, at: u64, bytes: u64) -> Result<(), Status>;
     /// A page; gives its token.
     fn create(&mut self, bytes: u64) -> Result<u64, Status>;
+    /// A page that is mapped once, at one place, and goes with that.
+    fn create_single(&mut self, bytes: u64) -> Result<u64, Status> {
+        self.create(bytes)
+    }
     /// Gives a page back.
     fn discard(&mut self, token: u64, bytes: u64);
     /// Shows the page at `at`.
@@ -93,7 +97,7 @@ impl<B: Backing> Arena<B> {
         let bytes = bytes
             .checked_next_multiple_of(self.granularity_bytes)
             .ok_or(DeviceError::OUT_OF_MEMORY)?;
-        let page = self.create_page(bytes)?;
+        let page = self.commit(bytes, B::create_single)?;
         let at = self.reserve(bytes).inspect_err(|_| self.discard(page))?;
         if let Err(status) = self.map(at, &[page]) {
             self.discard(page);
@@ -133,11 +137,19 @@ impl<B: Backing> Arena<B> {
     }
 
     pub(super) fn create_page(&mut self, bytes: u64) -> Result<usize, Status> {
+        self.commit(bytes, B::create)
+    }
+
+    fn commit(
+        &mut self,
+        bytes: u64,
+        create: impl FnOnce(&mut B, u64) -> Result<u64, Status>,
+    ) -> Result<usize, Status> {
         self.check_granularity(bytes)?;
         if bytes > self.free_bytes() {
             return Err(DeviceError::OUT_OF_MEMORY);
         }
-        let token = self.backing.create(bytes)?;
+        let token = create(&mut self.backing, bytes)?;
         self.committed_bytes += bytes;
         Ok(self.pages.insert(Page { token, bytes, mappings: 0, destroyed: false }))
     }
