@@ -20,7 +20,7 @@ use riverbed::conf::Conf;
 use riverbed::device::{Priority, Stream};
 use riverbed::pinned::PinnedPool;
 use riverbed::pool::{Allocator, Buffer};
-use riverbed::transfer::{Files, Loader, LoaderOptions};
+use riverbed::transfer::{Files, Loader, LoaderOptions, Urgency};
 use riverbed::weights::{Model, Unit, UnitLayout};
 
 /// Bytes of a tensor: a matrix of a transformer block.
@@ -190,7 +190,8 @@ fn riverbed_way(generated: &Generated, disk: &str, target: &Rc<Buffer<u8>>) -> W
     let name = format!("riverbed {disk} ({}, {})", loader.disk().backend, loader.disk().threads);
     let target = Rc::clone(target);
     let load = Box::new(move || {
-        let status = loader.load_buffer(&target, &layout).expect("a load");
+        let plan = loader.plan(&layout);
+        let status = loader.load_buffer(&target, &plan, None, Urgency::Ahead).expect("a load");
         loader.stream().synchronize().expect("the load's end");
         status.check().expect("reads");
     });

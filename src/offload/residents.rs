@@ -11,7 +11,7 @@ use crate::base::{Error, Result};
 use crate::device::Stream;
 use crate::pool::{Allocator, Buffer};
 use crate::prefetch::UnitView;
-use crate::transfer::Loader;
+use crate::transfer::{Loader, Urgency};
 use crate::weights::{Model, UnitLayout};
 
 /// How often a load is looked at.
@@ -51,7 +51,8 @@ impl Residents {
             .map_err(|_| Error::invalid("residents", layout.len_bytes, "they exceed memory"))?;
         let stream = loader.stream().clone();
         let buffer = allocator.alloc_dedicated::<u8>(len, &stream)?;
-        let status = loader.load_buffer(&buffer, &layout)?;
+        let plan = loader.plan(&layout);
+        let status = loader.load_buffer(&buffer, &plan, None, Urgency::Ahead)?;
         // The stream itself says when it is through, so that nobody looks too late.
         let (through, end) = crossbeam_channel::bounded::<()>(0);
         stream.launch_host(Box::new(move || drop(through)))?;

@@ -86,7 +86,7 @@ impl Ring {
         unit.home.take_if(|home| home.status().check().is_err());
         if self.options.keep_in_ram && unit.home.is_none() {
             unit.home_filled = false;
-            unit.home = self.loader.home_planned(&unit.plan.load).unwrap_or_else(|error| {
+            unit.home = self.loader.home(&unit.plan.load).unwrap_or_else(|error| {
                 tracing::warn!(%error, "no pinned memory to keep a unit in");
                 None
             });
@@ -110,7 +110,7 @@ impl Ring {
         // SAFETY: the place lies in the ring, and the staging part behind it holds the largest
         // unit that needs it; both outlive the loader's streams by recorded uses. The stream was
         // made to wait for every earlier use of the place (invariant 2 of the ring).
-        let status = unsafe { self.loader.load_planned(raw, &plan.load, home.as_ref(), urgency) }?;
+        let status = unsafe { self.loader.load(raw, &plan.load, home.as_ref(), urgency) }?;
         let Some(transform) = &plan.transform else { return Ok((status, None)) };
         let stream = self.loader.stream();
         // SAFETY: as above, and the raw bytes were loaded on this stream just now.

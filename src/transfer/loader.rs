@@ -142,20 +142,12 @@ impl Loader {
         Arc::new(LoadPlan::new(layout, self.chunk_bytes, self.read_bytes))
     }
 
-    /// A home for a unit of `layout`; see [`home_planned`](Self::home_planned).
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub fn home(&mut self, layout: &UnitLayout) -> Result<Option<Home>> {
-        self.home_planned(&self.plan(layout))
-    }
-
     /// A home for a unit, if it has bytes, the pinned budget has room for them and the system pins
     /// them. Reading it begins at once.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn home_planned(&mut self, plan: &Arc<LoadPlan>) -> Result<Option<Home>> {
+    pub fn home(&mut self, plan: &Arc<LoadPlan>) -> Result<Option<Home>> {
         if plan.len_bytes == 0 {
             return Ok(None);
         }
@@ -180,25 +172,6 @@ impl Loader {
         Ok(Some(Home(home)))
     }
 
-    /// As [`load_planned`](Self::load_planned) of a plan made for this load alone, ahead.
-    ///
-    /// # Errors
-    /// As there.
-    ///
-    /// # Safety
-    /// As there; `home`, if given, is of this layout.
-    pub unsafe fn load(
-        &mut self,
-        dst: DevicePtr,
-        layout: &UnitLayout,
-        home: Option<&Home>,
-    ) -> Result<Arc<LoadStatus>> {
-        // A home has the plan of its layout already.
-        let plan = home.map_or_else(|| self.plan(layout), |home| Arc::clone(&home.0.plan));
-        // SAFETY: the caller's promise; a home is of this layout.
-        unsafe { self.load_planned(dst, &plan, home, Urgency::Ahead) }
-    }
-
     /// Enqueues loading a unit to `dst`, from `home` if it has one, else from its files. What
     /// is enqueued on [`stream_for`](Self::stream_for) this urgency afterwards finds it loaded,
     /// or its status failed. Never waits, unless the driver is failing.
@@ -210,7 +183,7 @@ impl Loader {
     /// # Safety
     /// `dst` has room for the unit and stays valid until the stream has run what is enqueued;
     /// no work that the stream is not ordered after touches it.
-    pub unsafe fn load_planned(
+    pub unsafe fn load(
         &mut self,
         dst: DevicePtr,
         plan: &Arc<LoadPlan>,
@@ -246,7 +219,7 @@ impl Loader {
     }
 
     /// # Safety
-    /// As [`load_planned`](Self::load_planned).
+    /// As [`load`](Self::load).
     unsafe fn load_home(
         &mut self,
         dst: DevicePtr,
@@ -269,7 +242,7 @@ impl Loader {
     }
 
     /// # Safety
-    /// As [`load_planned`](Self::load_planned).
+    /// As [`load`](Self::load).
     unsafe fn load_window(
         &mut self,
         dst: DevicePtr,
@@ -305,7 +278,7 @@ impl Loader {
     ///
     /// # Safety
     /// `landing` holds the chunk where the plan says; `dst` as for
-    /// [`load_planned`](Self::load_planned).
+    /// [`load`](Self::load).
     unsafe fn enqueue(
         &mut self,
         dst: DevicePtr,
@@ -351,25 +324,12 @@ impl Loader {
         }
     }
 
-    /// Enqueues loading a unit to the start of a buffer, from its files.
-    ///
-    /// # Errors
-    /// As [`load_buffer_planned`](Self::load_buffer_planned).
-    pub fn load_buffer(
-        &mut self,
-        buffer: &Buffer<u8>,
-        layout: &UnitLayout,
-    ) -> Result<Arc<LoadStatus>> {
-        let plan = self.plan(layout);
-        self.load_buffer_planned(buffer, &plan, None, Urgency::Ahead)
-    }
-
-    /// As [`load_planned`](Self::load_planned), to the start of a buffer. Safe because the
+    /// As [`load`](Self::load), to the start of a buffer. Safe because the
     /// buffer orders the copy stream after its earlier uses and later ones after it.
     ///
     /// # Errors
-    /// A buffer smaller than the unit; as [`load_planned`](Self::load_planned).
-    pub fn load_buffer_planned(
+    /// A buffer smaller than the unit; as [`load`](Self::load).
+    pub fn load_buffer(
         &mut self,
         buffer: &Buffer<u8>,
         plan: &Arc<LoadPlan>,
@@ -384,15 +344,8 @@ impl Loader {
         buffer.in_order(&stream, || {
             // SAFETY: the buffer holds the unit by the check; this stream is ordered for it, and
             // it outlives what the stream is given.
-            unsafe { self.load_planned(buffer.ptr(), plan, home, urgency) }
+            unsafe { self.load(buffer.ptr(), plan, home, urgency) }
         })
-    }
-
-    /// How many copies a load of `layout` is at most.
-    #[must_use]
-    pub fn copies(&self, layout: &UnitLayout) -> usize {
-        // A chunk that ends inside a tensor is cut where the file is aligned.
-        layout.len_bytes.div_ceil(self.chunk_bytes - SLACK_BYTES) as usize
     }
 
     /// Makes sure `copies` can be under way without another event being made.

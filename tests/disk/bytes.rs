@@ -22,7 +22,7 @@ fn verify_every_way(place: &Path, sizes: &[usize], order: &[usize], chunk_bytes:
             weights.verify(&layout, &bytes);
             let bytes = rig.load(&plan, None, Urgency::Demand).unwrap();
             weights.verify(&layout, &bytes);
-            let Some(home) = rig.loader.home_planned(&plan).unwrap() else { continue };
+            let Some(home) = rig.loader.home(&plan).unwrap() else { continue };
             for urgency in [Urgency::Demand, Urgency::Ahead] {
                 let bytes = rig.load(&plan, Some(&home), urgency).unwrap();
                 weights.verify(&layout, &bytes);
@@ -78,7 +78,6 @@ fn a_layer_of_many_small_tensors_is_few_copies() {
         let layout = weights.whole();
         let copies = rig.loader.plan(&layout).copies() as u64;
         assert!(copies <= layout.len_bytes / chunk_bytes + 2, "{copies} copies");
-        assert!(copies <= rig.loader.copies(&layout) as u64);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Which way is taken, and what the page cache and memory are left with.
 
-use riverbed::transfer::{DirectReads, DiskBackend, DiskOptions, FaultKind, ReadFault};
+use riverbed::transfer::{DirectReads, DiskBackend, DiskOptions, FaultKind, ReadFault, Urgency};
 
 use super::streaming::{KIB, MIB, assert_says, ends};
 use super::weights::{LARGE, Rig, WAYS, Weights, in_memory};
@@ -106,7 +106,8 @@ fn the_window_is_all_the_pinned_memory_a_load_takes() {
             let layout = weights.whole();
             let plan = rig.loader.plan(&layout);
             let buffer = rig.buffer(&plan);
-            let status = rig.loader.load_buffer(&buffer, &layout).unwrap();
+            let plan = rig.loader.plan(&layout);
+            let status = rig.loader.load_buffer(&buffer, &plan, None, Urgency::Ahead).unwrap();
             rig.loader.stream().synchronize().unwrap();
             status.check().unwrap();
             let after = rig.pinned.stats();

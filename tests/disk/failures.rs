@@ -44,10 +44,10 @@ fn a_home_that_cannot_be_read_says_so_and_a_new_one_can() {
         let mut rig = Rig::build(&weights, WAYS[0].parse().unwrap(), 128 * KIB, &[fault]).unwrap();
         let layout = weights.whole();
         let plan = rig.loader.plan(&layout);
-        let home = rig.loader.home_planned(&plan).unwrap().unwrap();
+        let home = rig.loader.home(&plan).unwrap().unwrap();
         assert!(rig.load(&plan, Some(&home), Urgency::Ahead).is_err());
         assert!(home.status().check().is_err());
-        let home = rig.loader.home_planned(&plan).unwrap().unwrap();
+        let home = rig.loader.home(&plan).unwrap().unwrap();
         weights.verify(&layout, &rig.load(&plan, Some(&home), Urgency::Demand).unwrap());
     });
 }
@@ -141,7 +141,8 @@ fn cancelling_ends_loads_with_reads_under_way() {
                 let layout = weights.whole();
                 let plan = rig.loader.plan(&layout);
                 let buffer = rig.buffer(&plan);
-                let status = rig.loader.load_buffer(&buffer, &layout).unwrap();
+                let plan = rig.loader.plan(&layout);
+                let status = rig.loader.load_buffer(&buffer, &plan, None, Urgency::Ahead).unwrap();
                 std::thread::sleep(std::time::Duration::from_micros(400 * round));
                 rig.loader.cancel();
                 rig.loader.stream().synchronize().unwrap();
@@ -149,7 +150,7 @@ fn cancelling_ends_loads_with_reads_under_way() {
                     Ok(()) => weights.verify(&layout, &rig.read(&buffer, &status).unwrap()),
                     Err(error) => assert!(matches!(error, Error::Cancelled), "{error}"),
                 }
-                let refused = rig.loader.load_buffer(&buffer, &layout);
+                let refused = rig.loader.load_buffer(&buffer, &plan, None, Urgency::Ahead);
                 assert!(matches!(refused, Err(Error::Cancelled)));
             }
         }

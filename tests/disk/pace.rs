@@ -21,14 +21,14 @@ fn a_small_load_wanted_now_waits_for_no_more_than_what_is_under_way() {
         assert_ne!(loader.stream_for(Urgency::Demand), loader.stream());
         let (small, bulk) = (weights.layout(&[0]), weights.layout(&[1]));
         let (small, bulk) = (loader.plan(&small), loader.plan(&bulk));
-        let homes = [&small, &bulk].map(|plan| loader.home_planned(plan).unwrap().unwrap());
+        let homes = [&small, &bulk].map(|plan| loader.home(plan).unwrap().unwrap());
         let allocator = Allocator::builder(&device).build().unwrap();
         let home = Stream::new(&device, Priority::Normal).unwrap();
         let to = [&small, &bulk]
             .map(|plan| allocator.alloc::<u8>(plan.len_bytes() as usize, &home).unwrap());
         let mut load = |which: usize, urgency| {
             let plan = [&small, &bulk][which];
-            let load = loader.load_buffer_planned(&to[which], plan, Some(&homes[which]), urgency);
+            let load = loader.load_buffer(&to[which], plan, Some(&homes[which]), urgency);
             load.unwrap();
             loader.stream_for(urgency).clone()
         };

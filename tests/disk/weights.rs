@@ -139,7 +139,7 @@ impl Rig {
         urgency: Urgency,
     ) -> Result<Vec<u8>> {
         let buffer = self.buffer(plan);
-        let status = self.loader.load_buffer_planned(&buffer, plan, home, urgency)?;
+        let status = self.loader.load_buffer(&buffer, plan, home, urgency)?;
         self.read(&buffer, &status)
     }
 
