@@ -102,6 +102,8 @@ impl OpenFile {
 
     /// Reads go past the page cache by `file` from now on.
     pub(super) fn allow_direct(&mut self, file: File) {
+        // What the kernel cannot read directly it reads through the page cache.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         self.direct = Some(file);
     }
 
