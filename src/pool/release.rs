@@ -216,7 +216,9 @@ impl Heap {
     fn end_of_frees(&self, state: &HeapState) -> Option<Arc<Event>> {
         self.shared.driver_pool.as_ref()?;
         let stream = state.stream.as_ref()?;
-        let end = self.shared.events.record(stream);
+        let record = || self.shared.events.record(stream);
+        // Nobody will ask again, so what is refused is tried once more at once.
+        let end = record().or_else(|_| record());
         end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked"))
             .ok()
             .map(Arc::new)
