@@ -168,6 +168,7 @@ impl<M: Clone> Pools<M> {
             return Err(DeviceError::INVALID_VALUE);
         }
         let bytes = bytes.checked_next_multiple_of(UNIT_BYTES).ok_or(DeviceError::OUT_OF_MEMORY)?;
+        self.release_destroyed(arena, &reached);
         let (order, pool) = (&mut self.order, &mut self.pools[key]);
         let (follow, opportunistic) = (pool.follow, pool.opportunistic);
         let mut grown_bytes = 0;
@@ -294,13 +295,38 @@ impl<M: Clone> Pools<M> {
     ) {
         let keys: Vec<usize> = self.pools.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let pool = &self.pools[key];
-            let keep = if pool.destroyed { 0 } else { pool.threshold_bytes };
-            self.release_down_to(key, keep, arena, &reached);
-            let pool = &self.pools[key];
-            if pool.destroyed && pool.chunks.is_empty() {
-                self.pools.remove(key);
+            match &self.pools[key] {
+                Pool { destroyed: true, .. } => self.release_destroyed_pool(key, arena, &reached),
+                &Pool { threshold_bytes, .. } => {
+                    self.release_down_to(key, threshold_bytes, arena, &reached);
+                }
             }
+        }
+    }
+
+    /// Gives back what is out of use of pools that were given up: as with the drivers, nobody has
+    /// to wait for that. Whoever wants memory, or asks how much there is, has it done before.
+    pub(super) fn release_destroyed<B: Backing>(
+        &mut self,
+        arena: &mut Arena<B>,
+        reached: impl Fn(&M) -> bool,
+    ) {
+        let destroyed = self.pools.iter().filter(|(_, pool)| pool.destroyed);
+        let keys: Vec<usize> = destroyed.map(|(key, _)| key).collect();
+        for key in keys {
+            self.release_destroyed_pool(key, arena, &reached);
+        }
+    }
+
+    fn release_destroyed_pool<B: Backing>(
+        &mut self,
+        key: usize,
+        arena: &mut Arena<B>,
+        reached: &dyn Fn(&M) -> bool,
+    ) {
+        self.release_down_to(key, 0, arena, reached);
+        if self.pools[key].chunks.is_empty() {
+            self.pools.remove(key);
         }
     }
 

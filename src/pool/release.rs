@@ -210,21 +210,6 @@ impl Heap {
     }
 }
 
-impl Heap {
-    /// The end of what was freed to the driver's pool: a pool that goes before has its memory
-    /// back with the device only when the host waits for something.
-    fn end_of_frees(&self, state: &HeapState) -> Option<Arc<Event>> {
-        self.shared.driver_pool.as_ref()?;
-        let stream = state.stream.as_ref()?;
-        let record = || self.shared.events.record(stream);
-        // Nobody will ask again, so what is refused is tried once more at once.
-        let end = record().or_else(|_| record());
-        end.inspect_err(|error| tracing::warn!(%error, "a stream cannot be marked"))
-            .ok()
-            .map(Arc::new)
-    }
-}
-
 /// Marks the present end of each segment's stream: the marks, the segments they are of, and
 /// those of streams that could not be marked.
 fn mark_ends(
@@ -279,13 +264,12 @@ impl Drop for Heap {
             .into_iter()
             .filter_map(|(id, serial, _)| self.detach(&mut state, id, serial))
             .collect();
-        let frees = self.end_of_frees(&state);
         drop(state);
         // Nobody will ask again, so what is refused here is tried once more at once.
         let (ends, mut marked, unmarked) = mark_ends(&self.shared, detached);
         let (more_ends, more, _) = mark_ends(&self.shared, unmarked);
         marked.extend(more);
-        let after = pending.into_iter().chain(frees).chain(ends).chain(more_ends).collect();
+        let after = pending.into_iter().chain(ends).chain(more_ends).collect();
         let shared = Arc::clone(&self.shared);
         reap(after, move |reached| {
             if reached.is_ok() {

@@ -313,6 +313,7 @@ macro_rules! without_a_driver {
                     marks_begin_anew_when_set_to_nothing,
                     memory_is_freed_once_and_by_its_address,
                     uses_out_of_order_are_refused,
+                    a_pool_that_is_given_up_returns_its_memory_though_nobody_waits,
                     the_default_pool_stays_and_only_pools_become_current;
             }
         }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use riverbed::base::DeviceError;
 use riverbed::device::{Device, DevicePtr, Event, Gate, PoolAttribute, PoolId, Stream};
 
-use crate::support::{Pinned, give_others_a_chance, status, stream};
+use crate::support::{Pinned, give_others_a_chance, status, stream, wait_until};
 
 use PoolAttribute::{
     AllowInternalDependencies, AllowOpportunistic, FollowEventDependencies, ReleaseThreshold,
@@ -356,6 +356,22 @@ pub(crate) fn uses_out_of_order_are_refused(device: &Device) {
     assert_eq!(late, Err(DeviceError::INVALID_VALUE), "it is freed");
     gate.open(1).unwrap();
     two.synchronize().unwrap();
+}
+
+pub(crate) fn a_pool_that_is_given_up_returns_its_memory_though_nobody_waits(device: &Device) {
+    let Some(pool) = Pool::new(device, 0) else { return };
+    let before = device.memory().unwrap().free_bytes;
+    let (stream, gate) = (stream(device), Gate::new(device).unwrap());
+    stream.wait_gate(&gate, 1).unwrap();
+    let memory = pool.alloc(5000, &stream).unwrap();
+    pool.free(memory, &stream).unwrap();
+    let freed = Event::new(device).unwrap();
+    freed.record(&stream).unwrap();
+    drop(pool);
+    assert!(device.memory().unwrap().free_bytes < before, "its free has not run");
+    gate.open(1).unwrap();
+    wait_until("the free has run", || freed.query().unwrap());
+    assert_eq!(device.memory().unwrap().free_bytes, before);
 }
 
 pub(crate) fn the_default_pool_stays_and_only_pools_become_current(device: &Device) {

@@ -131,12 +131,12 @@ impl Driver for HostDriver {
     }
 
     fn memory(&self) -> DeviceResult<MemoryInfo> {
-        let free_bytes = lock(&self.memory.arena).free_bytes();
+        let free_bytes = self.settled_arena(|arena| arena.free_bytes());
         Ok(MemoryInfo { total_bytes: self.info.total_bytes, free_bytes })
     }
 
     fn alloc(&self, bytes: u64) -> DeviceResult<DevicePtr> {
-        self.run(Call::Alloc, || lock(&self.memory.arena).alloc(bytes).map(DevicePtr))
+        self.run(Call::Alloc, || self.settled_arena(|arena| arena.alloc(bytes)).map(DevicePtr))
     }
 
     unsafe fn free(&self, ptr: DevicePtr) -> DeviceResult<()> {
@@ -158,7 +158,8 @@ impl Driver for HostDriver {
     }
 
     fn create_page(&self, bytes: u64) -> DeviceResult<PageId> {
-        let page = self.run(Call::CreatePage, || lock(&self.memory.arena).create_page(bytes))?;
+        let page =
+            self.run(Call::CreatePage, || self.settled_arena(|arena| arena.create_page(bytes)))?;
         // SAFETY: the page was made just now and lives until `destroy_page`.
         Ok(unsafe { PageId::from_raw(page as u64) })
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::backing::SharedFile;
 use super::driver::HostDriver;
 use super::sync::Mark;
 use super::worker::Op;
 use crate::base::lock;
+use crate::device::arena::Arena;
 use crate::device::calls::Call;
 use crate::device::contract::{DevicePtr, DeviceResult, PoolId, StreamId};
 
@@ -49,6 +51,14 @@ impl HostDriver {
     /// True when work enqueued on `stream` may touch `bytes` from `at`, as far as pools go.
     pub(super) fn pools_allow(&self, stream: StreamId, at: DevicePtr, bytes: u64) -> bool {
         lock(&self.pools).may_use(stream.raw(), at.0, bytes, is_reached)
+    }
+
+    /// The memory, with that of pools that were given up in it as far as it is out of use.
+    pub(super) fn settled_arena<T>(&self, work: impl FnOnce(&mut Arena<SharedFile>) -> T) -> T {
+        let mut pools = lock(&self.pools);
+        let mut arena = lock(&self.memory.arena);
+        pools.release_destroyed(&mut arena, is_reached);
+        work(&mut arena)
     }
 
     /// Gives back what pools hold without need, after the host has waited.

@@ -125,13 +125,13 @@ impl Driver for SimDriver {
     }
 
     fn memory(&self) -> DeviceResult<MemoryInfo> {
-        let free_bytes = lock(&self.state).arena.free_bytes();
+        let free_bytes = lock(&self.state).settled_arena().free_bytes();
         Ok(MemoryInfo { total_bytes: self.info.total_bytes, free_bytes })
     }
 
     fn alloc(&self, bytes: u64) -> DeviceResult<DevicePtr> {
         self.run(Call::Alloc, |state| {
-            let at = state.arena.alloc(bytes)?;
+            let at = state.settled_arena().alloc(bytes)?;
             self.charge(state, Call::Alloc, bytes);
             Ok(DevicePtr(at))
         })
@@ -156,7 +156,7 @@ impl Driver for SimDriver {
 
     fn create_page(&self, bytes: u64) -> DeviceResult<PageId> {
         let page = self.run_virtual(Call::CreatePage, |state| {
-            let page = state.arena.create_page(bytes)?;
+            let page = state.settled_arena().create_page(bytes)?;
             self.charge(state, Call::CreatePage, bytes);
             Ok(page)
         })?;

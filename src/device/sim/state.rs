@@ -65,6 +65,13 @@ impl State {
         if self.pools.owns(at) { self.pools.free_now(at) } else { self.arena.free(at) }
     }
 
+    /// The memory, with that of pools that were given up in it as far as it is out of use.
+    pub(super) fn settled_arena(&mut self) -> &mut Arena<NoBytes> {
+        let now_ns = self.time.now_ns;
+        self.pools.release_destroyed(&mut self.arena, |mark| mark.is_reached(now_ns));
+        &mut self.arena
+    }
+
     /// Gives back what pools hold without need, after the host has waited.
     pub(super) fn release_pools(&mut self) {
         let now_ns = self.time.now_ns;
