@@ -126,7 +126,7 @@ impl OnDisk {
     fn fio(&self, setting: &[&str]) -> Option<f64> {
         let out = Command::new("fio")
             .args(["--name=read", "--rw=read", "--direct=1", "--readonly", "--group_reporting"])
-            .args(["--output-format=json", "--minimal=0"])
+            .args(["--output-format=json"])
             .arg(format!("--filename={}", self.path().display()))
             .args(setting)
             .output()
