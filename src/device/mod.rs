@@ -18,6 +18,7 @@ pub mod host;
 mod info;
 mod kernel;
 mod mempool;
+mod nontemporal;
 mod open;
 mod order;
 mod pinned;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use crossbeam_channel::Sender;
 
+use super::nontemporal::copy_nontemporal;
 use crate::base::{KIB, MIB, lock, wait};
 
 /// Below this one thread is as fast as several, which must be woken.
@@ -17,8 +18,37 @@ const STRIPE_BYTES: usize = 256 * KIB as usize;
 /// More threads than that gain nothing: they share the memory.
 const MOST_HELPERS: usize = 7;
 
+/// Below this a copy is made through the caches whatever its target: they have room for it.
+const NONTEMPORAL_FROM_BYTES: usize = 64 * KIB as usize;
+
+/// How the target is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    /// Through the caches: it is read soon.
+    Cached,
+    /// Past them: it is not.
+    Nontemporal,
+}
+
+impl Stores {
+    /// # Safety
+    /// As `std::ptr::copy_nonoverlapping`.
+    unsafe fn copy(self, dst: *mut u8, src: *const u8, bytes: usize) {
+        // SAFETY: by this function's own contract.
+        unsafe {
+            match self {
+                Self::Nontemporal if bytes >= NONTEMPORAL_FROM_BYTES => {
+                    copy_nontemporal(dst, src, bytes);
+                }
+                _ => std::ptr::copy_nonoverlapping(src, dst, bytes),
+            }
+        }
+    }
+}
+
 /// A copy that several threads carry out.
 struct Striped {
+    stores: Stores,
     dst: *mut u8,
     src: *const u8,
     bytes: usize,
@@ -52,9 +82,9 @@ impl Striped {
             let start = stripe * STRIPE_BYTES;
             let bytes = STRIPE_BYTES.min(self.bytes - start);
             // SAFETY: the stripe lies in both ranges, which are valid and do not overlap by the
-            // promise of `copy_striped`'s caller, and nobody else has this stripe.
+            // promise of `copy`'s caller, and nobody else has this stripe.
             unsafe {
-                std::ptr::copy_nonoverlapping(self.src.add(start), self.dst.add(start), bytes);
+                self.stores.copy(self.dst.add(start), self.src.add(start), bytes);
             }
             done += 1;
         }
@@ -68,22 +98,43 @@ impl Striped {
     }
 }
 
-/// Copies `bytes` from `src` to `dst` on this thread and up to `threads - 1` helpers. Blocks
-/// until all is copied.
+/// Copies `bytes` from `src` to `dst`, which is read soon, on this thread and up to `threads - 1`
+/// helpers. Blocks until all is copied.
 ///
 /// # Safety
 /// As `std::ptr::copy_nonoverlapping`.
 pub(crate) unsafe fn copy_striped(dst: *mut u8, src: *const u8, bytes: usize, threads: usize) {
+    // SAFETY: by this function's own contract.
+    unsafe { copy(dst, src, bytes, threads, Stores::Cached) }
+}
+
+/// As [`copy_striped`], to a target that is not read soon.
+///
+/// # Safety
+/// As `std::ptr::copy_nonoverlapping`.
+pub(super) unsafe fn copy_striped_nontemporal(
+    dst: *mut u8,
+    src: *const u8,
+    bytes: usize,
+    threads: usize,
+) {
+    // SAFETY: by this function's own contract.
+    unsafe { copy(dst, src, bytes, threads, Stores::Nontemporal) }
+}
+
+/// # Safety
+/// As `std::ptr::copy_nonoverlapping`.
+unsafe fn copy(dst: *mut u8, src: *const u8, bytes: usize, threads: usize, stores: Stores) {
     let wanted = threads.saturating_sub(1).min(bytes / STRIPE_BYTES);
     let crew = if bytes >= STRIPE_FROM_BYTES && wanted > 0 { crew() } else { None };
     let Some((tasks, helpers)) = crew else {
         // SAFETY: by this function's own contract.
-        unsafe { std::ptr::copy_nonoverlapping(src, dst, bytes) };
+        unsafe { stores.copy(dst, src, bytes) };
         return;
     };
     let (next, done) = (AtomicUsize::new(0), Condvar::new());
     let left = Mutex::new(bytes.div_ceil(STRIPE_BYTES));
-    let copy = Arc::new(Striped { dst, src, bytes, next, left, done });
+    let copy = Arc::new(Striped { stores, dst, src, bytes, next, left, done });
     for _ in 0..wanted.min(*helpers) {
         // It fails only when all helpers died, and then this thread does it all.
         let _ = tasks.send(Arc::clone(&copy));
@@ -136,10 +187,10 @@ mod tests {
                             let src: Vec<u8> =
                                 (0..bytes).map(|at| (at * 7 + thread + round) as u8).collect();
                             let mut dst = vec![0; bytes + 1];
+                            let to = dst.as_mut_ptr();
+                            let stores = [Stores::Cached, Stores::Nontemporal][round % 2];
                             // SAFETY: two vectors of at least so many bytes.
-                            unsafe {
-                                copy_striped(dst.as_mut_ptr(), src.as_ptr(), bytes, 1 + thread)
-                            };
+                            unsafe { copy(to, src.as_ptr(), bytes, 1 + thread, stores) };
                             assert!(dst[..bytes] == src[..] && dst[bytes] == 0, "{bytes}");
                         }
                     }

@@ -112,5 +112,6 @@ fn op(link: Option<Arc<super::link::Link>>, copy: &Copy2d) -> Result<Op, Status>
         pitches: (size(copy.dst_pitch)?, size(copy.src_pitch)?),
         width: size(copy.width)?,
         height: size(copy.height)?,
+        to_device: matches!(copy.dst, Place::Device(_)),
     })
 }

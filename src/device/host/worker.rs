@@ -11,7 +11,7 @@ use super::sync::{GateState, Mark};
 use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
 use crate::device::kernel::Kernel;
-use crate::device::stripes::{copy_striped, copy_threads};
+use crate::device::stripes::{copy_striped, copy_striped_nontemporal, copy_threads};
 
 /// A thing a stream does.
 pub(super) enum Op {
@@ -27,6 +27,8 @@ pub(super) enum Op {
         pitches: (usize, usize),
         width: usize,
         height: usize,
+        /// Whether it is the device that reads the target next, and not the host.
+        to_device: bool,
     },
     Launch(Kernel),
     /// The stream was given up: nothing follows.
@@ -94,7 +96,8 @@ impl Queue {
                         tracing::error!(target: "riverbed::host_function", "a host function panicked on a stream; the stream goes on");
                     }
                 }),
-                Op::Copy { link, dst, src, pitches, width, height } => {
+                Op::Copy { link, dst, src, pitches, width, height, to_device } => {
+                    let carry = if to_device { copy_striped_nontemporal } else { copy_striped };
                     let copy = || {
                         for row in 0..height {
                             // SAFETY: the caller of `Driver::copy_*` promised that all rows are
@@ -103,7 +106,7 @@ impl Queue {
                             unsafe {
                                 let to = dst.0.add(row * pitches.0);
                                 let from = src.0.add(row * pitches.1);
-                                copy_striped(to, from, width, copy_threads());
+                                carry(to, from, width, copy_threads());
                             }
                         }
                     };
