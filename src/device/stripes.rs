@@ -15,6 +15,8 @@ use crate::base::{KIB, MIB, lock, wait};
 const STRIPE_FROM_BYTES: usize = MIB as usize;
 /// What one thread copies at a time: tens of microseconds, so that all end at about one time.
 const STRIPE_BYTES: usize = 256 * KIB as usize;
+/// How often is asked before sleeping: about as long as it takes to be woken.
+const AWAKE_TRIES: usize = 64;
 /// More threads than that gain nothing: they share the memory.
 const MOST_HELPERS: usize = 7;
 
@@ -55,7 +57,9 @@ struct Striped {
     /// The next stripe nobody has taken.
     next: AtomicUsize,
     /// Stripes not done.
-    left: Mutex<usize>,
+    left: AtomicUsize,
+    /// Held to sleep until there are none, and to tell of that.
+    sleeping: Mutex<()>,
     done: Condvar,
 }
 
@@ -88,11 +92,21 @@ impl Striped {
             }
             done += 1;
         }
-        if done > 0 {
-            let mut left = lock(&self.left);
-            *left -= done;
-            if *left == 0 {
-                self.done.notify_all();
+        // Release: who sees that nothing is left sees the bytes. The lock, so that the owner does
+        // not fall asleep between its look and this.
+        if done > 0 && self.left.fetch_sub(done, Ordering::Release) == done {
+            drop(lock(&self.sleeping));
+            self.done.notify_all();
+        }
+    }
+
+    /// Waits until all stripes are done: the last is a matter of microseconds.
+    fn finish(&self) {
+        let is_done = || self.left.load(Ordering::Acquire) == 0;
+        if soon(|| is_done().then_some(())).is_none() {
+            let mut sleeping = lock(&self.sleeping);
+            while !is_done() {
+                sleeping = wait(&self.done, sleeping);
             }
         }
     }
@@ -132,18 +146,27 @@ unsafe fn copy(dst: *mut u8, src: *const u8, bytes: usize, threads: usize, store
         unsafe { stores.copy(dst, src, bytes) };
         return;
     };
-    let (next, done) = (AtomicUsize::new(0), Condvar::new());
-    let left = Mutex::new(bytes.div_ceil(STRIPE_BYTES));
-    let copy = Arc::new(Striped { stores, dst, src, bytes, next, left, done });
+    let (next, left) = (AtomicUsize::new(0), AtomicUsize::new(bytes.div_ceil(STRIPE_BYTES)));
+    let (sleeping, done) = (Mutex::default(), Condvar::new());
+    let copy = Arc::new(Striped { stores, dst, src, bytes, next, left, sleeping, done });
     for _ in 0..wanted.min(*helpers) {
         // It fails only when all helpers died, and then this thread does it all.
         let _ = tasks.send(Arc::clone(&copy));
     }
     copy.work();
-    let mut left = lock(&copy.left);
-    while *left > 0 {
-        left = wait(&copy.done, left);
-    }
+    copy.finish();
+}
+
+/// Asks again for a while, for what is sooner there than a sleeping thread is woken. Others that
+/// want the processor have it between.
+fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..AWAKE_TRIES).find_map(|_| {
+        let found = ask();
+        if found.is_none() {
+            std::thread::yield_now();
+        }
+        found
+    })
 }
 
 /// How many threads a copy is worth on this machine.
@@ -164,7 +187,9 @@ fn crew() -> Option<&'static (Sender<Arc<Striped>>, usize)> {
         let start = |_: &usize| {
             let tasks = tasks.clone();
             let helper = std::thread::Builder::new().name("riverbed-memcpy".into());
-            helper.spawn(move || tasks.into_iter().for_each(|copy| copy.work())).is_ok()
+            // A copy is often followed by the next.
+            let next = move || soon(|| tasks.try_recv().ok()).or_else(|| tasks.recv().ok());
+            helper.spawn(move || std::iter::from_fn(next).for_each(|copy| copy.work())).is_ok()
         };
         let helpers = (1..cpus.min(MOST_HELPERS + 1)).filter(start).count();
         (helpers > 0).then_some((sender, helpers))
