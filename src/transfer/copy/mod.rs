@@ -2,6 +2,7 @@
 //! and what becomes of memory that is not pinned.
 
 mod calibrate;
+mod driving;
 mod engine;
 mod insist;
 mod lane;
@@ -14,6 +15,7 @@ mod span;
 mod staging;
 mod tail;
 mod way;
+mod window;
 
 pub use calibrate::{LinkProfile, calibrate};
 pub use engine::{Transfer, TransferProgress};
