@@ -3,6 +3,7 @@
 //! The helpers are shared by the process, started at first use, and never many. Whoever copies
 //! does the most of it while they are busy elsewhere, and waits only for stripes in the works.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
@@ -17,10 +18,20 @@ const STRIPE_BYTES: usize = 256 * KIB as usize;
 /// More threads than that gain nothing: they share the memory.
 const MOST_HELPERS: usize = 7;
 
+/// A piece of memory, and where it goes in what is gathered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gathered {
+    /// Its address.
+    pub(crate) src: u64,
+    /// Bytes from the start of the target.
+    pub(crate) at: usize,
+    pub(crate) bytes: usize,
+}
+
 /// A copy that several threads carry out.
 struct Striped {
     dst: *mut u8,
-    src: *const u8,
+    pieces: *const [Gathered],
     bytes: usize,
     /// The next stripe nobody has taken.
     next: AtomicUsize,
@@ -51,11 +62,10 @@ impl Striped {
             }
             let start = stripe * STRIPE_BYTES;
             let bytes = STRIPE_BYTES.min(self.bytes - start);
-            // SAFETY: the stripe lies in both ranges, which are valid and do not overlap by the
-            // promise of `copy_striped`'s caller, and nobody else has this stripe.
-            unsafe {
-                std::ptr::copy_nonoverlapping(self.src.add(start), self.dst.add(start), bytes);
-            }
+            // SAFETY: the owner has not returned, so the pieces are there. They and the target are
+            // valid and do not overlap by the promise of its caller, and nobody else has this
+            // stripe.
+            unsafe { copy_range(self.dst, &*self.pieces, start..start + bytes) };
             done += 1;
         }
         if done > 0 {
@@ -74,16 +84,27 @@ impl Striped {
 /// # Safety
 /// As `std::ptr::copy_nonoverlapping`.
 pub(crate) unsafe fn copy_striped(dst: *mut u8, src: *const u8, bytes: usize, threads: usize) {
+    // SAFETY: by this function's own contract.
+    unsafe { gather_striped(dst, &[Gathered { src: src as u64, at: 0, bytes }], threads) };
+}
+
+/// Copies pieces from anywhere to one place, as [`copy_striped`]. Each begins in the target where
+/// the one before it ends.
+///
+/// # Safety
+/// As `std::ptr::copy_nonoverlapping`, for each piece.
+pub(crate) unsafe fn gather_striped(dst: *mut u8, pieces: &[Gathered], threads: usize) {
+    let bytes = pieces.last().map_or(0, |last| last.at + last.bytes);
     let wanted = threads.saturating_sub(1).min(bytes / STRIPE_BYTES);
     let crew = if bytes >= STRIPE_FROM_BYTES && wanted > 0 { crew() } else { None };
     let Some((tasks, helpers)) = crew else {
         // SAFETY: by this function's own contract.
-        unsafe { std::ptr::copy_nonoverlapping(src, dst, bytes) };
+        unsafe { copy_range(dst, pieces, 0..bytes) };
         return;
     };
     let (next, done) = (AtomicUsize::new(0), Condvar::new());
     let left = Mutex::new(bytes.div_ceil(STRIPE_BYTES));
-    let copy = Arc::new(Striped { dst, src, bytes, next, left, done });
+    let copy = Arc::new(Striped { dst, pieces, bytes, next, left, done });
     for _ in 0..wanted.min(*helpers) {
         // It fails only when all helpers died, and then this thread does it all.
         let _ = tasks.send(Arc::clone(&copy));
@@ -92,6 +113,22 @@ pub(crate) unsafe fn copy_striped(dst: *mut u8, src: *const u8, bytes: usize, th
     let mut left = lock(&copy.left);
     while *left > 0 {
         left = wait(&copy.done, left);
+    }
+}
+
+/// Copies what of `pieces` goes to `range` of the target.
+///
+/// # Safety
+/// As [`gather_striped`], for that range.
+unsafe fn copy_range(dst: *mut u8, pieces: &[Gathered], range: Range<usize>) {
+    let first = pieces.partition_point(|piece| piece.at + piece.bytes <= range.start);
+    for piece in pieces[first..].iter().take_while(|piece| piece.at < range.end) {
+        let (from, to) = (piece.at.max(range.start), (piece.at + piece.bytes).min(range.end));
+        // SAFETY: within the piece and the target; the rest is this function's own contract.
+        unsafe {
+            let src = (piece.src as *const u8).add(from - piece.at);
+            std::ptr::copy_nonoverlapping(src, dst.add(from), to - from);
+        }
     }
 }
 
@@ -146,5 +183,22 @@ mod tests {
                 });
             }
         });
+    }
+    #[test]
+    fn pieces_from_anywhere_come_to_lie_one_behind_the_other() {
+        let src: Vec<u8> = (0..4 * STRIPE_BYTES).map(|at| (at % 251) as u8).collect();
+        for (most, threads) in [(7, 1), (90_000, 4), (3 * STRIPE_BYTES, 4)] {
+            let (mut pieces, mut wanted, mut from) = (Vec::new(), Vec::new(), 0);
+            while wanted.len() < 6 * STRIPE_BYTES && pieces.len() < 1000 {
+                from = (from * 31 + 17) % (src.len() - most);
+                let bytes = from % (most + 1);
+                pieces.push(Gathered { src: src[from..].as_ptr() as u64, at: wanted.len(), bytes });
+                wanted.extend_from_slice(&src[from..from + bytes]);
+            }
+            let mut dst = vec![0; wanted.len() + 1];
+            // SAFETY: the pieces lie in one vector, and the other has room for them all.
+            unsafe { gather_striped(dst.as_mut_ptr(), &pieces, threads) };
+            assert!(dst[..wanted.len()] == wanted[..] && dst[wanted.len()] == 0, "{most}");
+        }
     }
 }

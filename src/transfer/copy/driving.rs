@@ -7,6 +7,7 @@ use super::lane::{Lane, Mark};
 use super::queue::{LaneId, Queue, State};
 use crate::base::{Error, Result, lock, wait};
 use crate::device::Event;
+use crate::transfer::Urgency;
 
 impl Queue {
     /// Makes sure somebody looks after a lane.
@@ -35,7 +36,8 @@ impl Queue {
         loop {
             let closed = state.closed;
             let Some(lane) = &mut state.lanes[id.index()] else { return };
-            let oldest = if lane.is_busy() { lane.oldest().cloned() } else { None };
+            let was_busy = lane.is_busy();
+            let oldest = if was_busy { lane.oldest().cloned() } else { None };
             match oldest {
                 Some(Mark::At(mark)) => {
                     drop(state);
@@ -61,8 +63,26 @@ impl Queue {
                     state.sleepers -= 1;
                 }
             }
-            let moved = self.submit(&mut state);
+            let is_busy = state.lanes[id.index()].as_ref().is_some_and(Lane::is_busy);
+            // Who stands back for a lane is told when it is done, too.
+            let moved = self.submit(&mut state) || (was_busy && !is_busy);
             state = self.tell(state, moved);
+        }
+    }
+
+    /// True while copies of demand are on their way that were held back and wait for nothing but
+    /// the link. Where the caller drives nobody stands back for them: he may be waiting himself.
+    pub(super) fn has_demand_under_way(&self) -> bool {
+        !self.is_driven_by_caller() && self.gives_way(&mut lock(&self.state), Urgency::Ahead)
+    }
+
+    /// Waits for those copies, for whoever copies ahead of need outside the lanes.
+    pub(super) fn let_demand_pass(&self) {
+        let mut state = lock(&self.state);
+        while !self.is_driven_by_caller() && self.gives_way(&mut state, Urgency::Ahead) {
+            state.sleepers += 1;
+            state = wait(&self.moved, state);
+            state.sleepers -= 1;
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::lane::{Ended, Lane, Timed};
 use super::options::{Driven, FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, TransferOptions, may_hold_back};
+use super::packing;
 use super::request::Request;
 use super::span::{Span, Spans};
 use super::way::Way;
@@ -87,6 +88,8 @@ pub(super) struct Queue {
     submitted_bytes: AtomicU64,
     copies: AtomicU64,
     bytes_per_second: AtomicU64,
+    /// Parts up to this are gathered; 0 where none are.
+    gather_upto: AtomicU64,
 }
 
 /// What the lock of a queue guards.
@@ -114,6 +117,11 @@ impl Queue {
             submitted_bytes: AtomicU64::new(0),
             copies: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(0),
+            gather_upto: AtomicU64::new(if packing::gathers(device, way, options) {
+                packing::GATHER_UPTO_BYTES
+            } else {
+                0
+            }),
         }))
     }
 
@@ -185,9 +193,16 @@ impl Queue {
         self.bytes_per_second.store(new, Ordering::Relaxed);
     }
 
-    /// Sets the estimate, as a calibration found it.
-    pub(super) fn set_rate(&self, bytes_per_second: u64) {
+    /// Sets the estimate, and to which size parts are gathered, as a calibration found them.
+    pub(super) fn assume(&self, bytes_per_second: u64, gather_upto: u64) {
         self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        if self.gather_upto_bytes() > 0 {
+            self.gather_upto.store(gather_upto, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn gather_upto_bytes(&self) -> u64 {
+        self.gather_upto.load(Ordering::Relaxed)
     }
 
     /// Places a copy after what was last enqueued on `last`; gives the stream that the next

@@ -92,7 +92,7 @@ impl Queue {
 
     /// Speculation stands back while demand is on its way. Demand that still waits for something
     /// may be waiting for speculation, so only demand that waits for the link alone counts.
-    fn gives_way(&self, state: &mut State, urgency: Urgency) -> bool {
+    pub(super) fn gives_way(&self, state: &mut State, urgency: Urgency) -> bool {
         let demand = &mut state.lanes[LaneId::Of(Urgency::Demand).index()];
         urgency == Urgency::Ahead
             && demand.as_mut().is_some_and(|lane| lane.is_running(&self.events))
