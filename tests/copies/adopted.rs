@@ -278,3 +278,58 @@ fn ranges_outside_either_end_are_refused() {
         assert_says(&refused.err().unwrap().to_string(), &["copy range"]);
     }
 }
+
+/// Copies that go through slots in part and whole, alone and beside others.
+fn program(bench: &Bench, bytes: &[u8]) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let buffer = match bench.allocator.alloc::<u8>(bytes.len(), &bench.stream) {
+        Ok(buffer) => buffer,
+        Err(error) => return vec![error],
+    };
+    // The first half is pinned, unless that fails.
+    let adopting = PinnedPool::new(&bench.device, &"pinned_limit_mb:0.5".parse().unwrap());
+    let memory = match adopting.adopt_in_background(bytes.to_vec(), Some(CHUNK as u64)) {
+        Ok(memory) => memory,
+        Err(error) => return vec![error],
+    };
+    memory.wait();
+    for range in [0..bytes.len(), 0..3 * CHUNK, bytes.len() / 2..bytes.len()] {
+        let sent = bench.transfer.upload_adopted(&memory, range.clone(), &buffer, 0);
+        match sent.and_then(|pending| pending.wait()) {
+            Err(error) => errors.push(error),
+            Ok(_) => {
+                let mut back = vec![0; range.len()];
+                match bench.transfer.download_into(&buffer, 0, &mut back) {
+                    Ok(()) => assert!(back == bytes[range]),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+    }
+    errors
+}
+
+#[test]
+fn every_call_may_fail_once() {
+    let bytes = pattern(9, 16 * CHUNK);
+    let mut told = 0;
+    for nth in 1.. {
+        let bytes = bytes.clone();
+        let (left, errors) = ends(move || {
+            let bench = bench();
+            bench.driver.faults().fail_nth(None, nth, DeviceError::UNKNOWN);
+            let errors = program(&bench, &bytes);
+            bench.stream.synchronize().ok();
+            let left = bench.driver.faults().clear();
+            assert!(program(&bench, &bytes).is_empty(), "call {nth}");
+            bench.is_clean();
+            (left, errors)
+        });
+        if left > 0 {
+            assert!(nth > 60 && told > 30, "{nth} calls, {told} told");
+            break;
+        }
+        assert!(errors.len() <= 1, "call {nth}: {errors:?}");
+        told += errors.len();
+    }
+}

@@ -151,11 +151,18 @@ impl Transfer {
         let queue = &self.queues.h2d;
         let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
         let using = |stream: &Stream| block.record_use(stream);
-        let spans = spans_of(block, buffer, parts);
-        let through_slots = if !block.is_pinned() && bytes > 0 {
-            Ok(Packed::whole(spans))
-        } else {
-            pack(spans, queue.gather_upto_bytes())
+        let through_slots = match parts {
+            // Without a list, and so without anything from the heap.
+            [part] if block.is_pinned() => Err(Spans::one(span_of(block, buffer, part))),
+            parts => {
+                let spans = merged(parts.iter().map(|part| span_of(block, buffer, part)));
+                if block.is_pinned() || bytes == 0 {
+                    let kept = pack(spans, queue.gather_upto_bytes());
+                    kept.map_err(|spans| in_chunks(spans, queue))
+                } else {
+                    Ok(Packed::whole(spans))
+                }
+            }
         };
         let placed = match through_slots {
             // SAFETY: the ranges lie in block and buffer by the check. The block is owned, or
@@ -163,7 +170,7 @@ impl Transfer {
             // keeps the memory from anyone else.
             Ok(packed) => unsafe { self.stage_kept(packed, bytes, using, buffer) }?,
             // SAFETY: likewise.
-            Err(spans) => unsafe { self.place(queue, in_chunks(spans, queue), using, buffer) }?,
+            Err(spans) => unsafe { self.place(queue, spans, using, buffer) }?,
         };
         Ok((bytes, placed, queue))
     }
@@ -198,7 +205,7 @@ impl Transfer {
             (part.len_bytes, bytes) = (0, 0);
         }
         let queue = &self.queues.d2h;
-        let spans = Spans::apart(spans_of(&block, buffer, &[part]));
+        let spans = Spans::one(span_of(&block, buffer, &part));
         let using = |stream: &Stream| block.record_use(stream);
         // SAFETY: the ranges lie in block and buffer by the check. The target is the block, which
         // the `Pending` owns: nobody can see it before the copy has ended, and its memory goes to
@@ -285,13 +292,13 @@ pub(super) fn whole(block: &PinnedBlock, offset: u64) -> Part {
     Part { block_offset: 0, buffer_offset: offset, len_bytes: block.len() as u64 }
 }
 
-/// Parts of a block and a buffer, by address; neighbours made one.
-fn spans_of<T: Pod>(block: &PinnedBlock, buffer: &Buffer<T>, parts: &[Part]) -> Vec<Span> {
-    merged(parts.iter().map(|part| Span {
+/// A part of a block and a buffer, by address.
+fn span_of<T: Pod>(block: &PinnedBlock, buffer: &Buffer<T>, part: &Part) -> Span {
+    Span {
         host: block.as_mut_ptr() as u64 + part.block_offset,
         device: buffer.ptr().0 + part.buffer_offset,
         bytes: part.len_bytes,
-    }))
+    }
 }
 
 /// Spans to be copied in chunks that suit them.
