@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::engine::{Transfer, in_chunks};
+use super::engine::Transfer;
 use super::pending::Pending;
-use super::span::{Part, Span, checked_bytes};
+use super::span::{Part, Span, Spans, checked_bytes};
 use super::staging::Source;
 use crate::base::{Error, Result};
 use crate::device::Stream;
@@ -62,11 +62,10 @@ impl Transfer {
                 device: device + (piece.range.start - start) as u64,
                 bytes: piece.range.len() as u64,
             });
-            let queue = &self.queues.h2d;
+            let (queue, spans) = (&self.queues.h2d, Spans::apart(spans.collect()));
             // SAFETY: the ranges lie in memory and buffer by the check. Nobody writes adopted
             // memory, and it stays pinned until the streams told of its use have passed.
-            let placed =
-                unsafe { self.place(queue, in_chunks(spans.collect(), queue), using, buffer) }?;
+            let placed = unsafe { self.place(queue, spans, using, buffer) }?;
             return Ok(self.pending(memory.clone(), (bytes, placed, queue)));
         }
         if let Some(pending) = self.upload_small(&memory[range], buffer, offset)? {

@@ -301,8 +301,7 @@ fn span_of<T: Pod>(block: &PinnedBlock, buffer: &Buffer<T>, part: &Part) -> Span
     }
 }
 
-/// Spans to be copied in chunks that suit them.
-pub(super) fn in_chunks(spans: Vec<Span>, queue: &Queue) -> Spans {
-    let least = if spans.len() > 1 { queue.least_gathered_bytes() } else { 0 };
-    Spans::apart(spans).in_chunks_from(least)
+/// Spans of many small parts, in chunks that suit them.
+fn in_chunks(spans: Vec<Span>, queue: &Queue) -> Spans {
+    Spans::apart(spans).in_chunks_from(queue.least_gathered_bytes())
 }
