@@ -11,7 +11,7 @@ use super::sync::{GateState, Mark};
 use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
 use crate::device::kernel::Kernel;
-use crate::device::stripes::{copy_striped, copy_threads};
+use crate::device::stripes::{Gathered, copy_striped, copy_threads, gather_striped};
 
 /// A thing a stream does.
 pub(super) enum Op {
@@ -27,6 +27,12 @@ pub(super) enum Op {
         pitches: (usize, usize),
         width: usize,
         height: usize,
+    },
+    /// Pieces from anywhere that come to lie side by side.
+    Gather {
+        link: Arc<Link>,
+        dst: Address,
+        pieces: Vec<Gathered>,
     },
     Launch(Kernel),
     /// The stream was given up: nothing follows.
@@ -111,6 +117,13 @@ impl Queue {
                         Some(link) => link.carry((width * height) as u64, ready, copy),
                         None => timed(ready, copy),
                     }
+                }
+                Op::Gather { link, dst, pieces } => {
+                    let bytes: usize = pieces.iter().map(|piece| piece.bytes).sum();
+                    link.carry(bytes as u64, ready, || {
+                        // SAFETY: as above, of each copy of a batch.
+                        unsafe { gather_striped(dst.0, &pieces, copy_threads()) };
+                    })
                 }
                 Op::Launch(Kernel::Busy { ns }) => {
                     let end = ready + Duration::from_nanos(ns);
