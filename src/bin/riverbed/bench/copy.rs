@@ -40,8 +40,10 @@ const TENSORS: u64 = 1000;
 const LEAST_TENSOR_BYTES: u64 = 4 << 10;
 /// ... to this.
 const MOST_TENSOR_BYTES: u64 = 64 << 10;
+/// Tensors end at multiples of it: a row of most models is one.
+const ALIGN_BYTES: u64 = 256;
 /// What lies between scattered tensors in host memory.
-const GAP_BYTES: u64 = 64;
+const GAP_BYTES: u64 = ALIGN_BYTES;
 
 /// All figures. Sizes in bytes, rates in bytes a second; the ratios of a list are to its first
 /// row.
@@ -271,6 +273,7 @@ fn layer() -> (Vec<Part>, Vec<Part>, u64) {
     let mut end = 0;
     for number in 0..TENSORS {
         let len_bytes = LEAST_TENSOR_BYTES + number * 7919 % TENSORS * spread / (TENSORS - 1);
+        let len_bytes = len_bytes / ALIGN_BYTES * ALIGN_BYTES;
         parts.push(Part { block_offset: end, buffer_offset: end, len_bytes });
         end += len_bytes;
     }
