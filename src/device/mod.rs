@@ -39,4 +39,4 @@ pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum
 pub use open::{Device, Listing, list};
 pub use reaper::settle;
 pub(crate) use reaper::{GivingUp, reap};
-pub(crate) use stripes::{copy_striped, copy_threads};
+pub(crate) use stripes::{Gathered, Stores, copy_striped, copy_threads, gather_striped};

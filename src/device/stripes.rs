@@ -3,6 +3,7 @@
 //! The helpers are shared by the process, started at first use, and never many. Whoever copies
 //! does the most of it while they are busy elsewhere, and waits only for stripes in the works.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
@@ -20,12 +21,14 @@ const AWAKE_TRIES: usize = 64;
 /// More threads than that gain nothing: they share the memory.
 const MOST_HELPERS: usize = 7;
 
+/// Of a larger target nothing is left in the caches when its last bytes arrive, or little.
+const CACHED_UP_TO_BYTES: usize = 16 * MIB as usize;
 /// Below this a copy is made through the caches whatever its target: they have room for it.
-const NONTEMPORAL_FROM_BYTES: usize = 64 * KIB as usize;
+const NONTEMPORAL_FROM_BYTES: usize = 4 * KIB as usize;
 
 /// How the target is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stores {
+pub(crate) enum Stores {
     /// Through the caches: it is read soon.
     Cached,
     /// Past them: it is not.
@@ -33,6 +36,11 @@ enum Stores {
 }
 
 impl Stores {
+    /// For `bytes` that the processor reads once all are there.
+    pub(crate) fn to(bytes: usize) -> Self {
+        if bytes > CACHED_UP_TO_BYTES { Self::Nontemporal } else { Self::Cached }
+    }
+
     /// # Safety
     /// As `std::ptr::copy_nonoverlapping`.
     unsafe fn copy(self, dst: *mut u8, src: *const u8, bytes: usize) {
@@ -46,13 +54,39 @@ impl Stores {
             }
         }
     }
+
+    /// Copies what of `pieces` goes to `range` of the target.
+    ///
+    /// # Safety
+    /// As [`gather_striped`], for that range.
+    unsafe fn gather(self, dst: *mut u8, pieces: &[Gathered], range: Range<usize>) {
+        let first = pieces.partition_point(|piece| piece.at + piece.bytes <= range.start);
+        for piece in pieces[first..].iter().take_while(|piece| piece.at < range.end) {
+            let (from, to) = (piece.at.max(range.start), (piece.at + piece.bytes).min(range.end));
+            // SAFETY: within the piece and the target; the rest is this function's own contract.
+            unsafe {
+                let src = (piece.src as *const u8).add(from - piece.at);
+                self.copy(dst.add(from), src, to - from);
+            }
+        }
+    }
+}
+
+/// A piece of memory, and where it goes in what is gathered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gathered {
+    /// Its address.
+    pub(crate) src: u64,
+    /// Bytes from the start of the target.
+    pub(crate) at: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A copy that several threads carry out.
 struct Striped {
     stores: Stores,
     dst: *mut u8,
-    src: *const u8,
+    pieces: *const [Gathered],
     bytes: usize,
     /// The next stripe nobody has taken.
     next: AtomicUsize,
@@ -85,11 +119,10 @@ impl Striped {
             }
             let start = stripe * STRIPE_BYTES;
             let bytes = STRIPE_BYTES.min(self.bytes - start);
-            // SAFETY: the stripe lies in both ranges, which are valid and do not overlap by the
-            // promise of `copy`'s caller, and nobody else has this stripe.
-            unsafe {
-                self.stores.copy(self.dst.add(start), self.src.add(start), bytes);
-            }
+            // SAFETY: the owner has not returned, so the pieces are there. They and the target are
+            // valid and do not overlap by the promise of its caller, and nobody else has this
+            // stripe.
+            unsafe { self.stores.gather(self.dst, &*self.pieces, start..start + bytes) };
             done += 1;
         }
         // Release: who sees that nothing is left sees the bytes. The lock, so that the owner does
@@ -112,43 +145,44 @@ impl Striped {
     }
 }
 
-/// Copies `bytes` from `src` to `dst`, which is read soon, on this thread and up to `threads - 1`
-/// helpers. Blocks until all is copied.
+/// Copies `bytes` from `src` to `dst` on this thread and up to `threads - 1` helpers. Blocks
+/// until all is copied.
 ///
 /// # Safety
 /// As `std::ptr::copy_nonoverlapping`.
-pub(crate) unsafe fn copy_striped(dst: *mut u8, src: *const u8, bytes: usize, threads: usize) {
-    // SAFETY: by this function's own contract.
-    unsafe { copy(dst, src, bytes, threads, Stores::Cached) }
-}
-
-/// As [`copy_striped`], to a target that is not read soon.
-///
-/// # Safety
-/// As `std::ptr::copy_nonoverlapping`.
-pub(super) unsafe fn copy_striped_nontemporal(
+pub(crate) unsafe fn copy_striped(
     dst: *mut u8,
     src: *const u8,
     bytes: usize,
     threads: usize,
+    stores: Stores,
 ) {
     // SAFETY: by this function's own contract.
-    unsafe { copy(dst, src, bytes, threads, Stores::Nontemporal) }
+    unsafe { gather_striped(dst, &[Gathered { src: src as u64, at: 0, bytes }], threads, stores) };
 }
 
+/// Copies pieces from anywhere to one place, as [`copy_striped`]. Each begins in the target where
+/// the one before it ends.
+///
 /// # Safety
-/// As `std::ptr::copy_nonoverlapping`.
-unsafe fn copy(dst: *mut u8, src: *const u8, bytes: usize, threads: usize, stores: Stores) {
+/// As `std::ptr::copy_nonoverlapping`, for each piece.
+pub(crate) unsafe fn gather_striped(
+    dst: *mut u8,
+    pieces: &[Gathered],
+    threads: usize,
+    stores: Stores,
+) {
+    let bytes = pieces.last().map_or(0, |last| last.at + last.bytes);
     let wanted = threads.saturating_sub(1).min(bytes / STRIPE_BYTES);
     let crew = if bytes >= STRIPE_FROM_BYTES && wanted > 0 { crew() } else { None };
     let Some((tasks, helpers)) = crew else {
         // SAFETY: by this function's own contract.
-        unsafe { stores.copy(dst, src, bytes) };
+        unsafe { stores.gather(dst, pieces, 0..bytes) };
         return;
     };
     let (next, left) = (AtomicUsize::new(0), AtomicUsize::new(bytes.div_ceil(STRIPE_BYTES)));
     let (sleeping, done) = (Mutex::default(), Condvar::new());
-    let copy = Arc::new(Striped { stores, dst, src, bytes, next, left, sleeping, done });
+    let copy = Arc::new(Striped { stores, dst, pieces, bytes, next, left, sleeping, done });
     for _ in 0..wanted.min(*helpers) {
         // It fails only when all helpers died, and then this thread does it all.
         let _ = tasks.send(Arc::clone(&copy));
@@ -215,12 +249,29 @@ mod tests {
                             let to = dst.as_mut_ptr();
                             let stores = [Stores::Cached, Stores::Nontemporal][round % 2];
                             // SAFETY: two vectors of at least so many bytes.
-                            unsafe { copy(to, src.as_ptr(), bytes, 1 + thread, stores) };
+                            unsafe { copy_striped(to, src.as_ptr(), bytes, 1 + thread, stores) };
                             assert!(dst[..bytes] == src[..] && dst[bytes] == 0, "{bytes}");
                         }
                     }
                 });
             }
         });
+    }
+    #[test]
+    fn pieces_from_anywhere_come_to_lie_one_behind_the_other() {
+        let src: Vec<u8> = (0..4 * STRIPE_BYTES).map(|at| (at % 251) as u8).collect();
+        for (most, threads) in [(7, 1), (90_000, 4), (3 * STRIPE_BYTES, 4)] {
+            let (mut pieces, mut wanted, mut from) = (Vec::new(), Vec::new(), 0);
+            while wanted.len() < 6 * STRIPE_BYTES && pieces.len() < 1000 {
+                from = (from * 31 + 17) % (src.len() - most);
+                let bytes = from % (most + 1);
+                pieces.push(Gathered { src: src[from..].as_ptr() as u64, at: wanted.len(), bytes });
+                wanted.extend_from_slice(&src[from..from + bytes]);
+            }
+            let mut dst = vec![0; wanted.len() + 1];
+            // SAFETY: the pieces lie in one vector, and the other has room for them all.
+            unsafe { gather_striped(dst.as_mut_ptr(), &pieces, threads, Stores::Cached) };
+            assert!(dst[..wanted.len()] == wanted[..] && dst[wanted.len()] == 0, "{most}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::pool::PinnedPool;
 use super::shared::Shared;
 use super::slab::{Owner, Slab};
 use super::uses::Uses;
-use crate::base::{Error, MIB, Result, lock, wait};
+use crate::base::{Error, MIB, Result, format_bytes, lock, wait};
 use crate::device::Stream;
 
 /// The size of a slice, unless told otherwise: while one is registered, other calls of the
@@ -227,7 +227,7 @@ impl Inner {
         while start < self.len && !self.is_cancelled.load(Ordering::Relaxed) {
             let end = self.slice_end(start);
             if let Err(refused) = self.pin(start, end) {
-                tracing::info!(%refused, "adopted memory is pinned for {start} bytes only");
+                self.tell_of_refusal(start, &refused);
                 error = Some(refused);
                 break;
             }
@@ -239,6 +239,23 @@ impl Inner {
         progress.error = error;
         progress.is_over = true;
         self.changed.notify_all();
+    }
+
+    /// Warns once a pool of memory that stays unpinned, and what that costs.
+    fn tell_of_refusal(&self, pinned_bytes: usize, error: &Error) {
+        let sizes = [pinned_bytes, self.len].map(|bytes| format_bytes(bytes as u64));
+        let [pinned, whole] = sizes;
+        if self.shared.warned_of_adopted.swap(true, Ordering::Relaxed) {
+            tracing::info!(%error, "{pinned} of {whole} adopted are pinned");
+        } else {
+            tracing::warn!(
+                %error,
+                "{pinned} of {whole} adopted are pinned: copies of the rest go through pinned \
+                 memory, which takes the processor and often twice the time; raise \
+                 pinned_limit_mb or what the system lets be pinned, and map files privately and \
+                 writable",
+            );
+        }
     }
 
     /// The first page's start after a slice's size, or the end.

@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) refused_bytes: AtomicU64,
     /// That was said.
     pub(super) warned: AtomicBool,
+    /// That a caller's memory was not pinned was said.
+    pub(super) warned_of_adopted: AtomicBool,
 }
 
 /// What the conf says of sizes, in bytes.
@@ -130,6 +132,7 @@ impl Shared {
             epoch: Instant::now(),
             refused_bytes: AtomicU64::new(u64::MAX),
             warned: AtomicBool::new(false),
+            warned_of_adopted: AtomicBool::new(false),
         });
         if let Some(background) = &shared.background {
             background.start(&shared);

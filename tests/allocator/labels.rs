@@ -1,12 +1,9 @@
 //! What requests say of themselves, and where it is seen.
 
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
-
 use riverbed::device::Gate;
 use riverbed::pool::{AllocOptions, Lifetime, PrivatePoolOptions};
-use tracing::field::{Field, Visit};
 
+use crate::heard::Heard;
 use crate::support::{MIB, stream};
 use crate::{allocator, check, device};
 
@@ -111,48 +108,11 @@ fn fragmentation_comes_with_a_conf_that_helps() {
     assert!(text.contains("lie in pieces") && text.contains("or try the conf string '"), "{text}");
 }
 
-/// Hears what is traced on this thread.
-#[derive(Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
-
-struct Words(String);
-
-impl Visit for Words {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.push_str(&format!("{field}={value:?} "));
-    }
-}
-
-impl tracing::Subscriber for Heard {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut words = Words(String::new());
-        event.record(&mut words);
-        self.0.lock().unwrap().push(words.0);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn raw_blocks_that_were_never_freed_are_named_when_the_allocator_goes() {
     let device = device(64);
     let (allocator, stream) = (allocator(&device, ""), stream(&device));
-    let heard = Heard::default();
-    let lines = Arc::clone(&heard.0);
+    let (heard, lines) = Heard::new();
     let leaked = allocator.alloc_raw_with(5 << 20, &stream, &weight("lost")).unwrap();
     let small: Vec<_> = (0..11).map(|_| allocator.alloc_raw(1000, &stream).unwrap()).collect();
     tracing::subscriber::with_default(heard, || drop(allocator));

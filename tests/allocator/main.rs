@@ -1,5 +1,7 @@
 //! What the allocator does, policy by policy and promise by promise.
 
+#[path = "../support/heard.rs"]
+mod heard;
 #[path = "../support/mod.rs"]
 mod support;
 

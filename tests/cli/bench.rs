@@ -39,6 +39,25 @@ fn a_file_is_loaded_beside_plain_reads() {
 }
 
 #[test]
+fn copies_are_held_against_bare_ones_and_a_layer_against_its_bytes() {
+    let report = json(&["bench", "copy", "--bytes", "5MiB", "--rounds", "3", "--json"]);
+    assert_eq!(report["bytes"], 5 << 20);
+    assert_eq!(
+        check_rows(&report["pinned"], 3),
+        ["bare copy", "pinned to device", "device to pinned"]
+    );
+    assert_eq!(
+        check_rows(&report["pageable"], 3),
+        ["bare copy, two hops", "pageable to device", "device to pageable"]
+    );
+    assert_eq!(check_rows(&report["layer"], 3), ["in one piece", "side by side", "scattered"]);
+    let bytes = report["layer"][0]["bytes"].as_u64().unwrap();
+    for calls in &report["layer_calls"].as_array().unwrap()[1..] {
+        assert!(calls.as_u64().unwrap() <= bytes / (4 << 20) + 2, "{report}");
+    }
+}
+
+#[test]
 fn a_pass_is_held_against_its_bound_and_leaves_nothing() {
     let place = Place::new();
     let arguments =
@@ -66,6 +85,9 @@ fn what_cannot_be_measured_is_refused() {
     fail(&["bench", "io", "no/such/model"], 1, &["no/such/model"]);
     fail(&["bench", "io", "--generate", "1MB", "--device", "sim"], 1, &["sim", "use 'host'"]);
     fail(&["bench", "io", "--generate", "1MB", "--dir", "/no/such"], 1, &["/no/such", "--dir"]);
+    fail(&["bench", "copy", "--bytes", "1000"], 2, &["--bytes", "1MiB at least"]);
+    fail(&["bench", "copy", "--bytes", "100000TB"], 1, &["pinned"]);
+    fail(&["bench", "copy", "--device", "sim"], 1, &["sim", "use 'host'"]);
     fail(&["bench", "pass", "--link", "fast"], 2, &["--link", "fast"]);
     fail(&["bench", "pass", "--generate", "8MB", "--ring", "4KiB"], 1, &["limit"]);
     fail(&["bench", "io", "m", "--rounds", "0"], 2, &["--rounds"]);

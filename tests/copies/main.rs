@@ -1,11 +1,14 @@
 //! Copies that are too large to go at once: chunks, urgency, order with the work around them,
 //! how their end is told, cancelling, and driver calls that fail in the middle.
 
+#[path = "../support/heard.rs"]
+mod heard;
 #[path = "../support/model_files.rs"]
 mod model_files;
 #[path = "../support/streaming.rs"]
 mod streaming;
 
+mod adopted;
 mod ends;
 mod faults;
 mod link;

@@ -1,9 +1,11 @@
 //! A copy in parts: neighbours travel together, others in one call.
 
-use riverbed::device::Call;
-use riverbed::transfer::Part;
+use riverbed::device::{Call, Device, Event};
+use riverbed::pinned::PinnedPool;
+use riverbed::pool::Allocator;
+use riverbed::transfer::{Driven, Part, Transfer, TransferOptions};
 
-use crate::streaming::{Random, assert_says, ends};
+use crate::streaming::{MIB, Random, assert_says, ends, stream};
 use crate::{CHUNK, bench, pattern};
 
 /// Parts of 4 to 64 KiB that follow each other on both sides, as the tensors of a packed layer.
@@ -88,5 +90,44 @@ fn parts_that_do_not_fit_or_overlap_are_refused_and_change_nothing() {
         }
         bench.transfer.upload_parts(&source, &buffer, &[]).unwrap().wait().unwrap();
         assert_eq!(bench.transfer.read(&buffer, &bench.pinned).unwrap(), [1; 100]);
+    });
+}
+
+#[test]
+fn scattered_small_parts_are_as_few_copies_and_nearly_as_fast_as_their_bytes() {
+    ends(|| {
+        let device = Device::open("sim:h100").unwrap();
+        let stream = stream(&device);
+        let pinned = PinnedPool::new(&device, &"pinned_limit_mb:256".parse().unwrap());
+        let allocator = Allocator::builder(&device).build().unwrap();
+        let options = TransferOptions { driven: Driven::ByCaller, ..Default::default() };
+        let transfer = Transfer::with_options(&device, &options).unwrap();
+        // A layer of 1,000 tensors, packed in the buffer, at places in no order of the block.
+        let (mut parts, len) = layer(1000);
+        let mut from = 0;
+        for number in 0..1000 {
+            let part = &mut parts[number * 389 % 1000];
+            part.block_offset = from;
+            from += part.len_bytes + 64;
+        }
+        let source = pinned.alloc(from as usize).unwrap().freeze();
+        let buffer = allocator.alloc::<u8>(len, &stream).unwrap();
+        let mark = || Event::with_timing(&device).unwrap();
+        let time = |parts: &[Part]| {
+            let (start, end) = (mark(), mark());
+            start.record(&stream).unwrap();
+            let made = || device.calls().sum(&[Call::CopyH2d, Call::CopyBatch]);
+            let before = made();
+            drop(transfer.upload_parts(&source, &buffer, parts).unwrap().wait().unwrap());
+            let made = made() - before;
+            end.record(&stream).unwrap();
+            stream.synchronize().unwrap();
+            (made, end.elapsed_ns_since(&start).unwrap())
+        };
+        let whole = Part { block_offset: 0, buffer_offset: 0, len_bytes: len as u64 };
+        let (_, bulk_ns) = time(&[whole]);
+        let (made, ns) = time(&parts);
+        assert!(made <= len as u64 / (4 * MIB) + 2, "{made} copies");
+        assert!(bulk_ns * 100 >= ns * 85, "{ns} ns in parts, {bulk_ns} ns whole");
     });
 }

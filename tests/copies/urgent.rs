@@ -1,5 +1,7 @@
 //! How long a small copy that is wanted now waits behind a stream of large ones, on the
-//! simulator's clock.
+//! simulator's clock; and that copies through slots stand back.
+
+use std::sync::Arc;
 
 use riverbed::conf::Conf;
 use riverbed::device::sim::SimDriver;
@@ -133,5 +135,27 @@ fn the_link_is_busy_all_the_time_and_its_rate_is_learned() {
         assert!(rate > 0.98 * 55.0, "{rate} GB/s of 55");
         let learned = rig.transfer.progress().h2d.link_bytes_per_second as f64 / 1e9;
         assert!((learned / 55.0 - 1.0).abs() < 0.02, "{learned} GB/s");
+    });
+}
+
+#[test]
+fn slots_filled_ahead_of_need_stand_back_for_demand() {
+    ends(|| {
+        // 4 ms a chunk: far longer than anybody here takes for anything else.
+        let device = Device::open("host:vram=256MiB,h2d=1GB/s").unwrap();
+        let stream = stream(&device);
+        let pinned = PinnedPool::new(&device, &"pinned_limit_mb:256".parse().unwrap());
+        let allocator = Allocator::builder(&device).build().unwrap();
+        let transfer = Transfer::new(&device).unwrap();
+        let len = 64 << 20;
+        let [demand, ahead] = [0, 1].map(|_| allocator.alloc::<u8>(len, &stream).unwrap());
+        let wanted = transfer.upload(pinned.alloc(len).unwrap(), &demand, 0).unwrap();
+        let source = Arc::new(vec![1u8; len]);
+        let mut staged = transfer.ahead().upload_owned(source, &ahead, 0).unwrap();
+        let progress = staged.progress().unwrap();
+        drop(wanted.wait().unwrap());
+        let done = progress.done_bytes();
+        assert!(done <= 16 << 20, "{done} bytes went before demand");
+        drop(staged.wait().unwrap());
     });
 }

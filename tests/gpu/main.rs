@@ -8,6 +8,7 @@ mod support;
 
 mod captures;
 mod contexts;
+mod gathering;
 mod streams;
 mod ways;
 

@@ -11,7 +11,7 @@ use super::sync::{GateState, Mark};
 use crate::base::{lock, wait};
 use crate::device::contract::HostFn;
 use crate::device::kernel::Kernel;
-use crate::device::stripes::{copy_striped, copy_striped_nontemporal, copy_threads};
+use crate::device::stripes::{Gathered, Stores, copy_striped, copy_threads, gather_striped};
 
 /// A thing a stream does.
 pub(super) enum Op {
@@ -29,6 +29,12 @@ pub(super) enum Op {
         height: usize,
         /// Whether it is the device that reads the target next, and not the host.
         to_device: bool,
+    },
+    /// Pieces from anywhere that come to lie side by side.
+    Gather {
+        link: Arc<Link>,
+        dst: Address,
+        pieces: Vec<Gathered>,
     },
     Launch(Kernel),
     /// The stream was given up: nothing follows.
@@ -97,7 +103,7 @@ impl Queue {
                     }
                 }),
                 Op::Copy { link, dst, src, pitches, width, height, to_device } => {
-                    let carry = if to_device { copy_striped_nontemporal } else { copy_striped };
+                    let stores = if to_device { Stores::Nontemporal } else { Stores::Cached };
                     let copy = || {
                         for row in 0..height {
                             // SAFETY: the caller of `Driver::copy_*` promised that all rows are
@@ -106,7 +112,7 @@ impl Queue {
                             unsafe {
                                 let to = dst.0.add(row * pitches.0);
                                 let from = src.0.add(row * pitches.1);
-                                carry(to, from, width, copy_threads());
+                                copy_striped(to, from, width, copy_threads(), stores);
                             }
                         }
                     };
@@ -114,6 +120,15 @@ impl Queue {
                         Some(link) => link.carry((width * height) as u64, ready, copy),
                         None => timed(ready, copy),
                     }
+                }
+                Op::Gather { link, dst, pieces } => {
+                    let bytes: usize = pieces.iter().map(|piece| piece.bytes).sum();
+                    link.carry(bytes as u64, ready, || {
+                        // SAFETY: as above, of each copy of a batch.
+                        unsafe {
+                            gather_striped(dst.0, &pieces, copy_threads(), Stores::Nontemporal)
+                        };
+                    })
                 }
                 Op::Launch(Kernel::Busy { ns }) => {
                     let end = ready + Duration::from_nanos(ns);

@@ -13,7 +13,8 @@ use super::span::Span;
 use super::way::Way;
 use crate::base::{Error, MIB, Result};
 use crate::device::{
-    Device, DevicePtr, DeviceResult, Driver, Event, Priority, Stream, copy_striped, copy_threads,
+    Device, DevicePtr, DeviceResult, Driver, Event, Priority, Stores, Stream, copy_striped,
+    copy_threads,
 };
 
 /// The smaller copy: enough to leave the link's start behind.
@@ -247,7 +248,7 @@ impl Bench {
         let started = Instant::now();
         let (dst, src) = (self.here.as_ptr(), self.pageable.as_ptr());
         // SAFETY: both are this value's and large enough; no copy is in flight between rounds.
-        unsafe { copy_striped(dst, src, self.pageable.len(), copy_threads()) };
+        unsafe { copy_striped(dst, src, self.pageable.len(), copy_threads(), Stores::Cached) };
         started.elapsed().as_nanos().max(1) as u64
     }
 }

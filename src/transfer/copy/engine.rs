@@ -7,10 +7,11 @@ use bytemuck::Pod;
 
 use super::calibrate::LinkProfile;
 use super::options::TransferOptions;
+use super::packing::{Packed, gather_upto, pack};
 use super::pageable::Pageable;
 use super::pending::Pending;
 use super::queue::{EXPRESS_BYTES, Placed, Queue, WayProgress};
-use super::span::{Part, Span, Spans, check_apart, checked_bytes};
+use super::span::{Part, Span, Spans, check_apart, checked_bytes, merged};
 use super::way::Way;
 use crate::base::Result;
 use crate::device::{Device, Stream};
@@ -123,8 +124,9 @@ impl Transfer {
     }
 
     /// Copies many parts of a block to places in the buffer, as one copy that ends when all have.
-    /// Parts that follow each other on both sides become one, and small ones go in one call where
-    /// the driver has such a call: give them in the order of the block. Never blocks.
+    /// Parts that follow each other on both sides become one: give them in the order of the block.
+    /// Other small ones go in one call where the driver has such a call; elsewhere those that lie
+    /// side by side in the buffer are gathered in pinned memory first. Never blocks.
     ///
     /// # Errors
     /// A part outside block or buffer, or over another in the buffer; as
@@ -146,12 +148,31 @@ impl Transfer {
         buffer: &Buffer<T>,
         parts: &[Part],
     ) -> Result<(u64, Placed, &Arc<Queue>)> {
-        if !block.is_pinned() && parts.iter().any(|part| part.len_bytes > 0) {
-            return self.stage_block(block, buffer, parts);
-        }
-        // SAFETY: the source is the block, owned or shared for reading by the `Pending`; if that
-        // is dropped early, the recorded use keeps the memory from anyone else.
-        unsafe { self.place(&self.queues.h2d, block, buffer, parts) }
+        let queue = &self.queues.h2d;
+        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
+        let using = |stream: &Stream| block.record_use(stream);
+        let through_slots = match parts {
+            // Without a list, and so without anything from the heap.
+            [part] if block.is_pinned() => Err(Spans::one(span_of(block, buffer, part))),
+            parts => {
+                let spans = merged(parts.iter().map(|part| span_of(block, buffer, part)));
+                if block.is_pinned() || bytes == 0 {
+                    let kept = pack(spans, queue.gather_upto_bytes());
+                    kept.map_err(|spans| in_chunks(spans, queue))
+                } else {
+                    Ok(Packed::whole(spans))
+                }
+            }
+        };
+        let placed = match through_slots {
+            // SAFETY: the ranges lie in block and buffer by the check. The block is owned, or
+            // shared for reading, by the `Pending`; if that is dropped early, the recorded use
+            // keeps the memory from anyone else.
+            Ok(packed) => unsafe { self.stage_kept(packed, bytes, using, buffer) }?,
+            // SAFETY: likewise.
+            Err(spans) => unsafe { self.place(queue, spans, using, buffer) }?,
+        };
+        Ok((bytes, placed, queue))
     }
 
     /// Copies from `offset` bytes into the buffer to the whole block, which comes back through
@@ -176,17 +197,21 @@ impl Transfer {
         mut part: Part,
         mut block: PinnedBlock,
     ) -> Result<Pending<PinnedBlock>> {
-        checked_bytes(&[part], block.len() as u64, buffer.size_bytes())?;
+        let mut bytes = checked_bytes(&[part], block.len() as u64, buffer.size_bytes())?;
         if !block.is_pinned() {
             let into = part.block_offset as usize..(part.block_offset + part.len_bytes) as usize;
             self.download_into(buffer, part.buffer_offset, &mut block[into])?;
             // What is left is the end of a copy.
-            part.len_bytes = 0;
+            (part.len_bytes, bytes) = (0, 0);
         }
-        // SAFETY: the target is the block, which the `Pending` owns: nobody can see it before the
-        // copy has ended, and its memory goes to nobody before the recorded use is over.
-        let placed = unsafe { self.place(&self.queues.d2h, &block, buffer, &[part]) }?;
-        Ok(self.pending(block, placed))
+        let queue = &self.queues.d2h;
+        let spans = Spans::one(span_of(&block, buffer, &part));
+        let using = |stream: &Stream| block.record_use(stream);
+        // SAFETY: the ranges lie in block and buffer by the check. The target is the block, which
+        // the `Pending` owns: nobody can see it before the copy has ended, and its memory goes to
+        // nobody before the recorded use is over.
+        let placed = unsafe { self.place(queue, spans, using, buffer) }?;
+        Ok(self.pending(block, (bytes, placed, queue)))
     }
 
     /// The buffer's content, once everything enqueued on it has run. Blocks.
@@ -208,10 +233,12 @@ impl Transfer {
     }
 
     /// Begins with what a calibration found, in place of finding it out: chunks have the right
-    /// size from the first on. Rates go on being corrected by the chunks that follow.
+    /// size from the first on, and parts are gathered where that pays. Rates go on being corrected
+    /// by the chunks that follow.
     pub fn assume(&self, link: &LinkProfile) {
-        self.queues.h2d.set_rate(link.h2d_bytes_per_second);
-        self.queues.d2h.set_rate(link.d2h_bytes_per_second);
+        let gather_upto = gather_upto(link);
+        self.queues.h2d.assume(link.h2d_bytes_per_second, gather_upto);
+        self.queues.d2h.assume(link.d2h_bytes_per_second, gather_upto);
     }
 
     /// The counters now. Costs a few loads.
@@ -220,47 +247,31 @@ impl Transfer {
         TransferProgress { h2d: self.queues.h2d.progress(), d2h: self.queues.d2h.progress() }
     }
 
-    /// Places a copy of parts between a block and a buffer.
+    /// Places a copy between pinned memory and a buffer. `using` is told each stream that will use
+    /// the memory, before it does.
     ///
     /// # Safety
-    /// The block's memory is the copy's until it has ended, as far as the streams told of its use
-    /// do not see to that.
-    unsafe fn place<'a, T: Pod>(
+    /// The spans lie within the memory and the buffer, and no two targets overlap. The memory is
+    /// the copy's until it has ended, as far as the streams told of its use do not see to that.
+    pub(super) unsafe fn place<T: Pod>(
         &self,
-        queue: &'a Arc<Queue>,
-        block: &PinnedBlock,
+        queue: &Arc<Queue>,
+        spans: Spans,
+        using: impl Fn(&Stream) -> Result<()>,
         buffer: &Buffer<T>,
-        parts: &[Part],
-    ) -> Result<(u64, Placed, &'a Arc<Queue>)> {
-        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
+    ) -> Result<Placed> {
+        let bytes = spans.left_bytes();
         buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
         queue.requested(bytes);
-        let span = |part: &Part| Span {
-            host: block.as_mut_ptr() as u64 + part.block_offset,
-            device: buffer.ptr().0 + part.buffer_offset,
-            bytes: part.len_bytes,
-        };
-        let using = |stream: &Stream| block.record_use(stream);
-        if let [part] = parts
-            && (bytes <= EXPRESS_BYTES && self.urgency == Urgency::Demand)
-        {
-            // SAFETY: the ranges lie in block and buffer by the check; the rest is the caller's
-            // promise, and the buffer's, which this is called for.
-            let send = || unsafe { queue.express(span(part), using) };
-            let placed = buffer.in_order(queue.express_stream(), send)?;
-            return Ok((bytes, placed, queue));
+        let small = bytes <= EXPRESS_BYTES && self.urgency == Urgency::Demand;
+        if let Some(span) = spans.only().filter(|_| small) {
+            // SAFETY: by this function's own contract, and the buffer's order, which this is
+            // called for.
+            let send = || unsafe { queue.express(span, using) };
+            return buffer.in_order(queue.express_stream(), send);
         }
-        let spans = match parts {
-            [part] => Spans::one(span(part)),
-            parts => {
-                Spans::many(parts.iter().map(span)).in_chunks_from(queue.least_gathered_bytes())
-            }
-        };
-        let placed = buffer.in_order_of(|last| {
-            // SAFETY: likewise.
-            unsafe { queue.place(self.urgency, spans, last, using) }
-        })??;
-        Ok((bytes, placed, queue))
+        // SAFETY: likewise.
+        buffer.in_order_of(|last| unsafe { queue.place(self.urgency, spans, last, using) })?
     }
 
     pub(super) fn pending<B>(&self, block: B, placed: (u64, Placed, &Arc<Queue>)) -> Pending<B> {
@@ -279,4 +290,18 @@ impl Drop for Queues {
 /// A whole block, to or from `offset` bytes into a buffer.
 pub(super) fn whole(block: &PinnedBlock, offset: u64) -> Part {
     Part { block_offset: 0, buffer_offset: offset, len_bytes: block.len() as u64 }
+}
+
+/// A part of a block and a buffer, by address.
+fn span_of<T: Pod>(block: &PinnedBlock, buffer: &Buffer<T>, part: &Part) -> Span {
+    Span {
+        host: block.as_mut_ptr() as u64 + part.block_offset,
+        device: buffer.ptr().0 + part.buffer_offset,
+        bytes: part.len_bytes,
+    }
+}
+
+/// Spans of many small parts, in chunks that suit them.
+fn in_chunks(spans: Vec<Span>, queue: &Queue) -> Spans {
+    Spans::apart(spans).in_chunks_from(queue.least_gathered_bytes())
 }

@@ -8,13 +8,15 @@ use bytemuck::Pod;
 
 use super::engine::{Transfer, whole};
 use super::options::TransferOptions;
+use super::packing::Packed;
 use super::pending::Pending;
 use super::queue::{EXPRESS_BYTES, Placed, Queue};
+use super::slots::is_short;
 use super::span::{Part, checked_bytes, chunk_of};
-use super::staging::{Lent, Source, Staged, Staging, is_short};
-use crate::base::{Error, KIB, Result, lock};
+use super::staging::{Source, Staged, Staging};
+use crate::base::{KIB, Result, lock};
 use crate::conf::Conf;
-use crate::device::{Device, copy_striped};
+use crate::device::{Device, Stores, Stream, copy_striped};
 use crate::pinned::{PinnedBlock, PinnedPool};
 use crate::pool::Buffer;
 use crate::transfer::Urgency;
@@ -53,7 +55,8 @@ impl Pageable {
         Ok(Arc::clone(match ring {
             Some(ring) => ring,
             none => {
-                let started = Staging::start(queue, self.pool().clone(), self.threads)?;
+                let pool = self.pool().clone();
+                let started = Staging::start(queue, urgency, pool, self.threads)?;
                 none.insert(Arc::new(started))
             }
         }))
@@ -79,10 +82,13 @@ impl Transfer {
         if let Some(pending) = self.upload_small(source, buffer, offset)? {
             return Ok(pending);
         }
-        let staged = self.stage(Source::Lent(Lent::new(source)), source.len(), buffer, offset)?;
+        let bytes = source.len() as u64;
+        let device = place_in(buffer, offset, bytes)?;
+        // SAFETY: the range lies in the buffer by the check.
+        let staged = unsafe { self.stage(Source::lent(source, device), bytes, buffer) }?;
         // Whatever comes of it: the borrow must not end before the thread is done with it.
         staged.staged.wait()?;
-        Ok(self.staged((), source.len(), staged))
+        Ok(self.pending((), self.held(staged, bytes)))
     }
 
     /// As [`upload_slice`](Self::upload_slice), from what shows bytes and may be shared. Never
@@ -103,9 +109,12 @@ impl Transfer {
         if let Some(pending) = self.upload_small(bytes, buffer, offset)? {
             return Ok(pending.with(source));
         }
-        let (len, shown) = (bytes.len(), Source::Owned(Arc::clone(&source) as _));
-        let staged = self.stage(shown, len, buffer, offset)?;
-        Ok(self.staged(source, len, staged))
+        let len = bytes.len() as u64;
+        let device = place_in(buffer, offset, len)?;
+        let shown = Source::Owned { owned: Arc::clone(&source) as _, device };
+        // SAFETY: the range lies in the buffer by the check, and the source owns what it shows.
+        let staged = unsafe { self.stage(shown, len, buffer) }?;
+        Ok(self.pending(source, self.held(staged, len)))
     }
 
     /// Copies from `offset` bytes into the buffer to `target`, which need not be pinned. Blocks
@@ -125,6 +134,7 @@ impl Transfer {
         let pageable = &self.queues.pageable;
         let mut slot_bytes = self.queues.h2d.chunk_bytes();
         let (mut idle, mut busy) = (Vec::new(), VecDeque::<(Pending<PinnedBlock>, usize)>::new());
+        let stores = Stores::to(target.len());
         let (mut asked, mut rest) = (0u64, target);
         while !rest.is_empty() {
             while asked < whole.len_bytes && busy.len() < SLOTS {
@@ -150,8 +160,9 @@ impl Transfer {
             let Some((pending, len)) = busy.pop_front() else { break };
             let block = pending.wait()?;
             let (now, later) = rest.split_at_mut(len);
+            let (to, from) = (now.as_mut_ptr(), block.as_ptr());
             // SAFETY: the block holds at least so much, and is nobody else's.
-            unsafe { copy_striped(now.as_mut_ptr(), block.as_ptr(), len, pageable.threads) };
+            unsafe { copy_striped(to, from, len, pageable.threads, stores) };
             rest = later;
             idle.push(block);
         }
@@ -160,7 +171,7 @@ impl Transfer {
 
     /// A small source goes through a block of its own, without a thread; `None` for a large one,
     /// and where the pinned budget is spent.
-    fn upload_small<T: Pod>(
+    pub(super) fn upload_small<T: Pod>(
         &self,
         source: &[u8],
         buffer: &Buffer<T>,
@@ -180,64 +191,78 @@ impl Transfer {
         Ok(Some(self.pending((), placed)))
     }
 
-    /// Copies a part of a block that the system did not let be pinned.
-    pub(super) fn stage_block<T: Pod>(
+    /// Copies what somebody keeps through the ring. `using` is told the stream that is past the
+    /// copy when it has ended.
+    ///
+    /// # Safety
+    /// As [`Self::stage`].
+    pub(super) unsafe fn stage_kept<T: Pod>(
         &self,
-        block: &PinnedBlock,
+        packed: Packed,
+        bytes: u64,
+        using: impl Fn(&Stream) -> Result<()>,
         buffer: &Buffer<T>,
-        parts: &[Part],
-    ) -> Result<(u64, Placed, &Arc<Queue>)> {
-        let bytes = checked_bytes(parts, block.len() as u64, buffer.size_bytes())?;
-        let &[Part { block_offset, buffer_offset, .. }] = parts else {
-            return Err(Error::Unsupported {
-                what: "a copy of many parts of memory that is not pinned".into(),
-                by: "this transfer".into(),
-                way_out: "copy part by part (the system refused to pin this block)".into(),
-            });
-        };
-        let queue = &self.queues.h2d;
-        buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
-        block.record_use(queue.express_stream())?;
-        let ring = self.queues.pageable.ring(queue, self.urgency)?;
-        queue.requested(bytes);
-        let from = block_offset as usize;
-        let staged = buffer.in_order_of(|last| {
-            let source = Source::Lent(Lent::new(&block[from..from + bytes as usize]));
-            // SAFETY: the ranges lie in block and buffer by the check, and the buffer keeps its
-            // own until the stream given has passed. So does the block, by the use recorded on
-            // that stream, which passes once the copy has ended.
-            let (stream, staged) =
-                unsafe { ring.take(source, buffer.ptr().0 + buffer_offset, bytes, last) }?;
-            block.record_use(&stream)?;
-            Ok((stream, staged))
-        })?;
-        let Staged { request, gate, turn, .. } = staged;
-        Ok((bytes, Placed::Held { request, gate, turn }, queue))
+    ) -> Result<Placed> {
+        // SAFETY: by this function's own contract.
+        let staged = unsafe { self.stage_using(Source::Kept(packed), bytes, using, buffer) }?;
+        let (_, placed, _) = self.held(staged, bytes);
+        Ok(placed)
     }
 
-    fn stage<T: Pod>(
+    /// As [`Self::stage`], of memory whose keeper is told the stream that is past the copy when it
+    /// has ended.
+    ///
+    /// # Safety
+    /// As there, until the streams told have passed.
+    pub(super) unsafe fn stage_using<T: Pod>(
         &self,
         source: Source,
-        len: usize,
+        bytes: u64,
+        using: impl Fn(&Stream) -> Result<()>,
         buffer: &Buffer<T>,
-        offset: u64,
     ) -> Result<Staged> {
-        let bytes = len as u64;
-        let part = Part { block_offset: 0, buffer_offset: offset, len_bytes: bytes };
-        checked_bytes(&[part], bytes, buffer.size_bytes())?;
         let queue = &self.queues.h2d;
         buffer.stream().device().same_as(queue.express_stream().device(), "buffer")?;
+        using(queue.express_stream())?;
         let ring = self.queues.pageable.ring(queue, self.urgency)?;
         queue.requested(bytes);
-        let device = buffer.ptr().0 + offset;
-        // SAFETY: the range lies in the buffer by the check, and the buffer keeps it until the
-        // stream given has passed. A lent source is waited for by `upload_slice`.
-        buffer.in_order_of(|last| unsafe { ring.take(source, device, bytes, last) })
+        buffer.in_order_of(|last| {
+            // SAFETY: the buffer keeps its range until the stream given has passed, and so do the
+            // keepers of the source; the rest is this function's own contract.
+            let (stream, staged) = unsafe { ring.take(source, bytes, last) }?;
+            using(&stream)?;
+            Ok((stream, staged))
+        })
     }
 
-    fn staged<B>(&self, block: B, len: usize, staged: Staged) -> Pending<B> {
-        let Staged { request, gate, turn, .. } = staged;
-        let placed = Placed::Held { request, gate, turn };
-        Pending::new(block, len as u64, placed, &self.queues.h2d)
+    /// Gives a copy of `bytes` to the ring.
+    ///
+    /// # Safety
+    /// The targets lie in the buffer and do not overlap; the source is valid, and nobody writes
+    /// it, for as long as [`Source`] says.
+    unsafe fn stage<T: Pod>(
+        &self,
+        source: Source,
+        bytes: u64,
+        buffer: &Buffer<T>,
+    ) -> Result<Staged> {
+        // SAFETY: by this function's own contract.
+        unsafe { self.stage_using(source, bytes, |_: &Stream| Ok(()), buffer) }
     }
+
+    /// What became of a copy that the ring has.
+    pub(super) fn held(&self, staged: Staged, bytes: u64) -> (u64, Placed, &Arc<Queue>) {
+        let Staged { request, gate, turn, .. } = staged;
+        (bytes, Placed::Held { request, gate, turn }, &self.queues.h2d)
+    }
+}
+
+/// The address of a range of the buffer.
+///
+/// # Errors
+/// It reaches beyond the buffer.
+fn place_in<T: Pod>(buffer: &Buffer<T>, offset: u64, bytes: u64) -> Result<u64> {
+    let part = Part { block_offset: 0, buffer_offset: offset, len_bytes: bytes };
+    checked_bytes(&[part], bytes, buffer.size_bytes())?;
+    Ok(buffer.ptr().0 + offset)
 }

@@ -1,21 +1,21 @@
-//! One direction of the link: which copies go to the device at once, which are held back, and
-//! who goes on with those.
+//! One direction of the link, as copies are asked of it.
 //!
 //! Small copies of demand go to a stream of their own at once. Others go to the lane of their
 //! urgency: at once where nothing is held back before them and the window has room, else as the
-//! chunks before them are done. Chunks of demand go before those made ahead of need.
+//! chunks before them are done. What goes next is chosen in `window`, and who goes on with copies
+//! that are held back is in `driving`.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 
-use super::insist::{ASK_AGAIN, insist};
-use super::lane::{Ended, Lane, Mark, Timed};
+use super::lane::{Ended, Lane, Timed};
 use super::options::{Driven, FIRST_CHUNK_BYTES, MIN_CHUNK_BYTES, TransferOptions, may_hold_back};
+use super::packing;
 use super::request::Request;
 use super::span::{Span, Spans};
 use super::way::Way;
-use crate::base::{Error, KIB, Result, lock, wait};
+use crate::base::{Error, KIB, Result, lock};
 use crate::device::{Device, Event, Gate, Priority, Stream};
 use crate::fence::EventPool;
 use crate::transfer::Urgency;
@@ -23,11 +23,6 @@ use crate::transfer::Urgency;
 /// A copy of demand up to this never waits for chunks of this transfer: less than 5 microseconds
 /// of 55 GB/s.
 pub(super) const EXPRESS_BYTES: u64 = 256 * KIB;
-/// The most chunks' worth of one lane with the device: one runs, one is next, one covers a late
-/// thread.
-const CHUNKS_AHEAD: u64 = 3;
-/// The most copies of one lane with the device, each with its mark.
-const MOST_FLIGHTS: u64 = 64;
 
 /// Whose copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +32,7 @@ pub(super) enum LaneId {
 }
 
 impl LaneId {
-    fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         match self {
             Self::Of(Urgency::Demand) => 0,
             Self::Of(Urgency::Ahead) => 1,
@@ -45,7 +40,7 @@ impl LaneId {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Of(Urgency::Demand) => "demand",
             Self::Of(Urgency::Ahead) => "ahead",
@@ -82,25 +77,29 @@ pub struct WayProgress {
 pub(super) struct Queue {
     device: Device,
     way: Way,
-    options: TransferOptions,
+    pub(super) options: TransferOptions,
     may_hold_back: bool,
     express: Stream,
     pub(super) events: EventPool,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Something was held back, given to the device, or closed.
-    moved: Condvar,
+    pub(super) moved: Condvar,
     requested_bytes: AtomicU64,
     submitted_bytes: AtomicU64,
     copies: AtomicU64,
     bytes_per_second: AtomicU64,
+    /// Parts up to this are gathered; 0 where none are.
+    gather_upto: AtomicU64,
 }
 
+/// What the lock of a queue guards.
 #[derive(Debug, Default)]
-struct State {
-    lanes: [Option<Lane>; 3],
-    ended: Vec<Ended>,
-    sleepers: usize,
-    closed: bool,
+pub(super) struct State {
+    pub(super) lanes: [Option<Lane>; 3],
+    /// Copies that ended, to be told so once nothing is locked.
+    pub(super) ended: Vec<Ended>,
+    pub(super) sleepers: usize,
+    pub(super) closed: bool,
 }
 
 impl Queue {
@@ -118,6 +117,11 @@ impl Queue {
             submitted_bytes: AtomicU64::new(0),
             copies: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(0),
+            gather_upto: AtomicU64::new(if packing::gathers(device, way, options) {
+                packing::GATHER_UPTO_BYTES
+            } else {
+                0
+            }),
         }))
     }
 
@@ -178,7 +182,7 @@ impl Queue {
     }
 
     /// Takes a rate into the estimate: an eighth of it is the new one.
-    fn learn(&self, timed: Option<Timed>) {
+    pub(super) fn learn(&self, timed: Option<Timed>) {
         // A small chunk tells of calls, not of the link.
         let Some((bytes, ns)) = timed.filter(|&(bytes, _)| bytes >= MIN_CHUNK_BYTES / 2) else {
             return;
@@ -189,12 +193,17 @@ impl Queue {
         self.bytes_per_second.store(new, Ordering::Relaxed);
     }
 
-    /// Sets the estimate, as a calibration found it.
-    pub(super) fn set_rate(&self, bytes_per_second: u64) {
+    /// Sets the estimate, and to which size parts are gathered, as a calibration found them.
+    pub(super) fn assume(&self, bytes_per_second: u64, gather_upto: u64) {
         self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        if self.gather_upto_bytes() > 0 {
+            self.gather_upto.store(gather_upto, Ordering::Relaxed);
+        }
     }
 
-    // Asking ------------------------------------------------------------------------------------
+    pub(super) fn gather_upto_bytes(&self) -> u64 {
+        self.gather_upto.load(Ordering::Relaxed)
+    }
 
     /// Places a copy after what was last enqueued on `last`; gives the stream that the next
     /// operation on the buffer must be ordered after, and what became of the copy. `using` is
@@ -266,7 +275,7 @@ impl Queue {
         }
     }
 
-    fn lane<'a>(&self, state: &'a mut State, id: LaneId) -> Result<&'a mut Lane> {
+    pub(super) fn lane<'a>(&self, state: &'a mut State, id: LaneId) -> Result<&'a mut Lane> {
         Ok(match &mut state.lanes[id.index()] {
             Some(lane) => lane,
             none => {
@@ -277,209 +286,6 @@ impl Queue {
                 none.insert(Lane::new(self.way, stream))
             }
         })
-    }
-
-    // Choosing ----------------------------------------------------------------------------------
-
-    /// Whether a copy may go to the device whole and now.
-    fn has_room(&self, state: &mut State, urgency: Urgency, bytes: u64, chunk_bytes: u64) -> bool {
-        let held = |urgency: Urgency| {
-            let lane = state.lanes[LaneId::Of(urgency).index()].as_ref();
-            lane.is_some_and(Lane::holds_back)
-        };
-        if held(urgency) || (urgency == Urgency::Ahead && held(Urgency::Demand)) {
-            return false;
-        }
-        let chunks = bytes.div_ceil(chunk_bytes.max(1));
-        self.fits(state, urgency, bytes, chunk_bytes, chunks)
-    }
-
-    /// Whether the window has room for so much more of a lane: three chunks a lane at most, one
-    /// left for the other lane, and in all what may be in flight. The first chunk always fits.
-    fn fits(
-        &self,
-        state: &mut State,
-        urgency: Urgency,
-        bytes: u64,
-        chunk_bytes: u64,
-        chunks: u64,
-    ) -> bool {
-        let most = self.options.in_flight();
-        let room = |state: &State| {
-            let lane = state.lanes[LaneId::Of(urgency).index()].as_ref();
-            let (own, flights) = lane.map_or((0, 0), |it| (it.in_flight_bytes(), it.flights()));
-            if own == 0 && chunks <= 1 {
-                return true;
-            }
-            let lane_most = (CHUNKS_AHEAD * chunk_bytes).min(most.saturating_sub(chunk_bytes));
-            let in_lane =
-                flights as u64 + chunks <= MOST_FLIGHTS && own.saturating_add(bytes) <= lane_most;
-            let all: u64 = state.lanes.iter().flatten().map(Lane::in_flight_bytes).sum();
-            in_lane && all.saturating_add(bytes) <= most
-        };
-        if room(state) {
-            return true;
-        }
-        // Lanes in which nobody waits for anything are looked at only when room is short.
-        let State { lanes, ended, .. } = state;
-        for lane in lanes.iter_mut().flatten().filter(|lane| !lane.is_busy()) {
-            self.learn(lane.land_reached(ended));
-        }
-        room(state)
-    }
-
-    /// Gives the device what there is room for; true if that was anything.
-    fn submit(&self, state: &mut State) -> bool {
-        let chunk_bytes = self.chunk_bytes();
-        let mut moved = false;
-        for urgency in Urgency::ALL {
-            let index = LaneId::Of(urgency).index();
-            loop {
-                let lane = state.lanes[index].as_ref();
-                let Some(bytes) = lane.and_then(|lane| lane.next_bytes(chunk_bytes)) else { break };
-                if bytes > 0
-                    && (self.gives_way(state, urgency)
-                        || !self.fits(state, urgency, bytes, chunk_bytes, 1))
-                {
-                    break;
-                }
-                if let Some(lane) = &mut state.lanes[index] {
-                    let (bytes, copies) = lane.submit(chunk_bytes, &self.events);
-                    self.submitted(bytes, copies);
-                    moved = true;
-                }
-            }
-        }
-        moved
-    }
-
-    /// Speculation stands back while demand is on its way. Demand that still waits for something
-    /// may be waiting for speculation, so only demand that waits for the link alone counts.
-    fn gives_way(&self, state: &mut State, urgency: Urgency) -> bool {
-        let demand = &mut state.lanes[LaneId::Of(Urgency::Demand).index()];
-        urgency == Urgency::Ahead
-            && demand.as_mut().is_some_and(|lane| lane.is_running(&self.events))
-    }
-
-    // Going on ----------------------------------------------------------------------------------
-
-    /// Makes sure somebody looks after a lane.
-    fn look_after(self: &Arc<Self>, state: &mut State, id: LaneId) -> Result<()> {
-        let by_caller = self.is_driven_by_caller();
-        let lane = self.lane(state, id)?;
-        if by_caller || lane.has_thread {
-            return Ok(());
-        }
-        let queue = Arc::clone(self);
-        // Never joined: it ends when the transfer is gone and nothing is held back any more.
-        std::thread::Builder::new()
-            .name(format!("riverbed-{}", id.name()))
-            .spawn(move || queue.work(id))
-            .map_err(|error| {
-                let expected = format!("the system refuses a thread: {error}");
-                Error::invalid("copies held back", id.name(), expected)
-            })?;
-        lane.has_thread = true;
-        Ok(())
-    }
-
-    /// Looks after one lane, on a thread of its own.
-    fn work(&self, id: LaneId) {
-        let mut state = lock(&self.state);
-        loop {
-            let closed = state.closed;
-            let Some(lane) = &mut state.lanes[id.index()] else { return };
-            let oldest = if lane.is_busy() { lane.oldest().cloned() } else { None };
-            match oldest {
-                Some(Mark::At(mark)) => {
-                    drop(state);
-                    insist(|| mark.synchronize());
-                    state = lock(&self.state);
-                    self.land(&mut state, id, &mark);
-                }
-                Some(Mark::Here) => self.land_next(&mut state, id),
-                Some(Mark::Refused(_)) => {
-                    if !lane.mark_again() {
-                        drop(state);
-                        std::thread::sleep(ASK_AGAIN);
-                        state = lock(&self.state);
-                    }
-                }
-                None if closed && !lane.is_busy() => {
-                    lane.has_thread = false;
-                    return;
-                }
-                None => {
-                    state.sleepers += 1;
-                    state = wait(&self.moved, state);
-                    state.sleepers -= 1;
-                }
-            }
-            let moved = self.submit(&mut state);
-            state = self.tell(state, moved);
-        }
-    }
-
-    /// Takes the flight out that ends at `mark`, unless somebody has.
-    fn land(&self, state: &mut State, id: LaneId, mark: &Arc<Event>) {
-        let lane = state.lanes[id.index()].as_ref();
-        let oldest = lane.and_then(Lane::oldest);
-        if matches!(oldest, Some(Mark::At(oldest)) if Arc::ptr_eq(oldest, mark)) {
-            self.land_next(state, id);
-        }
-    }
-
-    fn land_next(&self, state: &mut State, id: LaneId) {
-        let State { lanes, ended, .. } = state;
-        if let Some(lane) = &mut lanes[id.index()] {
-            self.learn(lane.land(ended));
-        }
-    }
-
-    /// Wakes whoever looks after lanes.
-    fn wake(&self, state: MutexGuard<'_, State>) {
-        let asleep = state.sleepers > 0;
-        drop(state);
-        if asleep {
-            self.moved.notify_all();
-        }
-    }
-
-    /// Tells of copies that ended, with nothing locked, and wakes the others if anything moved.
-    fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>, moved: bool) -> MutexGuard<'a, State> {
-        let ended = std::mem::take(&mut state.ended);
-        if ended.is_empty() && !moved {
-            return state;
-        }
-        if moved {
-            self.wake(state);
-        } else {
-            drop(state);
-        }
-        ended.into_iter().for_each(|(request, outcome)| request.finish(outcome));
-        lock(&self.state)
-    }
-
-    /// Goes on with copies held back as far as that is possible without waiting; true while
-    /// there are any.
-    pub(super) fn drive(&self) -> bool {
-        let mut state = lock(&self.state);
-        if self.is_driven_by_caller() {
-            let State { lanes, ended, .. } = &mut *state;
-            for lane in lanes.iter_mut().flatten().filter(|lane| lane.is_busy()) {
-                self.learn(lane.land_reached(ended));
-            }
-            let moved = self.submit(&mut state);
-            state = self.tell(state, moved);
-        }
-        state.lanes.iter().flatten().any(Lane::is_busy)
-    }
-
-    /// Lets the threads end once nothing is held back.
-    pub(super) fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        self.wake(state);
     }
 }
 

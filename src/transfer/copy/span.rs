@@ -38,24 +38,17 @@ impl Spans {
         Self { head: span, rest, left_bytes, least_chunk_bytes: 0 }
     }
 
-    /// Neighbours are made one.
-    pub(super) fn many(spans: impl IntoIterator<Item = Span>) -> Self {
-        let mut merged: Vec<Span> = Vec::new();
-        for span in spans.into_iter().filter(|span| span.bytes > 0) {
-            match merged.last_mut() {
-                Some(last)
-                    if last.host.checked_add(last.bytes) == Some(span.host)
-                        && last.device.checked_add(last.bytes) == Some(span.device) =>
-                {
-                    last.bytes += span.bytes;
-                }
-                _ => merged.push(span),
-            }
-        }
-        let left_bytes = merged.iter().map(|span| span.bytes).sum();
-        let mut rest = merged.into_iter();
+    /// Each for itself, though it be another's neighbour. None is empty.
+    pub(super) fn apart(spans: Vec<Span>) -> Self {
+        let left_bytes = spans.iter().map(|span| span.bytes).sum();
+        let mut rest = spans.into_iter();
         let head = rest.next().unwrap_or(Span { host: 0, device: 0, bytes: 0 });
         Self { head, rest, left_bytes, least_chunk_bytes: 0 }
+    }
+
+    /// The only span, where there are no more.
+    pub(super) fn only(&self) -> Option<Span> {
+        self.rest.as_slice().is_empty().then_some(self.head)
     }
 
     /// The same, in chunks of at least so much.
@@ -75,8 +68,13 @@ impl Spans {
 
     /// Takes spans of `chunk_bytes` together, or all that are left, and gives them to `each`.
     /// A remainder of up to a quarter of a chunk comes with the chunk before it.
-    pub(super) fn take(&mut self, chunk_bytes: u64, mut each: impl FnMut(Span)) {
-        let mut wanted = self.next_bytes(chunk_bytes);
+    pub(super) fn take(&mut self, chunk_bytes: u64, each: impl FnMut(Span)) {
+        self.take_bytes(self.next_bytes(chunk_bytes), each);
+    }
+
+    /// Takes spans of `bytes` together, or all that are left, and gives them to `each`.
+    pub(super) fn take_bytes(&mut self, bytes: u64, mut each: impl FnMut(Span)) {
+        let mut wanted = bytes.min(self.left_bytes);
         while wanted > 0 {
             let bytes = self.head.bytes.min(wanted);
             each(Span { bytes, ..self.head });
@@ -91,6 +89,23 @@ impl Spans {
             }
         }
     }
+}
+
+/// Neighbours on both sides made one, empty ones left out.
+pub(super) fn merged(spans: impl IntoIterator<Item = Span>) -> Vec<Span> {
+    let mut merged: Vec<Span> = Vec::new();
+    for span in spans.into_iter().filter(|span| span.bytes > 0) {
+        match merged.last_mut() {
+            Some(last)
+                if last.host.checked_add(last.bytes) == Some(span.host)
+                    && last.device.checked_add(last.bytes) == Some(span.device) =>
+            {
+                last.bytes += span.bytes;
+            }
+            _ => merged.push(span),
+        }
+    }
+    merged
 }
 
 /// How many of `left_bytes` the next chunk takes.
@@ -171,14 +186,14 @@ mod tests {
     fn neighbours_on_both_sides_become_one() {
         let spans =
             [span(0, 100, 10), span(10, 110, 5), span(15, 0, 0), span(15, 115, 1), span(16, 0, 4)];
-        let mut spans = Spans::many(spans);
+        let mut spans = Spans::apart(merged(spans));
         assert_eq!(spans.left_bytes(), 20);
         assert_eq!(taken(&mut spans, 100), [[span(0, 100, 16), span(16, 0, 4)]]);
     }
 
     #[test]
     fn chunks_cut_long_spans_and_gather_short_ones() {
-        let mut spans = Spans::many([span(0, 0, 25), span(100, 50, 3), span(200, 90, 30)]);
+        let mut spans = Spans::apart(vec![span(0, 0, 25), span(100, 50, 3), span(200, 90, 30)]);
         assert_eq!(
             taken(&mut spans, 10),
             [

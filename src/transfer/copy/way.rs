@@ -1,9 +1,10 @@
 //! Which way bytes go, and the driver call that moves them.
 #![allow(unsafe_code)]
 
+use super::packing::{BATCH_BELOW_BYTES, takes_batches};
 use super::span::Span;
-use crate::base::{KIB, Result};
-use crate::device::{CopyH2d, Device, DevicePtr, Stream};
+use crate::base::Result;
+use crate::device::{CopyH2d, DevicePtr, Stream};
 
 /// A direction of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +12,6 @@ pub(super) enum Way {
     ToDevice,
     ToHost,
 }
-
-/// Pieces below this go in one call where the driver has such a call. From 32 KiB on AMD, and
-/// somewhat later on NVIDIA, a call of its own for each is as fast.
-const BATCH_BELOW_BYTES: u64 = 32 * KIB;
 
 impl Way {
     /// Enqueues copying `spans` on `stream`; gives how many calls that took. When one fails
@@ -59,9 +56,4 @@ impl Way {
         }
         Ok(())
     }
-}
-
-/// Whether many copies are one call of the driver.
-fn takes_batches(device: &Device) -> bool {
-    device.driver_info().is_none_or(|driver| driver.batch_copies)
 }

@@ -1,5 +1,7 @@
 //! `riverbed bench`: what this machine can do, and how near Riverbed comes to it.
 
+mod bare;
+mod copy;
 mod flux;
 mod io;
 mod pass;
@@ -22,6 +24,7 @@ use crate::interrupt::catch_interrupts;
 #[command(after_help = "Examples:\n  \
     riverbed bench io model.safetensors\n  \
     riverbed bench io --generate 6GB --dir /data --device cuda:0 --json\n  \
+    riverbed bench copy --device cuda:0 --bytes 1GB\n  \
     riverbed bench pass --generate 2GB --link 2GB/s\n\n\
     Subjects take turns, round after round; figures are medians, 'spread' is the slowest over\n\
     the quickest. A generated model has the shape of FLUX.1 and is removed afterwards.")]
@@ -33,6 +36,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Io(io::Args),
+    Copy(copy::Args),
     Pass(pass::Args),
 }
 
@@ -73,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let interrupted = catch_interrupts(Arc::new(AtomicBool::new(false)))?;
     match &args.what {
         What::Io(args) => io::run(args, &interrupted),
+        What::Copy(args) => copy::run(args, &interrupted),
         What::Pass(args) => pass::run(args, &interrupted),
     }
 }
