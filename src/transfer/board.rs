@@ -6,14 +6,14 @@
 //! do, it asks the oldest copy under way whether it is over, more and more rarely.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::home::{HomeChunk, HomeMemory};
 use super::landing::Landing;
-use super::lane::{Lane, Source};
+use super::lane::Lane;
 use super::marks::CopyMark;
 use super::plan::{Cut, LoadPlan};
 use super::status::LoadStatus;
@@ -31,39 +31,6 @@ pub(super) enum LaneId {
 }
 
 const LANES: [LaneId; 2] = [LaneId::Demand, LaneId::Ahead];
-
-/// Pinned memory of a whole unit, and which of its chunks are there.
-#[derive(Debug)]
-pub(super) struct HomeMemory {
-    pub(super) landing: Arc<Landing>,
-    pub(super) status: Arc<LoadStatus>,
-    /// What it is filled by.
-    pub(super) plan: Arc<LoadPlan>,
-    pub(super) board: Weak<Board>,
-    filled: Box<[AtomicBool]>,
-}
-
-impl HomeMemory {
-    pub(super) fn new(landing: Landing, plan: &Arc<LoadPlan>, board: &Arc<Board>) -> Self {
-        Self {
-            landing: Arc::new(landing),
-            status: Arc::default(),
-            plan: Arc::clone(plan),
-            board: Arc::downgrade(board),
-            filled: plan.home.chunks.iter().map(|_| AtomicBool::new(false)).collect(),
-        }
-    }
-}
-
-/// A chunk of a home, as the source of copies.
-#[derive(Debug)]
-pub(super) struct HomeChunk(pub(super) Arc<HomeMemory>, pub(super) usize);
-
-impl Source for HomeChunk {
-    fn is_filled(&self) -> bool {
-        self.0.filled.get(self.1).is_some_and(|filled| filled.load(Ordering::Acquire))
-    }
-}
 
 /// What a job fills.
 #[derive(Debug, Clone)]
@@ -224,11 +191,7 @@ impl State {
         }
         match job.target {
             Target::Slot { lane, number, .. } => self.lanes[lane as usize].set_filled(number),
-            Target::Home(home) => {
-                if let Some(filled) = home.filled.get(job.chunk) {
-                    filled.store(true, Ordering::Release);
-                }
-            }
+            Target::Home(home) => home.set_filled(job.chunk),
         }
     }
 }
