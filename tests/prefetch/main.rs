@@ -1,14 +1,19 @@
 //! The weight ring: right bytes for every shape and setting, no waiting host, and no failure
 //! that hangs, lies or leaks.
 
+#[path = "../support/around.rs"]
+mod around;
 mod bytes;
 mod chaos;
 mod components;
 mod failures;
 mod faults;
 mod held;
+mod homes;
 #[path = "../support/model_files.rs"]
 mod model_files;
+#[path = "../support/held.rs"]
+mod held_pinning;
 mod order;
 mod pace;
 #[path = "../support/paced.rs"]

@@ -4,12 +4,13 @@
 
 #[path = "../support/allocations.rs"]
 mod allocations;
+#[path = "../support/around.rs"]
+mod around;
 #[path = "../support/paced.rs"]
 mod paced;
 mod passes;
 #[path = "../support/mod.rs"]
 mod support;
-mod uncounted;
 
 use allocations::allocated_bytes;
 use riverbed::device::{Call, Device};
