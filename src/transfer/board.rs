@@ -173,13 +173,22 @@ impl State {
         }
     }
 
+    /// Lets the stream of a lane go on as far as it may beside the other's.
+    fn release(&mut self, lane: LaneId) -> Option<u64> {
+        let others = LANES.into_iter().filter(|&other| other != lane);
+        let elsewhere_bytes = others.map(|other| self.lanes[other as usize].flying_bytes()).sum();
+        self.lanes[lane as usize].release(elsewhere_bytes)
+    }
+
     /// The oldest copy of each lane that something waits for. Of each: the copies of one stream
     /// may wait for those of the other.
     fn oldest(&self) -> [Option<(u64, CopyMark)>; 2] {
+        // What holds one back may be under way on the other.
+        let held_back = self.lanes.iter().any(Lane::is_held_back);
         LANES.map(|lane| {
             let (order, copies) = (&self.orders[lane as usize], &self.lanes[lane as usize]);
             let blocked = order.front().is_some_and(|&job| self.is_blocked(job));
-            if blocked || copies.is_held_back() { copies.oldest() } else { None }
+            if blocked || held_back { copies.oldest() } else { None }
         })
     }
 
@@ -209,7 +218,8 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// An empty board; copies of each lane have at most `limit_bytes` under way.
+    /// An empty board; copies of both lanes have at most `limit_bytes` under way, or one copy
+    /// each.
     pub(super) fn new(device: &Device, limit_bytes: u64) -> Result<Self> {
         Ok(Self {
             state: Mutex::new(State {
@@ -255,7 +265,7 @@ impl Board {
         let copies = &mut state.lanes[lane as usize];
         let number = copies.push(bytes, Some(chunk));
         let before = copies.opened();
-        let opened = copies.release().unwrap_or(before);
+        let opened = state.release(lane).unwrap_or(before);
         drop(state);
         // A copy that is let through before its stream waits for it needs no gate.
         if opened > before && before + 1 < number {
@@ -403,7 +413,7 @@ impl Board {
 
     /// Lets streams go on as far as they may, and wakes who can use what changed.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
-        let raised = LANES.map(|lane| state.lanes[lane as usize].release());
+        let raised = LANES.map(|lane| state.release(lane));
         drop(state);
         for lane in LANES {
             if let Some(up_to) = raised[lane as usize] {

@@ -9,11 +9,11 @@ mod components;
 mod failures;
 mod faults;
 mod held;
+#[path = "../support/held.rs"]
+mod held_pinning;
 mod homes;
 #[path = "../support/model_files.rs"]
 mod model_files;
-#[path = "../support/held.rs"]
-mod held_pinning;
 mod order;
 mod pace;
 #[path = "../support/paced.rs"]
