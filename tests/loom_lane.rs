@@ -162,7 +162,8 @@ fn a_copy_that_was_given_up_holds_up_nobody() {
 }
 
 /// Two streams whose copies are all filled, with one byte of both together under way or one copy
-/// each. The second waits for the first's last copy before its own: the events of evicted units.
+/// each. The first, which is served first, waits for the second's last copy before its own: the
+/// events of evicted units.
 struct Pair {
     lanes: Mutex<[Lane<Never, u64>; 2]>,
     changed: Condvar,
@@ -234,17 +235,17 @@ impl Pair {
 #[test]
 fn two_streams_under_one_limit_end_though_one_waits_for_the_other() {
     explore(|| {
-        let pair = Pair::new([2, 1]);
+        let pair = Pair::new([1, 2]);
         let asking = Arc::clone(&pair);
-        let reader = thread::spawn(move || asking.ask([2, 1]));
+        let reader = thread::spawn(move || asking.ask([1, 2]));
         let waiting = Arc::clone(&pair);
-        let second = thread::spawn(move || {
-            waiting.done[0].wait(2);
-            waiting.copy(1, 1);
+        let first = thread::spawn(move || {
+            waiting.done[1].wait(2);
+            waiting.copy(0, 1);
         });
-        pair.copy(0, 1);
-        pair.copy(0, 2);
+        pair.copy(1, 1);
+        pair.copy(1, 2);
         reader.join().unwrap();
-        second.join().unwrap();
+        first.join().unwrap();
     });
 }
