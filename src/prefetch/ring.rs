@@ -96,6 +96,7 @@ impl Ring {
             order: Order::new(units.len()),
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
+            unsure: Vec::with_capacity(units.len()),
             units,
             model,
             base,
@@ -108,7 +109,6 @@ impl Ring {
             step: 0,
             timing,
             stats: PrefetchStats::default(),
-            unsure: Vec::new(),
             broken: None,
         })
     }

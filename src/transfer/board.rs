@@ -237,6 +237,16 @@ impl Board {
         })
     }
 
+    /// Makes sure `copies` can be enqueued and not over without taking memory.
+    pub(super) fn reserve(&self, copies: usize) {
+        let state = &mut *lock(&self.state);
+        state.lanes.iter_mut().for_each(|lane| lane.reserve(copies));
+        for order in &mut state.orders {
+            order.reserve(copies.saturating_sub(order.len()));
+        }
+        state.jobs.reserve(copies.saturating_sub(state.jobs.len()));
+    }
+
     /// The gate the stream of a lane waits at for the numbers of its copies.
     pub(super) fn gate(&self, lane: LaneId) -> &Gate {
         &self.gates[lane as usize]

@@ -62,6 +62,11 @@ impl<S: Source, M: Clone> Lane<S, M> {
         Self { copies: VecDeque::new(), first: 1, opened: 0, flying_bytes: 0, limit_bytes }
     }
 
+    /// Makes sure `copies` can be enqueued and not over without taking memory.
+    pub(super) fn reserve(&mut self, copies: usize) {
+        self.copies.reserve(copies.saturating_sub(self.copies.len()));
+    }
+
     /// A copy that is about to be enqueued: of `source`, or of bytes that
     /// [`set_filled`](Self::set_filled) tells of. Gives its number.
     pub(super) fn push(&mut self, bytes: u64, source: Option<S>) -> u64 {

@@ -336,11 +336,14 @@ impl Loader {
         })
     }
 
-    /// Makes sure `copies` can be under way without another event being made.
+    /// Makes sure so many `loads` of so many `copies` in all can be under way without an event
+    /// being made or memory taken from the heap.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn reserve(&mut self, copies: usize) -> Result<()> {
+    pub fn reserve(&mut self, loads: usize, copies: usize) -> Result<()> {
+        self.statuses.reserve(loads);
+        self.board.reserve(copies);
         // The mark of each slot's last copy may be looked at while others are made.
         let slots = self.ahead.window.len() + DEMAND_SLOTS;
         self.marks.reserve(self.ahead.stream.device(), copies + slots)

@@ -50,6 +50,13 @@ fn takes_nothing(device: &Device, mut round: impl FnMut()) {
 }
 
 #[test]
+fn a_large_untouched_allocation_is_counted() {
+    let before = allocated_bytes();
+    drop(std::hint::black_box(vec![0u8; 1 << 24]));
+    assert!(allocated_bytes() - before >= 1 << 24);
+}
+
+#[test]
 fn blocks_of_a_handle_take_nothing() {
     under_each(|policy| {
         let device = Device::open("sim:8GiB").unwrap();
