@@ -1,5 +1,5 @@
-//! The interleavings of two readers and a copy stream that share one landing, and of the thread
-//! that gives up: the file that decides whose turn it is, compiled alone and put under loom's
+//! The interleavings of two readers and a copy stream that share one landing, of the thread that
+//! gives up, and of two streams under one limit of which one waits for the other: the file that decides whose turn it is, compiled alone and put under loom's
 //! locks as the crate puts it under its own. All of them take minutes, so these tests look at
 //! those with up to three preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
 
@@ -76,7 +76,7 @@ fn explore(program: impl Fn() + Send + Sync + 'static) {
 impl Slot {
     /// As the board does after every change.
     fn settle(&self, mut lane: loom::sync::MutexGuard<'_, Lane<Never, u64>>) {
-        let raised = lane.release();
+        let raised = lane.release(0);
         drop(lane);
         if let Some(up_to) = raised {
             self.gate.raise(up_to);
@@ -158,5 +158,94 @@ fn a_copy_that_was_given_up_holds_up_nobody() {
         for reader in readers {
             reader.join().unwrap();
         }
+    });
+}
+
+/// Two streams whose copies are all filled, with one byte of both together under way or one copy
+/// each. The first, which is served first, waits for the second's last copy before its own: the
+/// events of evicted units.
+struct Pair {
+    lanes: Mutex<[Lane<Never, u64>; 2]>,
+    changed: Condvar,
+    gates: [Rising; 2],
+    done: [Rising; 2],
+}
+
+impl Pair {
+    fn new(copies: [u64; 2]) -> Arc<Self> {
+        let lanes = copies.map(|copies| {
+            let mut lane = Lane::new(1);
+            for number in 1..=copies {
+                lane.push(1, None);
+                lane.set_mark(number, number);
+                lane.set_filled(number);
+            }
+            lane
+        });
+        let (gates, done) = Default::default();
+        Arc::new(Self { lanes: Mutex::new(lanes), changed: Condvar::new(), gates, done })
+    }
+
+    /// As the board does after every change.
+    fn settle(&self, mut lanes: loom::sync::MutexGuard<'_, [Lane<Never, u64>; 2]>) {
+        let raised = [0, 1].map(|at| {
+            let elsewhere_bytes = lanes[1 - at].flying_bytes();
+            lanes[at].release(elsewhere_bytes)
+        });
+        let flying = [0, 1].map(|at| lanes[at].flying_bytes());
+        assert!(flying[0] <= 1 && flying[1] <= 1, "{flying:?} bytes are under way");
+        drop(lanes);
+        for (gate, raised) in self.gates.iter().zip(raised) {
+            if let Some(up_to) = raised {
+                gate.raise(up_to);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// A reader that asks what is under way until all of `copies` are over.
+    fn ask(&self, copies: [u64; 2]) {
+        self.settle(self.lanes.lock().unwrap());
+        let mut lanes = self.lanes.lock().unwrap();
+        while (0..2).any(|at| !lanes[at].is_over(copies[at])) {
+            let oldest = [0, 1].map(|at| lanes[at].oldest());
+            drop(lanes);
+            let over = [0, 1].map(|at| oldest[at].filter(|&(_, mark)| self.done[at].is_at(mark)));
+            let mut changed = self.lanes.lock().unwrap();
+            if over == [None, None] {
+                drop(changed);
+                thread::yield_now();
+            } else {
+                for (at, over) in over.into_iter().enumerate() {
+                    over.into_iter().for_each(|(number, _)| changed[at].set_over(number));
+                }
+                self.settle(changed);
+            }
+            lanes = self.lanes.lock().unwrap();
+        }
+    }
+
+    /// Stream `at` runs a copy.
+    fn copy(&self, at: usize, number: u64) {
+        self.gates[at].wait(number);
+        self.done[at].raise(number);
+    }
+}
+
+#[test]
+fn two_streams_under_one_limit_end_though_one_waits_for_the_other() {
+    explore(|| {
+        let pair = Pair::new([1, 2]);
+        let asking = Arc::clone(&pair);
+        let reader = thread::spawn(move || asking.ask([1, 2]));
+        let waiting = Arc::clone(&pair);
+        let first = thread::spawn(move || {
+            waiting.done[1].wait(2);
+            waiting.copy(0, 1);
+        });
+        pair.copy(1, 1);
+        pair.copy(1, 2);
+        reader.join().unwrap();
+        first.join().unwrap();
     });
 }

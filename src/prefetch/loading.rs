@@ -79,20 +79,6 @@ impl Ring {
         Ok(())
     }
 
-    /// Gives a unit pinned memory that keeps it, if it is to have some and there is any.
-    fn find_home(&mut self, unit: usize) {
-        let unit = &mut self.units[unit];
-        // A home that could not be read is of no use: it would fail every later load too.
-        unit.home.take_if(|home| home.status().check().is_err());
-        if self.options.keep_in_ram && unit.home.is_none() {
-            unit.home_filled = false;
-            unit.home = self.loader.home(&unit.plan.load).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no pinned memory to keep a unit in");
-                None
-            });
-        }
-    }
-
     /// Enqueues the copies of a unit and its transform. An error of the transform alone is told
     /// to whoever asks for the unit.
     fn enqueue(
@@ -127,7 +113,8 @@ impl Ring {
         urgency: Urgency,
     ) -> u64 {
         let unit = &mut self.units[unit];
-        let only_link = unit.home.is_some() && std::mem::replace(&mut unit.home_filled, true);
+        let from_home = unit.home.as_ref().is_some_and(|home| home.is_source_of(status));
+        let only_link = from_home && std::mem::replace(&mut unit.home_filled, true);
         match (&mut self.timing, marks) {
             (Some(timing), Some(marks)) => timing.loaded(marks, status, only_link, urgency),
             _ => 0,

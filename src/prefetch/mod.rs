@@ -5,6 +5,7 @@
 mod ahead;
 mod books;
 mod fixed;
+mod homes;
 mod lease;
 mod loading;
 mod options;

@@ -32,6 +32,8 @@ pub(super) struct Ring {
     pub(super) ring_bytes: u64,
     pub(super) loader: Loader,
     pub(super) options: PrefetchOptions,
+    /// Whether a unit that is loaded asks for a home.
+    pub(super) asks_for_homes: bool,
     pub(super) space: Space,
     /// Where each unit lies, if that is for good.
     pub(super) fixed: Option<Vec<u64>>,
@@ -94,17 +96,19 @@ impl Ring {
             order: Order::new(units.len()),
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
+            unsure: Vec::with_capacity(units.len()),
             units,
             model,
             base,
             ring_bytes,
+            // Where a home is pinned at once, each is when its unit is loaded.
+            asks_for_homes: loader.pinner().is_at_once(),
             loader,
             options,
             fixed,
             step: 0,
             timing,
             stats: PrefetchStats::default(),
-            unsure: Vec::new(),
             broken: None,
         })
     }
@@ -203,7 +207,6 @@ impl Ring {
         if self.units[unit].leases() == 0 {
             self.space.free(unit);
             self.retire(unit, events)?;
-            self.units[unit].home = None;
         }
         Err(error)
     }
@@ -238,6 +241,7 @@ impl Ring {
     pub(super) fn snapshot(&mut self, host_waits: u64) -> PrefetchStats {
         PrefetchStats {
             bytes_moved: self.loader.bytes_moved(),
+            arrived_bytes: self.loader.arrived_bytes(),
             copy_busy_ns: self.loader.busy_ns(),
             host_waits,
             ..self.stats

@@ -6,14 +6,14 @@
 //! do, it asks the oldest copy under way whether it is over, more and more rarely.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::home::{HomeChunk, HomeMemory};
 use super::landing::Landing;
-use super::lane::{Lane, Source};
+use super::lane::Lane;
 use super::marks::CopyMark;
 use super::plan::{Cut, LoadPlan};
 use super::status::LoadStatus;
@@ -31,39 +31,6 @@ pub(super) enum LaneId {
 }
 
 const LANES: [LaneId; 2] = [LaneId::Demand, LaneId::Ahead];
-
-/// Pinned memory of a whole unit, and which of its chunks are there.
-#[derive(Debug)]
-pub(super) struct HomeMemory {
-    pub(super) landing: Arc<Landing>,
-    pub(super) status: Arc<LoadStatus>,
-    /// What it is filled by.
-    pub(super) plan: Arc<LoadPlan>,
-    pub(super) board: Weak<Board>,
-    filled: Box<[AtomicBool]>,
-}
-
-impl HomeMemory {
-    pub(super) fn new(landing: Landing, plan: &Arc<LoadPlan>, board: &Arc<Board>) -> Self {
-        Self {
-            landing: Arc::new(landing),
-            status: Arc::default(),
-            plan: Arc::clone(plan),
-            board: Arc::downgrade(board),
-            filled: plan.home.chunks.iter().map(|_| AtomicBool::new(false)).collect(),
-        }
-    }
-}
-
-/// A chunk of a home, as the source of copies.
-#[derive(Debug)]
-pub(super) struct HomeChunk(pub(super) Arc<HomeMemory>, pub(super) usize);
-
-impl Source for HomeChunk {
-    fn is_filled(&self) -> bool {
-        self.0.filled.get(self.1).is_some_and(|filled| filled.load(Ordering::Acquire))
-    }
-}
 
 /// What a job fills.
 #[derive(Debug, Clone)]
@@ -206,13 +173,22 @@ impl State {
         }
     }
 
+    /// Lets the stream of a lane go on as far as it may beside the other's.
+    fn release(&mut self, lane: LaneId) -> Option<u64> {
+        let others = LANES.into_iter().filter(|&other| other != lane);
+        let elsewhere_bytes = others.map(|other| self.lanes[other as usize].flying_bytes()).sum();
+        self.lanes[lane as usize].release(elsewhere_bytes)
+    }
+
     /// The oldest copy of each lane that something waits for. Of each: the copies of one stream
     /// may wait for those of the other.
     fn oldest(&self) -> [Option<(u64, CopyMark)>; 2] {
+        // What holds one back may be under way on the other.
+        let held_back = self.lanes.iter().any(Lane::is_held_back);
         LANES.map(|lane| {
             let (order, copies) = (&self.orders[lane as usize], &self.lanes[lane as usize]);
             let blocked = order.front().is_some_and(|&job| self.is_blocked(job));
-            if blocked || copies.is_held_back() { copies.oldest() } else { None }
+            if blocked || held_back { copies.oldest() } else { None }
         })
     }
 
@@ -224,11 +200,7 @@ impl State {
         }
         match job.target {
             Target::Slot { lane, number, .. } => self.lanes[lane as usize].set_filled(number),
-            Target::Home(home) => {
-                if let Some(filled) = home.filled.get(job.chunk) {
-                    filled.store(true, Ordering::Release);
-                }
-            }
+            Target::Home(home) => home.set_filled(job.chunk),
         }
     }
 }
@@ -246,7 +218,8 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// An empty board; copies of each lane have at most `limit_bytes` under way.
+    /// An empty board; copies of both lanes have at most `limit_bytes` under way, or one copy
+    /// each.
     pub(super) fn new(device: &Device, limit_bytes: u64) -> Result<Self> {
         Ok(Self {
             state: Mutex::new(State {
@@ -262,6 +235,16 @@ impl Board {
             simulated: device.info().simulated,
             closing: OnceLock::new(),
         })
+    }
+
+    /// Makes sure `copies` can be enqueued and not over without taking memory.
+    pub(super) fn reserve(&self, copies: usize) {
+        let state = &mut *lock(&self.state);
+        state.lanes.iter_mut().for_each(|lane| lane.reserve(copies));
+        for order in &mut state.orders {
+            order.reserve(copies.saturating_sub(order.len()));
+        }
+        state.jobs.reserve(copies.saturating_sub(state.jobs.len()));
     }
 
     /// The gate the stream of a lane waits at for the numbers of its copies.
@@ -292,7 +275,7 @@ impl Board {
         let copies = &mut state.lanes[lane as usize];
         let number = copies.push(bytes, Some(chunk));
         let before = copies.opened();
-        let opened = copies.release().unwrap_or(before);
+        let opened = state.release(lane).unwrap_or(before);
         drop(state);
         // A copy that is let through before its stream waits for it needs no gate.
         if opened > before && before + 1 < number {
@@ -440,7 +423,7 @@ impl Board {
 
     /// Lets streams go on as far as they may, and wakes who can use what changed.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
-        let raised = LANES.map(|lane| state.lanes[lane as usize].release());
+        let raised = LANES.map(|lane| state.release(lane));
         drop(state);
         for lane in LANES {
             if let Some(up_to) = raised[lane as usize] {

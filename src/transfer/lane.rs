@@ -3,9 +3,13 @@
 //!
 //! A copy has a number, from 1. The stream waits at one gate for the number of each copy, and
 //! the gate is raised in order: to copy `n` when the bytes of all copies up to `n` are there and
-//! not too many bytes of copies before it are still under way. So memory may be filled for copy
-//! `n` when the copy that used it before is over, and a copy of another stream never waits for
-//! more than the bytes under way.
+//! not too many bytes of other copies, of this stream and others, are still under way. So memory
+//! may be filled for copy `n` when the copy that used it before is over, and no copy ever waits
+//! for more than the bytes under way.
+//!
+//! One copy of each stream may always be under way, whatever that makes: streams wait for each
+//! other's events, so that a stream held back by another's copies could be what these wait for.
+//! The oldest copy of all waits for none, and with this rule nothing here holds it back.
 //!
 //! Nothing here locks or calls a driver: whoever holds the lock around it asks for the marks of
 //! copies outside. `tests/loom_lane.rs` runs this file through the interleavings of readers, a
@@ -48,13 +52,19 @@ pub(super) struct Lane<S, M> {
     opened: u64,
     /// Bytes of copies the stream may run and that are not known to be over.
     flying_bytes: u64,
+    /// What may be under way of all streams together.
     limit_bytes: u64,
 }
 
 impl<S: Source, M: Clone> Lane<S, M> {
-    /// No copies yet; at most `limit_bytes` under way, or one copy.
+    /// No copies yet; at most `limit_bytes` under way of this and other streams, or one copy.
     pub(super) fn new(limit_bytes: u64) -> Self {
         Self { copies: VecDeque::new(), first: 1, opened: 0, flying_bytes: 0, limit_bytes }
+    }
+
+    /// Makes sure `copies` can be enqueued and not over without taking memory.
+    pub(super) fn reserve(&mut self, copies: usize) {
+        self.copies.reserve(copies.saturating_sub(self.copies.len()));
     }
 
     /// A copy that is about to be enqueued: of `source`, or of bytes that
@@ -95,12 +105,19 @@ impl<S: Source, M: Clone> Lane<S, M> {
         number < self.first
     }
 
-    /// Lets the stream go on as far as it may; the gate is to be raised to the number given.
-    pub(super) fn release(&mut self) -> Option<u64> {
+    /// Bytes under way: of copies the stream may run and that are not known to be over.
+    pub(super) fn flying_bytes(&self) -> u64 {
+        self.flying_bytes
+    }
+
+    /// Lets the stream go on as far as it may, with `elsewhere_bytes` under way of other
+    /// streams; the gate is to be raised to the number given.
+    pub(super) fn release(&mut self, elsewhere_bytes: u64) -> Option<u64> {
         let before = self.opened;
         while let Some(next) = self.copies.get((self.opened + 1 - self.first) as usize) {
             let filled = next.filled || next.source.as_ref().is_some_and(Source::is_filled);
-            let fits = self.flying_bytes.saturating_add(next.bytes) <= self.limit_bytes;
+            let others_bytes = self.flying_bytes.saturating_add(elsewhere_bytes);
+            let fits = others_bytes.saturating_add(next.bytes) <= self.limit_bytes;
             if !filled || !(fits || self.flying_bytes == 0) {
                 break;
             }
@@ -185,15 +202,15 @@ mod tests {
     fn copies_are_let_through_in_order_and_by_the_limit() {
         let mut lane = lane(&[4, 4, 4, 4]);
         lane.set_filled(2);
-        assert_eq!(lane.release(), None, "the first one is not there");
+        assert_eq!(lane.release(0), None, "the first one is not there");
         lane.set_filled(1);
-        assert_eq!(lane.release(), Some(2));
+        assert_eq!(lane.release(0), Some(2));
         lane.set_filled(3);
-        assert_eq!(lane.release(), None, "12 bytes would be under way");
+        assert_eq!(lane.release(0), None, "12 bytes would be under way");
         assert!(lane.is_held_back());
         assert_eq!(lane.oldest(), Some((1, 1)));
         lane.set_over(1);
-        assert_eq!(lane.release(), Some(3));
+        assert_eq!(lane.release(0), Some(3));
         assert!(lane.is_over(1) && !lane.is_over(2));
         lane.set_over(3);
         assert!(lane.is_over(3) && lane.oldest().is_none() && !lane.is_held_back());
@@ -203,12 +220,25 @@ mod tests {
     fn a_copy_above_the_limit_goes_alone() {
         let mut lane = lane(&[1, 40, 1]);
         (1..=3).for_each(|number| lane.set_filled(number));
-        assert_eq!(lane.release(), Some(1));
+        assert_eq!(lane.release(0), Some(1));
         lane.set_over(1);
-        assert_eq!(lane.release(), Some(2));
+        assert_eq!(lane.release(0), Some(2));
         lane.set_over(2);
-        assert_eq!(lane.release(), Some(3));
+        assert_eq!(lane.release(0), Some(3));
         assert_eq!(lane.flying_bytes, 1);
+    }
+
+    #[test]
+    fn what_is_under_way_elsewhere_counts_for_all_but_the_first_copy() {
+        let mut lane = lane(&[4, 4, 4]);
+        (1..=3).for_each(|number| lane.set_filled(number));
+        assert_eq!(lane.release(9), Some(1), "one copy may always go");
+        assert_eq!(lane.release(9), None);
+        assert_eq!(lane.release(3), None, "11 bytes would be under way");
+        assert!(lane.is_held_back());
+        assert_eq!(lane.release(2), Some(2));
+        lane.lift_limit();
+        assert_eq!(lane.release(u64::MAX), Some(3));
     }
 
     #[test]
@@ -217,11 +247,11 @@ mod tests {
         lane.abandon(1);
         assert!(!lane.is_over(1), "somebody may still be filling it");
         lane.set_filled(1);
-        lane.release();
+        lane.release(0);
         assert!(lane.is_over(1));
         lane.abandon(2);
         lane.set_filled(2);
-        lane.release();
+        lane.release(0);
         assert!(lane.is_over(2) && lane.flying_bytes == 0);
     }
 
@@ -229,7 +259,7 @@ mod tests {
     fn a_copy_that_is_abandoned_when_it_was_let_through_is_over_at_once() {
         let mut lane = lane(&[1, 1]);
         lane.set_filled(1);
-        lane.release();
+        lane.release(0);
         lane.abandon(1);
         assert!(lane.is_over(1) && !lane.is_over(2));
     }
@@ -238,7 +268,7 @@ mod tests {
     fn a_mark_reached_ends_all_that_was_before_it() {
         let mut lane = lane(&[1, 1, 1]);
         (1..=3).for_each(|number| lane.set_filled(number));
-        lane.release();
+        lane.release(0);
         lane.set_over(2);
         assert!(lane.is_over(2) && !lane.is_over(3));
         lane.set_over(1);

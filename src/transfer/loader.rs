@@ -3,59 +3,31 @@
 //!
 //! A load goes through a **window** of a few pinned slots, chunk by chunk, or through a **home**
 //! of its own: pinned memory that keeps the bytes, so that the next load of them reads no disk.
-//! Loads that somebody waits for have a window and a stream of their own.
+//! Homes are pinned behind; until one is there its unit goes through the window. Loads that somebody waits for have a window and a stream of their own.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
 
-use super::board::{Board, HomeChunk, HomeMemory, Job, LaneId, Target};
+use super::board::{Board, Job, LaneId, Target};
 use super::disk::{self, DiskReport};
 use super::files::Files;
+use super::home::{Home, HomeCell, HomeChunk, HomeMemory};
 use super::landing::Landing;
 use super::marks::Marks;
 use super::options::LoaderOptions;
+use super::pinner::Pinner;
 use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
-use crate::base::{Error, KIB, Result};
-use crate::device::{Device, DevicePtr, Priority, Stream};
+use super::window::{Slot, Way, slot_bytes};
+use crate::base::{Error, Result};
+use crate::device::{Device, DevicePtr, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Buffer;
 use crate::weights::UnitLayout;
 
-/// The smallest window slot worth a copy, in bytes.
-const MIN_SLOT_BYTES: u64 = 64 * KIB;
-
 /// Slots of the window for loads that somebody waits for.
 const DEMAND_SLOTS: usize = 2;
-
-/// Pinned memory that keeps the bytes of one unit.
-#[derive(Debug, Clone)]
-pub struct Home(Arc<HomeMemory>);
-
-impl Home {
-    /// Whether reading it failed; a failed home is of no further use.
-    #[must_use]
-    pub fn status(&self) -> &LoadStatus {
-        &self.0.status
-    }
-}
-
-/// One of the two ways to the device.
-#[derive(Debug)]
-struct Way {
-    stream: Stream,
-    window: Vec<Slot>,
-    /// Chunks that went through the window.
-    chunks: u64,
-}
-
-/// A slot of a window, and the number of the last copy that used it.
-#[derive(Debug)]
-struct Slot {
-    landing: Arc<Landing>,
-    last: u64,
-}
 
 /// Loads units to the device. Not thread-safe: its owner's lock guards it.
 #[derive(Debug)]
@@ -63,8 +35,8 @@ pub struct Loader {
     /// Without `demand`, where the pinned budget is too tight for two windows.
     ahead: Way,
     demand: Option<Way>,
-    pinned: PinnedPool,
     board: Arc<Board>,
+    pinner: Arc<Pinner>,
     report: DiskReport,
     marks: Marks,
     statuses: Statuses,
@@ -97,11 +69,12 @@ impl Loader {
             false => None,
         };
         let board = Arc::new(Board::new(device, options.in_flight(device))?);
+        let streams = [&ahead, demand.as_ref().unwrap_or(&ahead)].map(|way| way.stream.clone());
         let loader = Self {
             ahead,
             demand,
-            pinned: pinned.clone(),
             board,
+            pinner: Pinner::new(pinned, streams),
             report,
             marks: Marks::default(),
             statuses: Statuses::default(),
@@ -142,37 +115,29 @@ impl Loader {
         Arc::new(LoadPlan::new(layout, self.chunk_bytes, self.read_bytes))
     }
 
-    /// A home for a unit, if it has bytes, the pinned budget has room for them and the system pins
-    /// them. Reading it begins at once.
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub fn home(&mut self, plan: &Arc<LoadPlan>) -> Result<Option<Home>> {
-        if plan.len_bytes == 0 {
-            return Ok(None);
-        }
-        let streams = [self.stream(), self.stream_for(Urgency::Demand)];
-        let landing = match Landing::new(&self.pinned, plan.len_bytes, &streams) {
-            Ok(landing) => landing,
-            // The budget is spent, or the system pins no more: the window does.
-            Err(Error::PinnedBudget { .. } | Error::Unsupported { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let home = Arc::new(HomeMemory::new(landing, plan, &self.board));
-        for chunk in 0..plan.home.chunks.len() {
-            let job = Job {
-                target: Target::Home(Arc::clone(&home)),
-                plan: Arc::clone(plan),
-                chunk,
-                landing: Arc::clone(&home.landing),
-                status: Arc::clone(&home.status),
-            };
-            self.board.push_home_read(LaneId::Ahead, job);
-        }
-        Ok(Some(Home(home)))
+    /// A home for a unit. It is pinned by another thread, as far as the pinned budget goes and the
+    /// system lets it, one after the other in the order they were asked for; reading it begins
+    /// with the first load that finds it pinned. On a simulated device it is pinned at once.
+    #[must_use]
+    pub fn home(&self, plan: &Arc<LoadPlan>) -> Home {
+        let home = Home(Arc::new(HomeCell::new(plan, &self.board)));
+        self.pinner.ask(&home.0);
+        home
     }
 
-    /// Enqueues loading a unit to `dst`, from `home` if it has one, else from its files. What
+    /// Waits until every home that was asked for is pinned or refused. Blocks for as long as the
+    /// system takes to pin them: some 0.3 seconds a GiB.
+    pub fn wait_for_homes(&self) {
+        self.pinner.wait();
+    }
+
+    /// Who pins the homes.
+    pub(crate) fn pinner(&self) -> &Arc<Pinner> {
+        &self.pinner
+    }
+
+    /// Enqueues loading a unit to `dst`, from `home` if it is pinned, else from its files. A home
+    /// that was refused is asked for again. What
     /// is enqueued on [`stream_for`](Self::stream_for) this urgency afterwards finds it loaded,
     /// or its status failed. Never waits, unless the driver is failing.
     ///
@@ -209,10 +174,14 @@ impl Loader {
             (Urgency::Demand, Some(_)) => LaneId::Demand,
             _ => LaneId::Ahead,
         };
+        if let Some(home) = home {
+            self.pinner.ask(&home.0);
+        }
+        let pinned = home.and_then(|home| Some((&home.0.status, home.0.memory()?)));
         // SAFETY: the caller's promise.
         unsafe {
-            match home {
-                Some(home) => self.load_home(dst, plan, home, lane),
+            match pinned {
+                Some((status, memory)) => self.load_home(dst, plan, (status, &memory), lane),
                 None => self.load_window(dst, plan, lane),
             }
         }
@@ -224,21 +193,40 @@ impl Loader {
         &mut self,
         dst: DevicePtr,
         plan: &Arc<LoadPlan>,
-        home: &Home,
+        (status, home): (&Arc<LoadStatus>, &Arc<HomeMemory>),
         lane: LaneId,
     ) -> Result<Arc<LoadStatus>> {
-        if lane == LaneId::Demand {
-            self.board.hurry(&home.0);
+        if home.begin_reading() {
+            self.read_home(plan, (status, home), lane);
+        } else if lane == LaneId::Demand {
+            self.board.hurry(home);
         }
         for (at, chunk) in plan.home.chunks.iter().enumerate() {
-            let source = HomeChunk(Arc::clone(&home.0), at);
+            let source = HomeChunk(Arc::clone(home), at);
             let (number, opened) = self.board.push_home_copy(lane, chunk.len, source);
             // SAFETY: the home holds the whole unit, and so does `dst` by the caller's promise.
-            unsafe {
-                self.enqueue(dst, chunk, &home.0.landing, (lane, number, opened), &home.0.status)
-            }?;
+            unsafe { self.enqueue(dst, chunk, &home.landing, (lane, number, opened), status) }?;
         }
-        Ok(Arc::clone(&home.0.status))
+        Ok(Arc::clone(status))
+    }
+
+    /// Queues the reading of a home.
+    fn read_home(
+        &self,
+        plan: &Arc<LoadPlan>,
+        (status, home): (&Arc<LoadStatus>, &Arc<HomeMemory>),
+        lane: LaneId,
+    ) {
+        for chunk in 0..plan.home.chunks.len() {
+            let job = Job {
+                target: Target::Home(Arc::clone(home)),
+                plan: Arc::clone(plan),
+                chunk,
+                landing: Arc::clone(&home.landing),
+                status: Arc::clone(status),
+            };
+            self.board.push_home_read(lane, job);
+        }
     }
 
     /// # Safety
@@ -348,11 +336,14 @@ impl Loader {
         })
     }
 
-    /// Makes sure `copies` can be under way without another event being made.
+    /// Makes sure so many `loads` of so many `copies` in all can be under way without an event
+    /// being made or memory taken from the heap.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn reserve(&mut self, copies: usize) -> Result<()> {
+    pub fn reserve(&mut self, loads: usize, copies: usize) -> Result<()> {
+        self.statuses.reserve(loads);
+        self.board.reserve(copies);
         // The mark of each slot's last copy may be looked at while others are made.
         let slots = self.ahead.window.len() + DEMAND_SLOTS;
         self.marks.reserve(self.ahead.stream.device(), copies + slots)
@@ -388,43 +379,13 @@ impl Loader {
     /// Fails every read that is not done; gates open, statuses say [`Error::Cancelled`].
     pub fn cancel(&self) {
         self.board.cancel();
+        self.pinner.close();
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
+        self.pinner.close();
         self.board.close();
     }
-}
-
-impl Way {
-    fn new(device: &Device, pinned: &PinnedPool, slots: usize, chunk_bytes: u64) -> Result<Self> {
-        let stream = Stream::new(device, Priority::Normal)?;
-        let slot = |_| {
-            let landing = Landing::new(pinned, chunk_bytes, &[&stream])?;
-            Ok(Slot { landing: Arc::new(landing), last: 0 })
-        };
-        let window = (0..slots).map(slot).collect::<Result<_>>()?;
-        Ok(Self { stream, window, chunks: 0 })
-    }
-}
-
-/// How large slots for chunks of `chunk_bytes` may be.
-fn slot_bytes(pinned: &PinnedPool, slots: usize, chunk_bytes: u64) -> Result<u64> {
-    let affordable = |bytes: u64| bytes / slots as u64 / MIN_SLOT_BYTES * MIN_SLOT_BYTES;
-    // A part of a tight budget stays for others, unless nothing else would do.
-    let budget_bytes = pinned.budget().bytes;
-    let slot_bytes = match affordable(budget_bytes - budget_bytes / 8) {
-        0 => affordable(budget_bytes),
-        slot_bytes => slot_bytes,
-    };
-    let slot_bytes = slot_bytes.min(chunk_bytes.max(MIN_SLOT_BYTES).saturating_add(SLACK_BYTES));
-    if slot_bytes < MIN_SLOT_BYTES {
-        return Err(Error::PinnedBudget {
-            requested_bytes: slots as u64 * MIN_SLOT_BYTES,
-            reserved_bytes: pinned.stats().reserved_bytes,
-            budget_bytes,
-        });
-    }
-    Ok(slot_bytes)
 }

@@ -5,15 +5,18 @@ mod board;
 mod copy;
 mod disk;
 mod files;
+mod home;
 mod landing;
 mod lane;
 mod loader;
 mod marks;
 mod options;
+mod pinner;
 mod plan;
 mod status;
 mod steps;
 mod urgency;
+mod window;
 
 pub use copy::{
     Driven, LinkProfile, Part, Pending, Progress, Transfer, TransferOptions, TransferProgress,
@@ -23,7 +26,8 @@ pub use disk::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 #[doc(hidden)]
 pub use disk::{FaultKind, ReadFault};
 pub use files::Files;
-pub use loader::{Home, Loader};
+pub use home::Home;
+pub use loader::Loader;
 pub use options::LoaderOptions;
 pub use plan::LoadPlan;
 pub use status::LoadStatus;

@@ -14,10 +14,12 @@ pub struct LoaderOptions {
     pub slots: usize,
     /// Threads that read, where each keeps many reads under way or copies out of memory.
     pub threads: usize,
-    /// Bytes of copies of each urgency that are with the device and not over: what a copy wanted
-    /// now may have to wait for. `None` is 16 MiB (0.3 ms on a link of 55 GB/s), and no limit on a
-    /// simulated device: holding copies back means asking which are over, and a clock that moves
-    /// with the calls made is moved by asking.
+    /// Bytes of copies, of both urgencies together, that are with the device and not over: what a
+    /// copy wanted now may have to wait for. What somebody waits for goes first, and takes from
+    /// the room of what is loaded ahead; one copy of each urgency may go whatever that makes.
+    /// `None` is 16 MiB (0.3 ms on a link of 55 GB/s), and no limit on a simulated device: holding
+    /// copies back means asking which are over, and a clock that moves with the calls made is
+    /// moved by asking.
     pub in_flight_bytes: Option<u64>,
     /// How files are read.
     pub disk: DiskOptions,

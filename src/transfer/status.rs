@@ -39,6 +39,12 @@ impl LoadStatus {
 pub(super) struct Statuses(VecDeque<Arc<LoadStatus>>);
 
 impl Statuses {
+    /// Makes sure so many loads can be looked at without another status being made.
+    pub(super) fn reserve(&mut self, loads: usize) {
+        let more = loads.saturating_sub(self.0.len());
+        self.0.extend((0..more).map(|_| Arc::default()));
+    }
+
     /// A status of a new load.
     pub(super) fn take(&mut self) -> Arc<LoadStatus> {
         for _ in 0..self.0.len() {

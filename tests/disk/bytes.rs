@@ -22,10 +22,13 @@ fn verify_every_way(place: &Path, sizes: &[usize], order: &[usize], chunk_bytes:
             weights.verify(&layout, &bytes);
             let bytes = rig.load(&plan, None, Urgency::Demand).unwrap();
             weights.verify(&layout, &bytes);
-            let Some(home) = rig.loader.home(&plan).unwrap() else { continue };
-            for urgency in [Urgency::Demand, Urgency::Ahead] {
+            let home = rig.loader.home(&plan);
+            // Perhaps while it is being pinned, then surely from it: read, and kept.
+            for urgency in [Urgency::Ahead, Urgency::Demand, Urgency::Ahead] {
                 let bytes = rig.load(&plan, Some(&home), urgency).unwrap();
                 weights.verify(&layout, &bytes);
+                rig.loader.wait_for_homes();
+                assert_eq!(home.is_pinned(), plan.len_bytes() > 0);
             }
         }
     }

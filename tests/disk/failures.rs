@@ -44,10 +44,12 @@ fn a_home_that_cannot_be_read_says_so_and_a_new_one_can() {
         let mut rig = Rig::build(&weights, WAYS[0].parse().unwrap(), 128 * KIB, &[fault]).unwrap();
         let layout = weights.whole();
         let plan = rig.loader.plan(&layout);
-        let home = rig.loader.home(&plan).unwrap().unwrap();
+        let home = rig.loader.home(&plan);
+        rig.loader.wait_for_homes();
         assert!(rig.load(&plan, Some(&home), Urgency::Ahead).is_err());
         assert!(home.status().check().is_err());
-        let home = rig.loader.home(&plan).unwrap().unwrap();
+        let home = rig.loader.home(&plan);
+        rig.loader.wait_for_homes();
         weights.verify(&layout, &rig.load(&plan, Some(&home), Urgency::Demand).unwrap());
     });
 }

@@ -1,8 +1,13 @@
 //! Reading files to a device: right bytes by every way, and no failure that hangs or lies.
 
+#[path = "../support/around.rs"]
+mod around;
 mod bytes;
 mod choice;
 mod failures;
+#[path = "../support/held.rs"]
+mod held;
+mod homes;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod pace;

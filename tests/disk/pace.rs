@@ -21,7 +21,7 @@ fn a_small_load_wanted_now_waits_for_no_more_than_what_is_under_way() {
         assert_ne!(loader.stream_for(Urgency::Demand), loader.stream());
         let (small, bulk) = (weights.layout(&[0]), weights.layout(&[1]));
         let (small, bulk) = (loader.plan(&small), loader.plan(&bulk));
-        let homes = [&small, &bulk].map(|plan| loader.home(plan).unwrap().unwrap());
+        let homes = [&small, &bulk].map(|plan| loader.home(plan));
         let allocator = Allocator::builder(&device).build().unwrap();
         let home = Stream::new(&device, Priority::Normal).unwrap();
         let to = [&small, &bulk]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use riverbed::Result;
+use riverbed::conf::Conf;
 use riverbed::device::Device;
 use riverbed::pinned::PinnedPool;
 use riverbed::pool::{Allocator, Buffer};
@@ -102,6 +103,8 @@ pub(crate) struct Rig {
     pub(crate) loader: Loader,
     allocator: Allocator,
     transfer: Transfer,
+    /// What is read back goes through memory of its own.
+    reads: PinnedPool,
 }
 
 impl Rig {
@@ -115,15 +118,27 @@ impl Rig {
         chunk_bytes: u64,
         faults: &[ReadFault],
     ) -> Result<Self> {
-        let (device, _) = host(64);
-        let pinned = PinnedPool::new(&device, &"pinned_limit_mb:48".parse()?);
+        Self::on(host(64).0, 48 * MIB, weights, disk, chunk_bytes, faults)
+    }
+
+    pub(crate) fn on(
+        device: Device,
+        pinned_bytes: u64,
+        weights: &Weights,
+        disk: DiskOptions,
+        chunk_bytes: u64,
+        faults: &[ReadFault],
+    ) -> Result<Self> {
+        let conf = Conf::default().with_pinned_limit_bytes(pinned_bytes)?;
+        let pinned = PinnedPool::new(&device, &conf);
         let files = Files::open(&weights.model)?;
         faults.iter().for_each(|&fault| files.inject(fault));
         let options = LoaderOptions { chunk_bytes, slots: 3, disk, ..LoaderOptions::default() };
         let loader = Loader::new(&device, &pinned, files, options)?;
         let allocator = Allocator::builder(&device).build()?;
         let transfer = Transfer::new(&device)?;
-        Ok(Self { device, pinned, loader, allocator, transfer })
+        let reads = PinnedPool::new(&device, &"pinned_limit_mb:48".parse()?);
+        Ok(Self { device, pinned, loader, allocator, transfer, reads })
     }
 
     pub(crate) fn buffer(&self, plan: &LoadPlan) -> Buffer<u8> {
@@ -150,7 +165,7 @@ impl Rig {
     }
 
     pub(crate) fn read(&self, buffer: &Buffer<u8>, status: &LoadStatus) -> Result<Vec<u8>> {
-        let bytes = self.transfer.read(buffer, &self.pinned)?;
+        let bytes = self.transfer.read(buffer, &self.reads)?;
         status.check()?;
         Ok(bytes)
     }

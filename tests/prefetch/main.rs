@@ -1,12 +1,17 @@
 //! The weight ring: right bytes for every shape and setting, no waiting host, and no failure
 //! that hangs, lies or leaks.
 
+#[path = "../support/around.rs"]
+mod around;
 mod bytes;
 mod chaos;
 mod components;
 mod failures;
 mod faults;
 mod held;
+#[path = "../support/held.rs"]
+mod held_pinning;
+mod homes;
 #[path = "../support/model_files.rs"]
 mod model_files;
 mod order;

@@ -19,6 +19,7 @@ fn a_steady_pass_takes_nothing_from_the_driver_and_waits_once_at_its_end() {
                     rig.pass(&content, &mut sums);
                     rig.prefetcher.finish_pass(&rig.stream).unwrap();
                     sums.verify();
+                    rig.prefetcher.wait_for_homes();
                     for pass in 1..12 {
                         let calls = rig.device.calls();
                         let (taken, waited) = (calls.sum(Call::ALLOCATING), waits(&rig.device));

@@ -4,12 +4,13 @@
 
 #[path = "../support/allocations.rs"]
 mod allocations;
+#[path = "../support/around.rs"]
+mod around;
 #[path = "../support/paced.rs"]
 mod paced;
 mod passes;
 #[path = "../support/mod.rs"]
 mod support;
-mod uncounted;
 
 use allocations::allocated_bytes;
 use riverbed::device::{Call, Device};
@@ -46,6 +47,13 @@ fn takes_nothing(device: &Device, mut round: impl FnMut()) {
         round();
     }
     assert_eq!((allocated_bytes(), calls(device)), before, "bytes of heap and driver calls");
+}
+
+#[test]
+fn a_large_untouched_allocation_is_counted() {
+    let before = allocated_bytes();
+    drop(std::hint::black_box(vec![0u8; 1 << 24]));
+    assert!(allocated_bytes() - before >= 1 << 24);
 }
 
 #[test]

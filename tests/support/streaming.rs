@@ -230,7 +230,14 @@ impl Rig {
     }
 
     pub fn build(content: &Content, setup: Setup) -> riverbed::Result<Self> {
-        let (device, driver) = host(64);
+        Self::on(host(64), content, setup)
+    }
+
+    pub fn on(
+        (device, driver): (Device, Arc<HostDriver>),
+        content: &Content,
+        setup: Setup,
+    ) -> riverbed::Result<Self> {
         let conf = Conf::default().with_pinned_limit_bytes(setup.pinned_bytes)?;
         let pinned = PinnedPool::new(&device, &conf);
         let allocator = Allocator::builder(&device).build()?;

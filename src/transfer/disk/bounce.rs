@@ -1,31 +1,30 @@
 //! Small aligned buffers for what cannot be read straight to its place.
-#![allow(unsafe_code)]
+use super::super::plan::{ALIGN, BOUNCE_BYTES};
 
-use super::super::plan::BOUNCE_BYTES;
-
-/// One page, as direct reads want their memory aligned.
-#[repr(C, align(4096))]
-#[derive(Clone)]
-struct Page([u8; 4096]);
-
-/// A buffer of [`BOUNCE_BYTES`], aligned to 4 KiB.
-pub(super) struct Bounce(Box<[Page]>);
+/// A buffer of [`BOUNCE_BYTES`], aligned as direct reads want it. Zeros at first, which take no
+/// memory before they are written.
+pub(super) struct Bounce {
+    /// A page more, to begin at a page.
+    memory: Vec<u8>,
+    start: usize,
+}
 
 impl Bounce {
     pub(super) fn new() -> Self {
-        Self(vec![Page([0; 4096]); BOUNCE_BYTES as usize / 4096].into_boxed_slice())
+        let memory = vec![0; (BOUNCE_BYTES + ALIGN) as usize];
+        let start = memory.as_ptr().align_offset(ALIGN as usize);
+        Self { memory, start }
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr().cast()
+        self.memory[self.start..].as_mut_ptr()
     }
 
     pub(super) fn first_page(&mut self) -> &mut [u8] {
-        &mut self.0[0].0
+        &mut self.memory[self.start..self.start + ALIGN as usize]
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the pages lie one behind the other without padding, and are initialised.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), BOUNCE_BYTES as usize) }
+        &self.memory[self.start..self.start + BOUNCE_BYTES as usize]
     }
 }

@@ -43,7 +43,7 @@ pub(in crate::transfer) fn start(
             depth,
             flights: Slab::with_capacity(depth),
             ring,
-            bounces: Vec::with_capacity(depth),
+            bounces: (0..depth).map(|_| Bounce::new()).collect(),
         };
         // Never joined: they end when the board is closed and nothing is under way.
         std::thread::Builder::new()
@@ -88,6 +88,7 @@ struct Reader {
     flights: Slab<Flight>,
     /// Dropped before the buffers it may write to, if the thread panics.
     ring: Option<Ring>,
+    /// As many as pieces may be under way, less those that have one.
     bounces: Vec<Bounce>,
 }
 

@@ -117,6 +117,7 @@ pub(super) fn run(
     let now = streamed.prefetcher().stats();
     outcome.prefetch = now;
     outcome.prefetch.bytes_moved -= loaded.bytes_moved;
+    outcome.prefetch.arrived_bytes -= loaded.arrived_bytes;
     outcome.prefetch.copy_busy_ns -= loaded.copy_busy_ns;
     Ok(outcome)
 }

@@ -1,0 +1,196 @@
+//! The thread that pins homes. Pinning takes the system a quarter of a second for a GiB, so that
+//! whoever asks for a unit does not wait for it: until a home is there the window does.
+//!
+//! The thread takes one home after the other, in the order they were asked for, and holds no lock
+//! while the system pins. Nobody waits for it but who says so ([`Pinner::wait`]). It is told to
+//! end and not joined; what it is pinning then goes back to the pool when the system is done, and
+//! [`settle`](crate::device::settle) waits for that.
+//!
+//! Locks: the queue's is held for a push or a pop. A home's own is never taken under it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+
+use super::home::HomeCell;
+use super::landing::Landing;
+use crate::base::{Error, lock, wait};
+use crate::device::{GivingUp, Stream};
+use crate::pinned::PinnedPool;
+
+/// Pins the homes of one loader.
+#[derive(Debug)]
+pub(crate) struct Pinner {
+    pinned: PinnedPool,
+    /// The streams that copy from homes.
+    streams: [Stream; 2],
+    /// On a simulated device whoever asks does it at once: the clock there moves with the calls
+    /// of the driver, and is to move the same way in every run.
+    at_once: bool,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Once it is closed, until the thread has let go of all of the above.
+    closing: OnceLock<GivingUp>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Homes that were asked for, the first one first. Who drops a home has it left out.
+    waiting: VecDeque<Weak<HomeCell>>,
+    /// The thread was started.
+    started: bool,
+    /// The thread is pinning.
+    at_work: bool,
+    closed: bool,
+    refusal: Option<Refusal>,
+}
+
+/// What was refused for want of room.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// The smallest request, in bytes.
+    bytes: u64,
+    /// What nobody held of the budget then, in bytes.
+    room_bytes: u64,
+}
+
+impl Pinner {
+    /// For homes that these streams copy from. Its thread begins with the first of them.
+    pub(super) fn new(pinned: &PinnedPool, streams: [Stream; 2]) -> Arc<Self> {
+        Arc::new(Self {
+            pinned: pinned.clone(),
+            streams,
+            at_once: pinned.device().info().simulated,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            closing: OnceLock::new(),
+        })
+    }
+
+    /// Whether asking waits until a home is pinned.
+    pub(crate) fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// Has a home pinned, unless it is or is about to be. Waits for nothing, except where it is
+    /// done [at once](Self::is_at_once).
+    pub(super) fn ask(self: &Arc<Self>, home: &Arc<HomeCell>) {
+        if !home.begin() {
+            return;
+        }
+        if self.at_once {
+            return home.end(self.pin(home.plan.len_bytes));
+        }
+        let mut queue = lock(&self.queue);
+        if queue.closed || !self.has_thread(&mut queue) {
+            drop(queue);
+            return home.end(None);
+        }
+        queue.waiting.push_back(Arc::downgrade(home));
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Waits until every home that was asked for is pinned or refused, or nothing is pinned any
+    /// more.
+    pub(crate) fn wait(&self) {
+        let mut queue = lock(&self.queue);
+        while !queue.closed && (queue.at_work || !queue.waiting.is_empty()) {
+            queue = wait(&self.changed, queue);
+        }
+    }
+
+    /// Pins nothing any more. Never blocks.
+    pub(super) fn close(&self) {
+        let mut queue = lock(&self.queue);
+        if queue.started {
+            self.closing.get_or_init(GivingUp::new);
+        }
+        queue.closed = true;
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        self.changed.notify_all();
+        for home in waiting.iter().filter_map(Weak::upgrade) {
+            home.end(None);
+        }
+    }
+
+    /// Starts the thread before the first home; false where the system gives none.
+    fn has_thread(self: &Arc<Self>, queue: &mut Queue) -> bool {
+        if !queue.started {
+            let pinner = Arc::clone(self);
+            let started = std::thread::Builder::new()
+                .name("riverbed-homes".into())
+                .spawn(move || pinner.work());
+            queue.started = started.is_ok();
+            if let Err(error) = started {
+                tracing::warn!(%error, "no thread to pin memory with: every load reads its files");
+                queue.closed = true;
+            }
+        }
+        queue.started
+    }
+
+    fn work(&self) {
+        while let Some(home) = self.next() {
+            // Dropped meanwhile, and nobody's any more.
+            let Some(home) = home.upgrade() else { continue };
+            let landing = self.pin_if_room(home.plan.len_bytes);
+            home.end(landing);
+        }
+    }
+
+    /// Waits for a home to pin; none when it is closed.
+    fn next(&self) -> Option<Weak<HomeCell>> {
+        let mut queue = lock(&self.queue);
+        queue.at_work = false;
+        loop {
+            if queue.closed {
+                return None;
+            }
+            if let Some(home) = queue.waiting.pop_front() {
+                queue.at_work = true;
+                return Some(home);
+            }
+            self.changed.notify_all();
+            queue = wait(&self.changed, queue);
+        }
+    }
+
+    /// Pins so many bytes, unless as much was refused and nobody gave anything back since: each
+    /// attempt makes the pool give to the system whatever is free.
+    fn pin_if_room(&self, bytes: u64) -> Option<Landing> {
+        let refusal = lock(&self.queue).refusal;
+        let hopeless =
+            |refusal: Refusal| bytes >= refusal.bytes && self.room() <= refusal.room_bytes;
+        if refusal.is_some_and(hopeless) {
+            return None;
+        }
+        let landing = self.pin(bytes);
+        if landing.is_none() {
+            let bytes = refusal.map_or(bytes, |refusal| refusal.bytes.min(bytes));
+            let refusal = Refusal { bytes, room_bytes: self.room() };
+            lock(&self.queue).refusal = Some(refusal);
+        }
+        landing
+    }
+
+    /// What nobody holds of the budget, in bytes.
+    fn room(&self) -> u64 {
+        let stats = self.pinned.stats();
+        let held_bytes = stats.active_bytes + stats.retired_bytes + stats.adopted_bytes;
+        self.pinned.budget().bytes.saturating_sub(held_bytes)
+    }
+
+    fn pin(&self, bytes: u64) -> Option<Landing> {
+        let [ahead, demand] = &self.streams;
+        match Landing::new(&self.pinned, bytes, &[ahead, demand]) {
+            Ok(landing) => Some(landing),
+            // The budget is spent, or the system pins no more.
+            Err(Error::PinnedBudget { .. } | Error::Unsupported { .. }) => None,
+            Err(error) => {
+                tracing::warn!(%error, "no pinned memory to keep a unit in");
+                None
+            }
+        }
+    }
+}
