@@ -27,7 +27,7 @@ use crate::pool::Buffer;
 use crate::weights::UnitLayout;
 
 /// Slots of the window for loads that somebody waits for.
-const DEMAND_SLOTS: usize = 2;
+const DEMAND_SLOTS: usize = 4;
 
 /// Loads units to the device. Not thread-safe: its owner's lock guards it.
 #[derive(Debug)]
