@@ -49,6 +49,7 @@ fn taken_by_passes(content: &Content, disk: &str, depth: usize, passes: u64) -> 
     };
     let files = Files::open(&content.model).unwrap();
     let loader = Loader::new(&device, &pinned, files, options).unwrap();
+    loader.wait_for_homes();
     // The threads of streams are the device's.
     for stream in [&compute, loader.stream(), loader.stream_for(Urgency::Demand)] {
         stream.launch_host(Box::new(count_no_more)).unwrap();

@@ -19,7 +19,7 @@ use super::pinner::Pinner;
 use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
-use super::window::{Slot, Way, slot_bytes};
+use super::window::{Way, slot_bytes};
 use crate::base::{Error, Result};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::pinned::PinnedPool;
@@ -70,11 +70,12 @@ impl Loader {
         };
         let board = Arc::new(Board::new(device, options.in_flight(device))?);
         let streams = [&ahead, demand.as_ref().unwrap_or(&ahead)].map(|way| way.stream.clone());
+        let pinner = Pinner::new(pinned, streams);
         let loader = Self {
             ahead,
             demand,
             board,
-            pinner: Pinner::new(pinned, streams),
+            pinner,
             report,
             marks: Marks::default(),
             statuses: Statuses::default(),
@@ -84,6 +85,9 @@ impl Loader {
         };
         // From here on dropping the loader ends those that were started.
         disk::start(&loader.board, files, &loader.report, options.disk)?;
+        for way in [Some(&loader.ahead), loader.demand.as_ref()].into_iter().flatten() {
+            way.complete(&loader.pinner, chunk_bytes);
+        }
         Ok(loader)
     }
 
@@ -125,8 +129,8 @@ impl Loader {
         home
     }
 
-    /// Waits until every home that was asked for is pinned or refused. Blocks for as long as the
-    /// system takes to pin them: some 0.3 seconds a GiB.
+    /// Waits until the windows and every home that was asked for are pinned or refused. Blocks for
+    /// as long as the system takes to pin them: some 0.3 seconds a GiB.
     pub fn wait_for_homes(&self) {
         self.pinner.wait();
     }
@@ -239,12 +243,7 @@ impl Loader {
     ) -> Result<Arc<LoadStatus>> {
         let status = self.statuses.take();
         for (at, chunk) in plan.window.chunks.iter().enumerate() {
-            let way = self.way(lane);
-            let slots = way.window.len();
-            let slot = (way.chunks % slots as u64) as usize;
-            way.chunks += 1;
-            let Slot { landing, last } = &way.window[slot];
-            let (landing, after) = (Arc::clone(landing), *last);
+            let (landing, after) = self.way(lane).next_slot();
             // Queued before anything of it is enqueued: even if the driver then fails, the gate
             // opens and nobody is left waiting.
             let number = self.board.push_slot(lane, after, chunk.len, |target| Job {
@@ -254,7 +253,7 @@ impl Loader {
                 landing: Arc::clone(&landing),
                 status: Arc::clone(&status),
             });
-            self.way(lane).window[slot].last = number;
+            self.way(lane).used(number);
             // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
             unsafe { self.enqueue(dst, chunk, &landing, (lane, number, false), &status) }?;
         }
@@ -345,7 +344,7 @@ impl Loader {
         self.statuses.reserve(loads);
         self.board.reserve(copies);
         // The mark of each slot's last copy may be looked at while others are made.
-        let slots = self.ahead.window.len() + DEMAND_SLOTS;
+        let slots = self.ahead.slots() + DEMAND_SLOTS;
         self.marks.reserve(self.ahead.stream.device(), copies + slots)
     }
 

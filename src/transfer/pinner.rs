@@ -1,7 +1,8 @@
-//! The thread that pins homes. Pinning takes the system a quarter of a second for a GiB, so that
-//! whoever asks for a unit does not wait for it: until a home is there the window does.
+//! The thread that pins homes, and most of the windows before them. Pinning takes the system a
+//! quarter of a second for a GiB, so that whoever asks for a unit does not wait for it: until a home
+//! is there the window does, and until that is whole a few slots do.
 //!
-//! The thread takes one home after the other, in the order they were asked for, and holds no lock
+//! The thread takes one after the other, in the order they were asked for, and holds no lock
 //! while the system pins. Nobody waits for it but who says so ([`Pinner::wait`]). It is told to
 //! end and not joined; what it is pinning then goes back to the pool when the system is done, and
 //! [`settle`](crate::device::settle) waits for that.
@@ -13,15 +14,16 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
 use super::home::HomeCell;
 use super::landing::Landing;
+use super::window::LateSlots;
 use crate::base::{Error, lock, wait};
 use crate::device::{GivingUp, Stream};
 use crate::pinned::PinnedPool;
 
-/// Pins the homes of one loader.
+/// Pins the windows and homes of one loader.
 #[derive(Debug)]
 pub(crate) struct Pinner {
     pinned: PinnedPool,
-    /// The streams that copy from homes.
+    /// The streams that copy from what is pinned.
     streams: [Stream; 2],
     /// On a simulated device whoever asks does it at once: the clock there moves with the calls
     /// of the driver, and is to move the same way in every run.
@@ -34,14 +36,23 @@ pub(crate) struct Pinner {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Homes that were asked for, the first one first. Who drops a home has it left out.
-    waiting: VecDeque<Weak<HomeCell>>,
+    /// What was asked for, the first first.
+    waiting: VecDeque<Wanted>,
     /// The thread was started.
     started: bool,
     /// The thread is pinning.
     at_work: bool,
     closed: bool,
     refusal: Option<Refusal>,
+}
+
+/// What is to be pinned.
+#[derive(Debug)]
+enum Wanted {
+    /// A slot of a window, for chunks of so many bytes.
+    Slot(u64, Weak<LateSlots>),
+    /// Who drops a home has it left out.
+    Home(Weak<HomeCell>),
 }
 
 /// What was refused for want of room.
@@ -54,7 +65,7 @@ struct Refusal {
 }
 
 impl Pinner {
-    /// For homes that these streams copy from. Its thread begins with the first of them.
+    /// For memory that these streams copy from. Its thread begins when the first is asked for.
     pub(super) fn new(pinned: &PinnedPool, streams: [Stream; 2]) -> Arc<Self> {
         Arc::new(Self {
             pinned: pinned.clone(),
@@ -80,18 +91,34 @@ impl Pinner {
         if self.at_once {
             return home.end(self.pin(home.plan.len_bytes));
         }
-        let mut queue = lock(&self.queue);
-        if queue.closed || !self.has_thread(&mut queue) {
-            drop(queue);
-            return home.end(None);
+        if !self.enqueue(Wanted::Home(Arc::downgrade(home))) {
+            home.end(None);
         }
-        queue.waiting.push_back(Arc::downgrade(home));
-        drop(queue);
-        self.changed.notify_all();
     }
 
-    /// Waits until every home that was asked for is pinned or refused, or nothing is pinned any
-    /// more.
+    /// Has a slot of a window pinned, for chunks of so many bytes. Where it is refused the window
+    /// does with those it has.
+    pub(super) fn ask_for_slot(self: &Arc<Self>, chunk_bytes: u64, window: &Arc<LateSlots>) {
+        if self.at_once {
+            lock(window).extend(self.pin(chunk_bytes));
+        } else {
+            self.enqueue(Wanted::Slot(chunk_bytes, Arc::downgrade(window)));
+        }
+    }
+
+    /// False where nothing is pinned any more.
+    fn enqueue(self: &Arc<Self>, wanted: Wanted) -> bool {
+        let mut queue = lock(&self.queue);
+        if queue.closed || !self.has_thread(&mut queue) {
+            return false;
+        }
+        queue.waiting.push_back(wanted);
+        drop(queue);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Waits until all that was asked for is pinned or refused, or nothing is pinned any more.
     pub(crate) fn wait(&self) {
         let mut queue = lock(&self.queue);
         while !queue.closed && (queue.at_work || !queue.waiting.is_empty()) {
@@ -109,17 +136,21 @@ impl Pinner {
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
         self.changed.notify_all();
-        for home in waiting.iter().filter_map(Weak::upgrade) {
-            home.end(None);
+        for wanted in waiting {
+            if let Wanted::Home(home) = wanted
+                && let Some(home) = home.upgrade()
+            {
+                home.end(None);
+            }
         }
     }
 
-    /// Starts the thread before the first home; false where the system gives none.
+    /// Starts the thread before the first request; false where the system gives none.
     fn has_thread(self: &Arc<Self>, queue: &mut Queue) -> bool {
         if !queue.started {
             let pinner = Arc::clone(self);
             let started = std::thread::Builder::new()
-                .name("riverbed-homes".into())
+                .name("riverbed-pinner".into())
                 .spawn(move || pinner.work());
             queue.started = started.is_ok();
             if let Err(error) = started {
@@ -131,25 +162,33 @@ impl Pinner {
     }
 
     fn work(&self) {
-        while let Some(home) = self.next() {
-            // Dropped meanwhile, and nobody's any more.
-            let Some(home) = home.upgrade() else { continue };
-            let landing = self.pin_if_room(home.plan.len_bytes);
-            home.end(landing);
+        while let Some(wanted) = self.next() {
+            match wanted {
+                // Dropped meanwhile, and nobody's any more.
+                Wanted::Home(home) => {
+                    let Some(home) = home.upgrade() else { continue };
+                    home.end(self.pin_if_room(home.plan.len_bytes));
+                }
+                Wanted::Slot(chunk_bytes, window) => {
+                    let Some(window) = window.upgrade() else { continue };
+                    let slot = self.pin_if_room(chunk_bytes);
+                    lock(&window).extend(slot);
+                }
+            }
         }
     }
 
-    /// Waits for a home to pin; none when it is closed.
-    fn next(&self) -> Option<Weak<HomeCell>> {
+    /// Waits for something to pin; none when it is closed.
+    fn next(&self) -> Option<Wanted> {
         let mut queue = lock(&self.queue);
         queue.at_work = false;
         loop {
             if queue.closed {
                 return None;
             }
-            if let Some(home) = queue.waiting.pop_front() {
+            if let Some(wanted) = queue.waiting.pop_front() {
                 queue.at_work = true;
-                return Some(home);
+                return Some(wanted);
             }
             self.changed.notify_all();
             queue = wait(&self.changed, queue);
@@ -188,7 +227,7 @@ impl Pinner {
             // The budget is spent, or the system pins no more.
             Err(Error::PinnedBudget { .. } | Error::Unsupported { .. }) => None,
             Err(error) => {
-                tracing::warn!(%error, "no pinned memory to keep a unit in");
+                tracing::warn!(%error, "no pinned memory to read into");
                 None
             }
         }

@@ -102,6 +102,7 @@ fn the_window_is_all_the_pinned_memory_a_load_takes() {
         for disk in WAYS {
             let weights = Weights::new(&[5 * LARGE]);
             let mut rig = Rig::new(&weights, disk);
+            rig.loader.wait_for_homes();
             let before = rig.pinned.stats();
             let layout = weights.whole();
             let plan = rig.loader.plan(&layout);

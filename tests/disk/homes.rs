@@ -23,11 +23,20 @@ struct Scene {
 }
 
 impl Scene {
+    /// With the whole window.
     fn new(pinned_bytes: u64) -> Self {
+        let scene = Self::held(pinned_bytes, 128 * KIB, false);
+        scene.rig.loader.wait_for_homes();
+        scene
+    }
+
+    /// Where pinning stands still from the start, if it is `held`.
+    fn held(pinned_bytes: u64, chunk_bytes: u64, held: bool) -> Self {
         let ((device, _), hold) = Hold::device();
+        hold.set(held);
         let weights = Weights::new(&[UNIT, UNIT]);
         let disk = WAYS[0].parse().unwrap();
-        let rig = Rig::on(device, pinned_bytes, &weights, disk, 128 * KIB, &[]).unwrap();
+        let rig = Rig::on(device, pinned_bytes, &weights, disk, chunk_bytes, &[]).unwrap();
         let plans = [0, 1].map(|tensor| rig.loader.plan(&weights.layout(&[tensor])));
         Self { weights, rig, plans, hold }
     }
@@ -45,6 +54,29 @@ impl Scene {
     fn pinned_bytes(&self) -> u64 {
         self.rig.pinned.stats().active_bytes
     }
+}
+
+#[test]
+fn a_load_does_not_wait_for_the_whole_window() {
+    ends(|| {
+        // Slots of slabs of their own, so that each has to be pinned.
+        let mut scene = Scene::held(64 * MIB, 2 * MIB, true);
+        let few_bytes = scene.pinned_bytes();
+        let layout = scene.weights.layout(&[0]);
+        for urgency in [Urgency::Ahead, Urgency::Demand] {
+            let bytes = scene.rig.load(&scene.plans[0], None, urgency).unwrap();
+            scene.weights.verify(&layout, &bytes);
+        }
+        assert_eq!(scene.pinned_bytes(), few_bytes);
+        scene.hold.set(false);
+        scene.rig.loader.wait_for_homes();
+        // Of three slots and four, two were there each.
+        assert_eq!(4 * scene.pinned_bytes(), 7 * few_bytes);
+        for urgency in [Urgency::Demand, Urgency::Ahead] {
+            let bytes = scene.rig.load(&scene.plans[0], None, urgency).unwrap();
+            scene.weights.verify(&layout, &bytes);
+        }
+    });
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A host device that pins no homes while it is told so. Included by path.
+//! A host device that pins nothing behind while it is told so. Included by path.
 #![allow(dead_code)] // Each test uses its own part.
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -42,8 +42,8 @@ impl Hold {
 
 impl Around for HeldPinning {
     fn around<T>(&self, call: &'static str, work: impl FnOnce() -> T) -> T {
-        let of_homes = std::thread::current().name() == Some("riverbed-homes");
-        if of_homes && matches!(call, "register" | "alloc_pinned") {
+        let behind = std::thread::current().name() == Some("riverbed-pinner");
+        if behind && matches!(call, "register" | "alloc_pinned") {
             let Hold(state, changed) = &*self.0;
             let mut state = state.lock().unwrap();
             state.1 += 1;
