@@ -19,7 +19,7 @@ use super::pinner::Pinner;
 use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
-use super::window::{Way, slot_bytes};
+use super::window::{Way, affordable_slots};
 use crate::base::{Error, Result};
 use crate::device::{Device, DevicePtr, Stream};
 use crate::pinned::PinnedPool;
@@ -57,8 +57,7 @@ impl Loader {
         mut files: Files,
         options: LoaderOptions,
     ) -> Result<Self> {
-        let slots = options.slots.max(2);
-        let slot_bytes = slot_bytes(pinned, slots, options.chunk_bytes)?;
+        let (slots, slot_bytes) = affordable_slots(pinned, options.slots, options.chunk_bytes)?;
         let chunk_bytes = slot_bytes - SLACK_BYTES;
         let report = disk::probe(&mut files.0, options.disk, options.threads)?;
         let ahead = Way::new(device, pinned, slots, chunk_bytes)?;

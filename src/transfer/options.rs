@@ -10,7 +10,8 @@ pub struct LoaderOptions {
     /// Bytes of a copy to the device, and of a window slot. Cut down where the pinned budget is
     /// tight.
     pub chunk_bytes: u64,
-    /// Slots of the window: how many chunks may be read or waiting to be copied.
+    /// Slots of the window: how many chunks may be read or waiting to be copied. At least 2; fewer
+    /// where the pinned budget is tight.
     pub slots: usize,
     /// Threads that read, where each keeps many reads under way or copies out of memory.
     pub threads: usize,

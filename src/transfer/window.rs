@@ -89,12 +89,20 @@ impl Way {
     }
 }
 
-/// How large slots for chunks of `chunk_bytes` may be.
-pub(super) fn slot_bytes(pinned: &PinnedPool, slots: usize, chunk_bytes: u64) -> Result<u64> {
-    let affordable = |bytes: u64| bytes / slots as u64 / MIN_SLOT_BYTES * MIN_SLOT_BYTES;
+/// How many slots, at most `slots`, and how large, for chunks of `chunk_bytes`: fewer and smaller
+/// ones where the budget is tight.
+pub(super) fn affordable_slots(
+    pinned: &PinnedPool,
+    slots: usize,
+    chunk_bytes: u64,
+) -> Result<(usize, u64)> {
     // A part of a tight budget stays for others, unless nothing else would do.
     let budget_bytes = pinned.budget().bytes;
-    let slot_bytes = match affordable(budget_bytes - budget_bytes / 8) {
+    let usable_bytes = budget_bytes - budget_bytes / 8;
+    let most = usize::try_from(usable_bytes / MIN_SLOT_BYTES).unwrap_or(usize::MAX);
+    let slots = slots.min(most).max(FIRST_SLOTS);
+    let affordable = |bytes: u64| bytes / slots as u64 / MIN_SLOT_BYTES * MIN_SLOT_BYTES;
+    let slot_bytes = match affordable(usable_bytes) {
         0 => affordable(budget_bytes),
         slot_bytes => slot_bytes,
     };
@@ -106,5 +114,5 @@ pub(super) fn slot_bytes(pinned: &PinnedPool, slots: usize, chunk_bytes: u64) ->
             budget_bytes,
         });
     }
-    Ok(slot_bytes)
+    Ok((slots, slot_bytes))
 }

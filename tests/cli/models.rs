@@ -170,9 +170,9 @@ fn a_model_with_no_known_layers_can_still_be_inspected() {
 }
 
 #[test]
-fn any_pinned_budget_from_half_a_mebibyte_on_will_do() {
+fn any_pinned_budget_from_192_kibibytes_on_will_do() {
     let content = Content::layers(&[&[700_000], &[900_000]]);
-    for kib in (512..20 * 1024).step_by(640) {
+    for kib in (192..20 * 1024).step_by(640) {
         let ram = format!("{kib}KiB");
         let model = path(&content.path);
         let report = json(&["stream", model, "--vram", "8MiB", "--ram", &ram, "--json"]);
