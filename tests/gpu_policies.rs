@@ -163,6 +163,7 @@ fn a_ring_of_weights_never_grows() {
         streamed.finish_pass(&stream).and_then(|report| report.into_result()).unwrap();
     };
     pass();
+    streamed.prefetcher().wait_for_homes();
     let before = (taken(&fake), device.calls().sum(Call::ALLOCATING));
     assert!(before.0 > 0, "the ring is device memory");
     for _ in 0..5 {

@@ -124,13 +124,20 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(device: Device, args: &Args, interrupted: &'a AtomicBool) -> Result<Self, Failure> {
-        let too_large = |_| Error::invalid("--bytes", args.bytes, "it must fit in memory");
+        let pool = PinnedPool::new(&device, &riverbed::conf::Conf::default());
+        // Pinned memory, what it is held against, and the buffer on a host device.
+        let most = pool.budget().bytes / 3;
+        let fits = usize::try_from(args.bytes).ok().filter(|_| args.bytes <= most);
+        let bytes = fits.ok_or_else(|| {
+            let expected = format!("at most {}, a third of what may be pinned", format_bytes(most));
+            Error::invalid("--bytes", format_bytes(args.bytes), expected)
+        })?;
         Ok(Self {
             stream: Stream::new(&device, Priority::Normal)?,
             allocator: Allocator::builder(&device).build()?,
-            pool: PinnedPool::new(&device, &riverbed::conf::Conf::default()),
+            pool,
             transfer: Transfer::new(&device)?,
-            bytes: usize::try_from(args.bytes).map_err(too_large)?,
+            bytes,
             threads: TransferOptions::default().staging_threads.max(1),
             rounds: args.common.rounds as usize,
             interrupted,

@@ -101,6 +101,10 @@ pub(super) fn run(
     for number in 0..settings.passes {
         let (pass, sums) = runner.pass(number, sums_on_host)?;
         sums_on_host = sums;
+        if number == 0 && settings.passes > 1 {
+            // Later passes are steady: what is to keep the layers is pinned by then.
+            streamed.prefetcher().wait_for_homes();
+        }
         if let Some(expected) = expected.take() {
             while !expected.is_done() {
                 runner.check_interrupt(number)?;
