@@ -6,7 +6,7 @@
 //! `RIVERBED_IO_BYTES` sets the size of the model, which has FLUX.1's shape (128 MiB),
 //! `RIVERBED_IO_DIR` where it lies (the system's temporary directory). With `RIVERBED_IO_ROUNDS=7`
 //! all ways run in turns, so often, and medians are printed, in place of criterion's figures.
-//! Several times the model's size is taken from RAM: 3 and the page cache's 1.
+//! Three times the model's size is wanted of RAM: the target, candle's tensors, the page cache.
 
 mod common;
 #[allow(dead_code)]

@@ -257,6 +257,7 @@ mod tests {
             }
         });
     }
+
     #[test]
     fn pieces_from_anywhere_come_to_lie_one_behind_the_other() {
         let src: Vec<u8> = (0..4 * STRIPE_BYTES).map(|at| (at % 251) as u8).collect();

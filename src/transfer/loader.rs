@@ -3,7 +3,8 @@
 //!
 //! A load goes through a **window** of a few pinned slots, chunk by chunk, or through a **home**
 //! of its own: pinned memory that keeps the bytes, so that the next load of them reads no disk.
-//! Homes are pinned behind; until one is there its unit goes through the window. Loads that somebody waits for have a window and a stream of their own.
+//! Homes are pinned behind; until one is there its unit goes through the window. Loads that somebody
+//! waits for have a window and a stream of their own.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

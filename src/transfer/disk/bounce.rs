@@ -1,4 +1,5 @@
 //! Small aligned buffers for what cannot be read straight to its place.
+
 use super::super::plan::{ALIGN, BOUNCE_BYTES};
 
 /// A buffer of [`BOUNCE_BYTES`], aligned as direct reads want it. Zeros at first, which take no
