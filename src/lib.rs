@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod offload;
 pub mod pack;
 pub mod pinned;
+pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod prefetch;

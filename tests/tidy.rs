@@ -13,6 +13,8 @@ const RANKS: &[(&str, u32)] = &[
     ("pack", 1),
     ("weights", 1),
     ("device", 2),
+    ("plan", 2),
+    ("modes", 3),
     ("policy", 3),
     ("fence", 3),
     ("pool", 4),
