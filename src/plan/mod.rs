@@ -21,7 +21,7 @@ mod simulate;
 mod tiers;
 
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
-pub use plan::{ComponentPlan, Origin, PhasePlan, Plan, UnitPlan};
+pub use plan::{ComponentPlan, MadeOf, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;
 pub use profile::{Budgets, DeviceRates};
 pub use refusal::{Refusal, WayOut};

@@ -62,7 +62,7 @@ impl Units {
         }
         let source = |unit: &Streamable| {
             let of_unit = |at| sources.get(at).copied().unwrap_or(rules.source);
-            let from_disk = unit.origin.units.clone().any(|at| of_unit(at) == Source::Disk);
+            let from_disk = unit.made_of.units.clone().any(|at| of_unit(at) == Source::Disk);
             if from_disk { Source::Disk } else { Source::Ram }
         };
         let sources: Vec<Source> = units.iter().map(source).collect();
@@ -233,11 +233,11 @@ impl Units {
             self.compute() + copying
         };
         let plan = |(at, stays): (usize, &Stays)| {
-            let Streamable { shape, origin } = &self.units[at];
+            let Streamable { shape, made_of } = &self.units[at];
             let divided = stays.bytes > 0 && stays.bytes < shape.bytes;
             UnitPlan {
                 name: shape.name.clone(),
-                origin: origin.clone(),
+                made_of: made_of.clone(),
                 bytes: shape.bytes,
                 resident_bytes: stays.bytes,
                 resident_parts: if divided { stays.parts.clone() } else { Vec::new() },
