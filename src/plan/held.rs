@@ -82,10 +82,9 @@ impl Held {
             if bytes == self.bytes {
                 continue;
             }
-            if let Some(tried) = Self::of(planner, bytes) {
-                if tried.seconds < self.seconds * (1.0 - 1e-9) {
-                    *self = tried;
-                }
+            let shorter = |tried: &Self| tried.seconds < self.seconds * (1.0 - 1e-9);
+            if let Some(tried) = Self::of(planner, bytes).filter(shorter) {
+                *self = tried;
             }
         }
     }

@@ -2,7 +2,7 @@
 //! or pieces of those too large for a ring.
 
 use super::job::{Grains, Keep, UnitShape};
-use super::plan::MadeOf;
+use super::planned::MadeOf;
 use super::rules::Granularity;
 
 /// A unit as it is streamed, and what it was made of.
