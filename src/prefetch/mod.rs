@@ -3,6 +3,7 @@
 //! waits, and a pass allocates nothing.
 
 mod ahead;
+mod aside;
 mod books;
 mod fixed;
 mod homes;
@@ -19,6 +20,7 @@ mod transform;
 mod unit;
 mod view;
 
+pub(crate) use aside::AsideLoad;
 pub use lease::{HostView, Lease};
 pub use options::{PassReport, PrefetchOptions, PrefetchStats};
 pub use prefetcher::Prefetcher;
