@@ -10,7 +10,6 @@ use crate::base::align_up;
 use crate::plan::Retention;
 
 /// What is asked.
-#[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) pieces: &'a Pieces,
     pub(super) places: &'a Places,

@@ -44,7 +44,7 @@ pub(super) struct PiecedUnit {
 pub(super) struct PiecedPhase {
     pub(super) name: String,
     pub(super) component: usize,
-    /// Numbers of its component's units.
+    /// Its component's units, by their numbers over all components.
     pub(super) units: Range<usize>,
     pub(super) passes: u32,
     pub(super) ring_bytes: u64,
@@ -75,7 +75,13 @@ impl Pieces {
             let phases: Vec<(usize, &PhasePlan)> =
                 plan.phases.iter().enumerate().filter(|(_, phase)| of(phase)).collect();
             let first_unit = laid.units.len();
-            laid.lay(&phases, plan.phases.len(), weights, (tensors_before, page_bytes), &mut differences)?;
+            laid.lay(
+                &phases,
+                plan.phases.len(),
+                weights,
+                (tensors_before, page_bytes),
+                &mut differences,
+            )?;
             ranges.push(first_unit..laid.units.len());
             tensors_before += weights.model.tensors().len();
         }
@@ -120,7 +126,10 @@ impl Pieces {
             let units = &other.plan.units;
             if units.len() != planned.len() || !units.iter().zip(planned).all(same) {
                 return Err(Error::Unsupported {
-                    what: format!("dividing {component} otherwise in {} than in {}", other.name, first.name),
+                    what: format!(
+                        "dividing {component} otherwise in {} than in {}",
+                        other.name, first.name
+                    ),
                     by: "one load".into(),
                     way_out: "load the phases one by one".into(),
                 });
@@ -135,7 +144,9 @@ impl Pieces {
             let mut value = 0.0f64;
             for (phase, unit) in by_phase {
                 match resident_tensors(unit, &sizes) {
-                    Ok(resident) => resident.into_iter().for_each(|tensor| stays[tensor][phase] = true),
+                    Ok(resident) => {
+                        resident.into_iter().for_each(|tensor| stays[tensor][phase] = true)
+                    }
                     Err(difference) => differences.push(format!("{component}: {difference}")),
                 }
                 value = value.max(unit.seconds_per_resident_byte);
@@ -150,7 +161,8 @@ impl Pieces {
     fn cut(&mut self, unit: &UnitPlan, members: Members, value: f64, page_bytes: u64) {
         let (first, number) = (self.pieces.len(), self.units.len());
         let phase_count = members.stays.first().map_or(0, Vec::len);
-        let piece = |stays: Vec<bool>| Piece { unit: number, tensors: Vec::new(), bytes: 0, value, stays };
+        let piece =
+            |stays: Vec<bool>| Piece { unit: number, tensors: Vec::new(), bytes: 0, value, stays };
         self.pieces.push(piece(vec![false; phase_count]));
         let Members { tensors, sizes, stays } = members;
         for ((tensor, bytes), stays) in tensors.into_iter().zip(sizes).zip(stays) {
@@ -184,6 +196,15 @@ impl Pieces {
         packed
     }
 
+    /// Whether the same bytes stay and pass through the same rings in both.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Piece, &Piece)| a.tensors == b.tensors && a.stays == b.stays;
+        self.phases == other.phases
+            && self.units == other.units
+            && self.pieces.len() == other.pieces.len()
+            && self.pieces.iter().zip(&other.pieces).all(same)
+    }
+
     /// The component that a unit belongs to; `usize::MAX` for one of no phase.
     pub(super) fn component_of(&self, unit: usize) -> usize {
         let phase = self.phases.iter().find(|phase| phase.units.contains(&unit));
@@ -209,53 +230,51 @@ fn padded(tensor: &Tensor) -> u64 {
     align_up(tensor.len_bytes, ALIGN_BYTES).unwrap_or(u64::MAX)
 }
 
-/// The tensors of each planned unit. The plan may have made other units of those described; each
-/// takes the next tensors that together have its bytes.
+/// The tensors of each planned unit, in the order of its parts.
 fn match_units(
     planned: &[UnitPlan],
     weights: &ComponentWeights,
     differences: &mut Vec<String>,
 ) -> Option<Vec<Vec<usize>>> {
-    let all = weights.model.tensors();
-    let described: Vec<usize> =
-        weights.units.iter().flat_map(|unit| unit.tensors.iter().copied()).collect();
-    if let Some(tensor) = described.iter().find(|&&tensor| tensor >= all.len()) {
-        differences.push(format!("a unit has tensor {tensor}, which its model has not"));
-        return None;
-    }
-    let mut rest = described.into_iter().peekable();
+    let before = differences.len();
+    let mut seen = vec![0u32; weights.model.tensors().len()];
     let mut matched = Vec::with_capacity(planned.len());
     for unit in planned {
-        let (mut tensors, mut bytes) = (Vec::new(), 0u64);
-        while bytes < unit.bytes
-            && let Some(tensor) = rest.next()
-        {
-            bytes = bytes.saturating_add(padded(&all[tensor]));
-            tensors.push(tensor);
-        }
-        // Empty tensors go with what stands before them.
-        while bytes == unit.bytes
-            && let Some(tensor) = rest.next_if(|&tensor| all[tensor].len_bytes == 0)
-        {
-            tensors.push(tensor);
-        }
-        if bytes != unit.bytes {
-            let at = tensors.first().map_or("the end", |&tensor| &all[tensor].name);
-            differences.push(format!(
-                "{}: unit {} has {} bytes in the plan; the tensors from {at} on make {bytes}",
+        let tensors = tensors_of(unit, weights);
+        let sizes = tensors.iter().map(|&at| weights.model.tensors().get(at).map(padded));
+        match sizes.sum::<Option<u64>>() {
+            Some(bytes) if bytes == unit.bytes => {}
+            Some(bytes) => differences.push(format!(
+                "{}: unit {} has {} bytes in the plan, and its tensors {bytes}",
                 weights.name, unit.name, unit.bytes
-            ));
-            return None;
+            )),
+            None => {
+                differences.push(format!("unit {} names tensors its model has not", unit.name));
+                return None;
+            }
         }
-        tensors.sort_unstable();
+        tensors.iter().for_each(|&at| seen[at] += 1);
         matched.push(tensors);
     }
-    let left = rest.count();
-    if left > 0 {
-        differences.push(format!("{}: the plan has no unit for {left} tensor(s)", weights.name));
-        return None;
+    let wanted = weights.units.iter().flat_map(|unit| &unit.tensors);
+    let missed = wanted.filter(|&&at| seen.get(at) != Some(&1)).count();
+    if missed > 0 {
+        differences.push(format!(
+            "{}: {missed} tensor(s) are not in exactly one unit of the plan",
+            weights.name
+        ));
     }
-    Some(matched)
+    (differences.len() == before).then_some(matched)
+}
+
+/// What a planned unit is made of.
+fn tensors_of(unit: &UnitPlan, weights: &ComponentWeights) -> Vec<usize> {
+    let described = weights.units.get(unit.origin.units.clone()).unwrap_or_default();
+    let all: Vec<usize> = described.iter().flat_map(|unit| unit.tensors.iter().copied()).collect();
+    match &unit.origin.parts {
+        Some(parts) => all.get(parts.clone()).unwrap_or_default().to_vec(),
+        None => all,
+    }
 }
 
 /// Which tensors of a unit stay, by position.

@@ -180,7 +180,9 @@ impl ResidentSpace {
                 }
             }
             Backing::Blocks { blocks, .. } => {
-                for (block, _) in blocks.iter_mut().zip(&self.users).filter(|(_, users)| **users == 0) {
+                for (block, _) in
+                    blocks.iter_mut().zip(&self.users).filter(|(_, users)| **users == 0)
+                {
                     *block = None;
                 }
             }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Grouping, Model, Unit};
+use super::describe::{DescribedJob, Origin};
+use crate::base::{Error, Result};
+use crate::plan::Component;
+use crate::weights::{Model, Unit};
 
 /// The weights of one component of a plan.
 #[derive(Debug, Clone)]
@@ -22,14 +25,22 @@ impl ComponentWeights {
         Self { name: name.into(), model, units }
     }
 
-    /// A component whose layers run in their order, after what stands before the first of them in
-    /// the file and before everything else.
-    #[must_use]
-    pub fn of(name: impl Into<String>, model: Arc<Model>, grouping: &Grouping) -> Self {
-        let first_layer = grouping.layers.iter().filter_map(|unit| unit.tensors.first()).min();
-        let is_before = |unit: &&Unit| unit.tensors.first() < first_layer;
-        let (before, after): (Vec<&Unit>, Vec<&Unit>) = grouping.rest.iter().partition(is_before);
-        let units = before.into_iter().chain(&grouping.layers).chain(after).cloned().collect();
-        Self::new(name, model, units)
+    /// The weights of a described job's components.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a component that is a shape, without weights.
+    pub fn of_job(described: &DescribedJob) -> Result<Vec<Self>> {
+        let components = described.job.components.iter().zip(&described.origins);
+        let weights = |(component, origin): (&Component, &Origin)| match origin {
+            Origin::Model { model, units, .. } => {
+                Ok(Self::new(&component.name, Arc::clone(model), units.clone()))
+            }
+            Origin::Shape => Err(Error::Unsupported {
+                what: format!("loading '{}'", component.name),
+                by: "a shape, which has no weights".into(),
+                way_out: "describe the job with model files".into(),
+            }),
+        };
+        components.map(weights).collect()
     }
 }

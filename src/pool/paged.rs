@@ -81,6 +81,11 @@ impl Allocator {
         Ok(())
     }
 
+    /// Whether a graph is being captured: nothing may be waited for, and nothing goes back.
+    pub(crate) fn is_capturing(&self) -> bool {
+        self.inner().shared.captures.any()
+    }
+
     /// Has the next request that fails say so, beside what else was tried for it.
     pub(crate) fn explain_failure(&self, tried: String) {
         self.inner().shared.explain(tried);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::prefetcher::Prefetcher;
 use crate::base::Result;
-use crate::device::{DevicePtr, Event};
+use crate::device::{DevicePtr, Event, Stream};
 use crate::transfer::{LoadStatus, Urgency};
 use crate::weights::UnitLayout;
 
@@ -20,6 +20,11 @@ pub(crate) struct AsideLoad {
 }
 
 impl Prefetcher {
+    /// The stream such loads run on.
+    pub(crate) fn copy_stream(&self) -> Stream {
+        self.0.enter().loader.stream().clone()
+    }
+
     /// Enqueues loading what `layout`, of the model this streams, describes to `dst`, behind
     /// everything that is being loaded by now. Never blocks.
     ///

@@ -20,7 +20,6 @@ mod transform;
 mod unit;
 mod view;
 
-pub(crate) use aside::AsideLoad;
 pub use lease::{HostView, Lease};
 pub use options::{PassReport, PrefetchOptions, PrefetchStats};
 pub use prefetcher::Prefetcher;

@@ -306,6 +306,12 @@ impl Sums {
         Ok(())
     }
 
+    /// Has a checksum enqueued that must come to `sum`.
+    pub fn enqueue_by(&mut self, name: &str, sum: u64, enqueue: impl FnOnce(&Buffer<u64>, usize)) {
+        enqueue(&self.out, self.wanted.len());
+        self.wanted.push((name.to_owned(), Some(sum)));
+    }
+
     /// Enqueues the checksum of a leased tensor on another stream than its lease's.
     #[expect(unsafe_code, reason = "the lease's own checksum runs on its own stream")]
     pub fn enqueue_on(&mut self, tensor: &TensorRef<'_>, stream: &Stream, content: &Content) {
