@@ -21,11 +21,19 @@ pub(super) struct Question<'a> {
     /// Of all units, which have a lease: their residents cannot go.
     pub(super) is_leased: &'a dyn Fn(usize) -> bool,
     /// The ring, where it cannot be changed now.
-    pub(super) fixed_ring: Option<u64>,
+    pub(super) fixed_ring: Option<FixedRing<'a>>,
     /// Which pieces are on the device already.
     pub(super) there: &'a [bool],
     /// What may stay of other components.
     pub(super) retention: Retention,
+}
+
+/// A ring that is in use.
+#[derive(Clone, Copy)]
+pub(super) struct FixedRing<'a> {
+    pub(super) bytes: u64,
+    /// Which pieces it streams in one with the rest of their unit.
+    pub(super) is_of_unit: &'a dyn Fn(usize) -> bool,
 }
 
 /// What fits.
@@ -45,6 +53,9 @@ struct Step {
     /// The most that is streamed of a unit, and of all.
     largest_bytes: u64,
     streamed_bytes: u64,
+    /// The least ring that the pieces of every unit fit in side by side, wherever the first of
+    /// them comes to lie.
+    side_by_side_bytes: u64,
 }
 
 impl Step {
@@ -70,17 +81,24 @@ pub(super) fn fit(question: &Question<'_>) -> Option<Fit> {
             continue;
         }
         for (kept, step) in steps.iter().enumerate().skip(least).rev() {
-            // What a plan made for whole units in one buffer wants is never undercut.
-            let floor = if planned_single { step.least(1, page) } else { step.least(units, page) };
-            let floor = if kept == own.len() { floor.min(wanted) } else { floor };
             let Some(left) = question.room_bytes.checked_sub(step.resident_bytes) else { continue };
             let ring_bytes = match question.fixed_ring {
-                Some(fixed) if fixed >= floor && fixed <= left => fixed,
-                None if left >= floor => {
+                Some(FixedRing { bytes, .. }) => {
+                    if bytes > left || bytes < step.side_by_side_bytes {
+                        continue;
+                    }
+                    bytes
+                }
+                None => {
+                    let floor = step.least(if planned_single { 1 } else { units }, page);
+                    // What the plan itself is content with is enough for it.
+                    let floor = if kept == own.len() { floor.min(wanted) } else { floor };
+                    if left < floor {
+                        continue;
+                    }
                     let most = if step.streamed_bytes == 0 { 0 } else { wanted.max(floor) };
                     (left / page * page).min(most)
                 }
-                _ => continue,
             };
             let mut keep = vec![false; question.pieces.pieces.len()];
             own[..kept].iter().for_each(|&at| keep[at] = true);
@@ -116,6 +134,7 @@ fn steps(question: &Question<'_>, own: &[usize]) -> Vec<Step> {
         resident_bytes,
         largest_bytes: streamed.iter().copied().max().unwrap_or(0),
         streamed_bytes: streamed.iter().sum(),
+        side_by_side_bytes: 0,
     };
     steps.push(step(resident_bytes, &streamed));
     for &at in own {
@@ -123,7 +142,43 @@ fn steps(question: &Question<'_>, own: &[usize]) -> Vec<Step> {
         streamed[pieces[at].unit - range.start] -= pieces[at].bytes;
         steps.push(step(resident_bytes, &streamed));
     }
+    if let Some(ring) = &question.fixed_ring {
+        side_by_side(question, ring, own, streamed, &mut steps);
+    }
     steps
+}
+
+/// What the units need in a ring that streams what leaves apart from the rest of its unit. The
+/// largest part of a unit is placed first, and leaves two gaps, so that it takes twice the unit
+/// less that part. `streamed` is what each unit streams when all residents are kept.
+fn side_by_side(
+    question: &Question<'_>,
+    ring: &FixedRing<'_>,
+    own: &[usize],
+    mut streamed: Vec<u64>,
+    steps: &mut [Step],
+) {
+    let Pieces { pieces, phases, .. } = question.pieces;
+    let first = phases[question.phase].units.start;
+    let mut largest = streamed.clone();
+    for &at in own.iter().filter(|&&at| (ring.is_of_unit)(at)) {
+        // It passes through the ring in any case until that is made anew.
+        let unit = pieces[at].unit - first;
+        largest[unit] += pieces[at].bytes;
+    }
+    let mut needed = largest.iter().copied().max().unwrap_or(0);
+    for (kept, step) in steps.iter_mut().enumerate().rev() {
+        if let Some(&at) = own.get(kept) {
+            let unit = pieces[at].unit - first;
+            streamed[unit] += pieces[at].bytes;
+            if !(ring.is_of_unit)(at) {
+                largest[unit] = largest[unit].max(pieces[at].bytes);
+            }
+            let twice = streamed[unit].saturating_mul(2);
+            needed = needed.max(twice.saturating_sub(largest[unit]).max(largest[unit]));
+        }
+        step.side_by_side_bytes = needed;
+    }
 }
 
 /// Marks the pages of a piece; gives the bytes of those that were not marked.

@@ -118,21 +118,18 @@ impl State {
         let room = self.room.for_weights(working_bytes, live).min(managed.saturating_add(device));
         let Some(mut fit) = self.fit(room) else { return Ok(()) };
         let (there, ring) = (self.space.there(), self.ring_reserved_bytes());
-        // Up alone: what is there and does not fit waits until somebody wants its room.
-        if fit.ring_bytes < ring {
-            return Ok(());
-        }
         let is_own = |at: usize| self.pieces.pieces[at].stays[self.phase];
         let gains = (0..there.len()).any(|at| fit.keep[at] && !there[at] && is_own(at));
         let loses = (0..there.len()).any(|at| !fit.keep[at] && there[at] && is_own(at));
         let wanted = self.pieces.phases[self.phase].ring_bytes;
         let grows = fit.ring_bytes > ring
             && (fit.ring_bytes >= wanted || fit.ring_bytes - ring >= ring / 8);
+        // Up alone: what is there and does not fit waits until somebody wants its room.
         if loses || !(gains || grows) {
             return Ok(());
         }
-        if !grows && self.streaming.is_some() {
-            fit.ring_bytes = self.streaming.as_ref().map_or(0, |streaming| streaming.ring_bytes);
+        if fit.ring_bytes > ring && !grows {
+            fit.ring_bytes = ring;
         }
         let grown = room.min(self.room.limit_bytes).saturating_sub(managed);
         if self.free_bytes(supplies) < grown {

@@ -14,10 +14,10 @@ use super::streaming::Supplies;
 use super::unit_lease::UnitLease;
 use super::weights::ComponentWeights;
 use crate::base::{Error, Result, align_up};
-use crate::conf::{Conf, Pytorch};
+use crate::conf::{Conf, EXPANDABLE, Pytorch};
 use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
-use crate::plan::{Job, Plan, Source, plan};
+use crate::plan::{Job, Plan, Retention, Source, plan};
 use crate::pool::{Allocator, Registration, Shortage};
 use crate::prefetch::{PassReport, PrefetchOptions};
 use crate::transfer::LoaderOptions;
@@ -32,7 +32,8 @@ pub struct OffloadOptions {
     /// How files are read.
     pub loader: LoaderOptions,
     /// Settings of the allocator and the pinned pool, over those of `RIVERBED_ALLOC_CONF`. The
-    /// plan's budgets count beside its own limits.
+    /// plan's budgets count beside its own limits. Where no policy is chosen and the device maps
+    /// memory, the allocator's is `expandable`, which takes pages for just what is asked for.
     pub conf: Conf,
     /// The job the plan was made of. With it, and [`PrefetchOptions::timing`] on, a plan whose
     /// link or compute turns out to be off by more than a quarter, three passes in a row, is made
@@ -106,6 +107,7 @@ impl Plan {
         let page_bytes = info.granularity_bytes;
         let pieces = Pieces::new(self, weights, page_bytes)?;
         let pinned = PinnedPool::new(device, &pinned_conf(&conf, self.budgets.pinned_bytes)?);
+        let conf = packing_conf(conf, device);
         let allocator = Allocator::builder(device).conf(conf).limit_bytes(limit_bytes)?.build()?;
         let mut units = self.phases.iter().flat_map(|phase| &phase.plan.units);
         prefetch.keep_in_ram &= units.any(|unit| unit.source == Source::Ram);
@@ -167,6 +169,8 @@ impl Offloaded {
         let prefetcher = self.0.enter()?.state.prefetcher()?;
         // Not with the lock: others allocate and lease meanwhile.
         let report = prefetcher.finish_pass(stream)?;
+        // The ring may go now, and goes with its last handle.
+        drop(prefetcher);
         let mut running = self.0.enter()?;
         self.0.between_passes(&mut running, &report)?;
         Ok(report)
@@ -364,6 +368,17 @@ fn joined(weights: &[ComponentWeights]) -> Result<Arc<Model>> {
     }
 }
 
+/// Where nobody chose a policy, the one that takes no more than pages: segments of 20 MiB for a
+/// few would push out weights for nothing.
+fn packing_conf(conf: Conf, device: &Device) -> Conf {
+    let is_chosen = ["policy", "backend", "expandable_segments"].iter().any(|key| conf.is_set(key));
+    if is_chosen || !device.info().virtual_memory {
+        return conf;
+    }
+    // Keys that only another policy knows are a choice too.
+    conf.clone().with_policy(EXPANDABLE).unwrap_or(conf)
+}
+
 /// The plan's budget of pinned memory beside the conf's own.
 fn pinned_conf(conf: &Conf, budget_bytes: u64) -> Result<Conf> {
     match budget_bytes {
@@ -384,11 +399,10 @@ pub(super) fn compare(state: &State, supplies: &Supplies) -> Option<Error> {
     let resident = state.space.committed_bytes();
     // Blocks of their own are rounded one by one.
     let paged = super::space::is_paged(&supplies.allocator);
-    if paged && resident > up(phase.plan.resident_bytes) {
-        differences.push(format!(
-            "residents take {resident} bytes, {} in the plan",
-            phase.plan.resident_bytes
-        ));
+    let held = if state.retention() == Retention::All { phase.held_bytes } else { 0 };
+    let planned = up(phase.plan.resident_bytes).saturating_add(held);
+    if paged && resident > planned {
+        differences.push(format!("residents take {resident} bytes, {planned} in the plan"));
     }
     let ring = state.ring_reserved_bytes();
     if ring != up(phase.plan.ring_bytes) {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::fit::{Fit, Question, fit};
+use super::fit::{Fit, FixedRing, Question, fit};
 use super::pieces::Pieces;
 use super::room::Room;
 use super::space::{Places, ResidentSpace, is_paged};
@@ -92,30 +92,29 @@ impl State {
         };
         let streaming = self.streaming.as_ref().ok_or_else(no_ring)?;
         let live = Live::new(&self.live[number]);
-        let mut parts = Vec::with_capacity(pieced.pieces.len());
         let in_ring = streaming.unit(number);
-        let pieces = pieced.pieces.clone();
-        if let Some(in_ring) = in_ring {
-            parts.push(Part::Ring(streaming.prefetcher.acquire(in_ring, stream)?));
+        let gone = pieced.pieces.clone().filter(|&at| self.residents[at].is_none());
+        if let Some(lost) = gone.clone().find(|&at| {
+            streaming.piece(at).is_none() && (in_ring.is_none() || !streaming.is_of_unit(at))
+        }) {
+            let bytes = self.pieces.pieces[lost].bytes;
+            return Err(too_large(&pieced.name, bytes, streaming.ring_bytes));
         }
-        for at in pieces {
-            if let Some(resident) = &mut self.residents[at] {
-                if let Err(error) = order_after(resident, stream) {
-                    // Whoever asks again has it streamed, once nobody holds what failed.
-                    drop((parts, live));
-                    if !self.is_leased(number) {
-                        self.give(&[at])?;
-                        self.set_order()?;
-                    }
-                    return Err(error);
+        let apart = gone.filter_map(|at| streaming.piece(at));
+        let mut parts = streaming.lease_all(in_ring.into_iter().chain(apart), stream)?;
+        for at in pieced.pieces.clone() {
+            let Some(resident) = &mut self.residents[at] else { continue };
+            if let Err(error) = order_after(resident, stream) {
+                // Whoever asks again has it streamed, once nobody holds what failed.
+                drop((parts, live));
+                if !self.is_leased(number) {
+                    self.give(&[at])?;
+                    self.set_order()?;
                 }
-                self.space.record_use(at, stream)?;
-                parts.push(Part::Resident(resident.clone()));
-            } else if let Some(number) = streaming.piece(at) {
-                parts.push(Part::Ring(streaming.prefetcher.acquire(number, stream)?));
-            } else if in_ring.is_none() || !streaming.is_of_unit(at) {
-                return Err(too_large(&pieced.name, pieced.bytes, streaming.ring_bytes));
+                return Err(error);
             }
+            self.space.record_use(at, stream)?;
+            parts.push(Part::Resident(resident.clone()));
         }
         self.announce()?;
         Ok(UnitLease::new(parts, prefix, stream, live))
@@ -154,7 +153,8 @@ impl State {
 
     /// What fits in so much room as things are.
     pub(super) fn fit(&self, room_bytes: u64) -> Option<Fit> {
-        let fixed_ring = self.streaming.as_ref().filter(|_| self.is_in_use());
+        let in_use = self.streaming.as_ref().filter(|_| self.is_in_use());
+        let is_of_unit = |at: usize| in_use.is_some_and(|streaming| streaming.is_of_unit(at));
         fit(&Question {
             pieces: &self.pieces,
             places: &self.space.places,
@@ -162,7 +162,10 @@ impl State {
             phase: self.phase,
             room_bytes,
             is_leased: &|unit| self.is_leased(unit),
-            fixed_ring: fixed_ring.map(|streaming| streaming.ring_bytes),
+            fixed_ring: in_use.map(|streaming| FixedRing {
+                bytes: streaming.ring_bytes,
+                is_of_unit: &is_of_unit,
+            }),
             there: self.space.there(),
             retention: self.retention(),
         })

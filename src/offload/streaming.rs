@@ -1,10 +1,12 @@
 //! What passes through the ring: for each unit what of it does not stay, as one piece, and beside
 //! that each piece that stays, so that it can be streamed the moment it has to leave.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::pieces::Pieces;
+use super::unit_lease::Part;
 use crate::base::Result;
 use crate::device::Stream;
 use crate::pinned::PinnedPool;
@@ -36,6 +38,8 @@ pub(super) struct Streaming {
     pieces: Vec<InRing>,
     /// By number in the ring: the unit.
     of: Vec<usize>,
+    /// By number in the ring: bytes.
+    sizes: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +105,8 @@ impl Streaming {
         let ring = allocator.alloc_dedicated::<u8>(ring_bytes as usize, home)?;
         let model = Arc::clone(model);
         let prefetcher = Prefetcher::new(model, &streamed, ring, loader, *prefetch)?;
-        Ok(Self { prefetcher, ring_bytes, units, pieces: in_ring, of })
+        let sizes = prefetcher.units().into_iter().map(|(_, bytes)| bytes).collect();
+        Ok(Self { prefetcher, ring_bytes, units, pieces: in_ring, of, sizes })
     }
 
     /// A unit's number in the ring.
@@ -125,6 +130,21 @@ impl Streaming {
     /// Whether a piece comes with its unit.
     pub(super) fn is_of_unit(&self, piece: usize) -> bool {
         self.pieces[piece] == InRing::OfUnit
+    }
+
+    /// Leases these numbers, the largest first: what comes later then finds room beside it.
+    ///
+    /// # Errors
+    /// As [`Prefetcher::acquire`].
+    pub(super) fn lease_all(
+        &self,
+        numbers: impl Iterator<Item = usize>,
+        stream: &Stream,
+    ) -> Result<Vec<Part>> {
+        let mut numbers: Vec<usize> = numbers.collect();
+        numbers.sort_by_key(|&number| Reverse(self.sizes[number]));
+        let lease = |&number| Ok(Part::Ring(self.prefetcher.acquire(number, stream)?));
+        numbers.iter().map(lease).collect()
     }
 
     /// What a pass over these units streams, in order, while the pieces in `there` stay.
