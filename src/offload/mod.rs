@@ -4,15 +4,35 @@
 //! by it.
 
 mod describe;
+mod fit;
+mod ladder;
+mod latch;
 mod loaded;
+mod measured;
+mod offloaded;
+mod phases;
+mod pieces;
 mod placement;
+mod promises;
 mod residents;
+mod room;
+mod space;
+mod state;
+mod stats;
 mod streamed;
+mod streaming;
+mod unit_lease;
+mod weights;
 
 pub use describe::{
     DescribeOptions, Described, DescribedJob, Origin, Overrides, Tables, parse_dtype,
 };
 pub use loaded::{LoadOptions, LoadedModel};
+pub use offloaded::{OffloadOptions, Offloaded};
 pub use placement::Placement;
+pub use promises::WorkingMemory;
 pub use residents::{LoadProgress, Residents};
+pub use stats::OffloadStats;
 pub use streamed::{StreamOptions, StreamedModel};
+pub use unit_lease::{UnitHostView, UnitLease};
+pub use weights::ComponentWeights;

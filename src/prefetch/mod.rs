@@ -3,6 +3,7 @@
 //! waits, and a pass allocates nothing.
 
 mod ahead;
+mod aside;
 mod books;
 mod fixed;
 mod homes;
