@@ -26,17 +26,31 @@
 //! # Ok::<(), riverbed::Error>(())
 //! ```
 
+mod components;
+mod config;
 mod defaults;
 mod limit;
 mod names;
 mod options;
 mod presets;
+mod ram_cache;
+pub mod reference;
+mod sdxl;
+mod settings;
+mod states;
 mod system;
 mod watermarks;
+pub mod working;
 
+pub use components::Moves;
+pub use config::{ConfigFormat, settings_from_file, settings_from_text};
 pub use defaults::{SdnextCard, a1111_card, diffsynth_card, invoke_safe_cap, sdnext_card};
 pub use limit::{Card, MARGIN_BYTES, VramLimit, smallest};
 pub use names::ModeName;
 pub use presets::{Group, Mode, ModeKind, PARTIAL_WORKING_BYTES, Preset};
+pub use ram_cache::RamCacheSize;
+pub use sdxl::is_sdxl;
+pub use settings::{OffloadSettings, RamLimit};
+pub use states::{Place, State, States};
 pub use system::System;
 pub use watermarks::{Mark, Watermarks};
