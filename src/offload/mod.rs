@@ -10,7 +10,7 @@ mod residents;
 mod streamed;
 
 pub use describe::{
-    DescribeOptions, Described, DescribedJob, Origin, Overrides, Tables, parse_dtype,
+    Backing, DescribeOptions, Described, DescribedJob, Overrides, Tables, parse_dtype,
 };
 pub use loaded::{LoadOptions, LoadedModel};
 pub use placement::Placement;

@@ -19,7 +19,7 @@ use names::Names;
 use pieces::Piece;
 
 pub use bytes::parse_dtype;
-pub use opened::{DescribedJob, Origin};
+pub use opened::{Backing, DescribedJob};
 pub use overrides::Overrides;
 
 /// What becomes of embedding tables, of which a pass reads a few rows.
