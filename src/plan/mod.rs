@@ -4,15 +4,24 @@
 //! pass takes, the least any plan could take, and why. Knows no device, no file and no clock;
 //! the same input gives the same plan.
 
+mod cycle;
+mod division;
+mod held;
 mod job;
+mod optimum;
+mod phase;
 mod plan;
 mod planner;
 mod profile;
+mod reasons;
 mod refusal;
+mod regroup;
 mod rules;
+mod simulate;
+mod tiers;
 
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
-pub use plan::{ComponentPlan, PhasePlan, Plan, UnitPlan};
+pub use plan::{ComponentPlan, Origin, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;
 pub use profile::{Budgets, DeviceRates};
 pub use refusal::{Refusal, WayOut};
