@@ -3,10 +3,15 @@
 use riverbed::base::format_bytes;
 use riverbed::plan::{PhasePlan, Plan, Refusal, UnitPlan};
 
+use super::Outcome;
 use super::picture::{draw, terminal_width};
 use super::timeline::Timeline;
-use super::{MORE_BYTES, Outcome};
 use crate::text::table;
+
+/// Less than this share of a pass is no wait: rounding of bytes.
+const ROUNDING: f64 = 1e-6;
+/// Units whose bytes differ by less than one in so many are alike: pieces of a split one.
+const ALIKE_SHARE: u64 = 100;
 
 pub(super) fn for_people(outcome: &Outcome) -> String {
     let Outcome { plan, with_more, .. } = outcome;
@@ -74,7 +79,7 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
                 main.bound_seconds
             ),
         ),
-        ("limited by", binds(main, &streamed)),
+        ("limited by", binds(plan, main, &streamed)),
         (
             "device memory",
             format!("{} at most: {}", format_bytes(plan.peak_bytes), beside.join(", ")),
@@ -104,18 +109,19 @@ impl ComponentBytes {
 }
 
 /// What says how long a pass takes, in words.
-fn binds(main: &PhasePlan, streamed: &str) -> String {
+fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
+    let copies = main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second;
     if main.plan.streamed_bytes == 0 {
         "compute: nothing is streamed".into()
     } else if main.link_bound {
         format!(
-            "the link (link bound): {streamed} cross it in a pass, and compute hides {:.0} % of that",
-            100.0 * (1.0 - main.stall_seconds / main.seconds_per_pass.max(f64::MIN_POSITIVE))
+            "the link (link bound): {streamed} cross it in a pass, for {copies:.4} s; compute \
+             cannot hide that"
         )
-    } else if main.stall_seconds > 0.0 {
-        format!("compute, and the ring's room: the copies of {streamed} do not all hide behind it")
+    } else if main.stall_seconds > ROUNDING * main.seconds_per_pass {
+        format!("the ring's room: compute could hide the copies of {streamed} if more were ahead")
     } else {
-        format!("compute: the copies of {streamed} hide behind it")
+        format!("compute: the copies of {streamed} ({copies:.4} s) hide behind it")
     }
 }
 
@@ -130,9 +136,9 @@ fn gain(main: &PhasePlan, more: Option<&Plan>) -> String {
     let saved = main.seconds_per_pass - seconds;
     let share = 100.0 * saved / main.seconds_per_pass.max(f64::MIN_POSITIVE);
     if share < 0.05 {
-        return format!("gains nothing ({} more)", format_bytes(MORE_BYTES));
+        return "would gain nothing".into();
     }
-    format!("{seconds:.4} s a pass, {share:.1} % less ({} more)", format_bytes(MORE_BYTES))
+    format!("would make a pass {seconds:.4} s, {share:.1} % less")
 }
 
 fn phases(plan: &Plan) -> String {
@@ -155,7 +161,7 @@ fn phases(plan: &Plan) -> String {
     table(&rows, &[2, 3, 4, 5, 6, 7, 8])
 }
 
-/// Units alike that follow one another: names that differ in a number, and as many bytes.
+/// Units alike that follow one another: names that differ in numbers, and about as many bytes.
 struct Group<'a> {
     units: &'a [UnitPlan],
 }
@@ -172,7 +178,8 @@ fn groups(plan: &Plan, main: &PhasePlan) -> String {
 }
 
 fn alike(one: &UnitPlan, next: &UnitPlan) -> bool {
-    one.bytes == next.bytes && pattern(&one.name) == pattern(&next.name)
+    let near = one.bytes.abs_diff(next.bytes) <= one.bytes / ALIKE_SHARE;
+    near && pattern(&one.name) == pattern(&next.name)
 }
 
 /// A name with its numbers left out.
