@@ -50,8 +50,10 @@ impl Held {
         // Everything, if it fits; else from nothing on.
         let never = |at: usize| planner.job.components[at].keep == Keep::Never;
         let most: Vec<u64> = (0..count).map(|at| if never(at) { 0 } else { all[at] }).collect();
-        if let Some(held) = Self::of(planner, most.clone()) {
-            return Some(held);
+        let everything = Self::of(planner, most.clone());
+        let streams = |held: &Self| held.phases.iter().any(|fitted| fitted.plan.ring_bytes > 0);
+        if everything.as_ref().is_some_and(|held| !streams(held)) {
+            return everything;
         }
         let mut best = Self::of(planner, always.clone())?;
         if count > 1 {
@@ -80,10 +82,9 @@ impl Held {
             if bytes == self.bytes {
                 continue;
             }
-            if let Some(tried) = Self::of(planner, bytes) {
-                if tried.seconds < self.seconds * (1.0 - 1e-9) {
-                    *self = tried;
-                }
+            let shorter = |tried: &Self| tried.seconds < self.seconds * (1.0 - 1e-9);
+            if let Some(tried) = Self::of(planner, bytes).filter(shorter) {
+                *self = tried;
             }
         }
     }

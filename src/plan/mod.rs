@@ -10,7 +10,7 @@ mod held;
 mod job;
 mod optimum;
 mod phase;
-mod plan;
+mod planned;
 mod planner;
 mod profile;
 mod reasons;
@@ -21,7 +21,7 @@ mod simulate;
 mod tiers;
 
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
-pub use plan::{ComponentPlan, Origin, PhasePlan, Plan, UnitPlan};
+pub use planned::{ComponentPlan, MadeOf, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;
 pub use profile::{Budgets, DeviceRates};
 pub use refusal::{Refusal, WayOut};

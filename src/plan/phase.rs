@@ -3,9 +3,9 @@
 
 use super::cycle::Computes;
 use super::division::{Stays, divide};
-use super::job::{Component, Keep};
+use super::job::{Component, Grains, Keep};
 use super::optimum::Problem;
-use super::plan::{ComponentPlan, UnitPlan};
+use super::planned::{ComponentPlan, UnitPlan};
 use super::profile::DeviceRates;
 use super::regroup::{Streamable, regroup, split};
 use super::rules::{Retention, Rules, Source};
@@ -62,7 +62,7 @@ impl Units {
         }
         let source = |unit: &Streamable| {
             let of_unit = |at| sources.get(at).copied().unwrap_or(rules.source);
-            let from_disk = unit.origin.units.clone().any(|at| of_unit(at) == Source::Disk);
+            let from_disk = unit.made_of.units.clone().any(|at| of_unit(at) == Source::Disk);
             if from_disk { Source::Disk } else { Source::Ram }
         };
         let sources: Vec<Source> = units.iter().map(source).collect();
@@ -127,12 +127,8 @@ impl Units {
         let may_stay = rules.retention != Retention::None && !never;
         if may_stay && needs.whole_bytes <= room_bytes {
             let all = |unit: &Streamable| Stays { bytes: unit.shape.bytes, parts: Vec::new() };
-            return Some(self.fitted(
-                &self.units.iter().map(all).collect::<Vec<_>>(),
-                0,
-                needs,
-                rules,
-            ));
+            let stays: Vec<Stays> = self.units.iter().map(all).collect();
+            return Some(self.fitted(&stays, 0, rules));
         }
         if needs.least_bytes > room_bytes {
             return None;
@@ -159,17 +155,22 @@ impl Units {
         let resident: u64 = stays.iter().map(|stays| stays.bytes).sum();
         let resident = align_up(resident, page_bytes)?;
         let left = room_bytes.checked_sub(resident)? / page_bytes * page_bytes;
-        let fitted = self.fitted(&stays, left.min(ring_cap), needs, rules);
+        let fitted = self.fitted(&stays, left.min(ring_cap), rules);
         fitted.pass_seconds.is_finite().then_some(fitted)
     }
 
-    /// The units in order as far as they fit: where nothing is hidden, it is all one which stay.
-    fn first_fit(&self, mut room: u64, partial: bool) -> Vec<Stays> {
-        use super::job::Grains;
+    /// What has to stay, then the units in order as far as they fit: where nothing is hidden, it
+    /// is all one which stay.
+    fn first_fit(&self, room: u64, partial: bool) -> Vec<Stays> {
+        let always = self.units.iter().filter(|unit| unit.shape.keep == Keep::Always);
+        let mut room = room.saturating_sub(always.map(|unit| unit.shape.bytes).sum());
         let keep = |unit: &Streamable| {
             let bytes = unit.shape.bytes;
             let stays = match &unit.shape.grains {
                 _ if unit.shape.keep == Keep::Never => Stays { bytes: 0, parts: Vec::new() },
+                _ if unit.shape.keep == Keep::Always => {
+                    return Stays { bytes, parts: Vec::new() };
+                }
                 Grains::Parts(parts) if partial => {
                     let mut stays = Stays { bytes: 0, parts: Vec::new() };
                     for (at, &part) in parts.iter().enumerate() {
@@ -208,7 +209,7 @@ impl Units {
         }
     }
 
-    fn fitted(&self, stays: &[Stays], ring_bytes: u64, _needs: Needs, rules: &Rules) -> Fitted {
+    fn fitted(&self, stays: &[Stays], ring_bytes: u64, rules: &Rules) -> Fitted {
         let streamed: Vec<f64> = self
             .units
             .iter()
@@ -223,8 +224,7 @@ impl Units {
             .units
             .iter()
             .zip(&streamed)
-            .zip(&self.sources)
-            .map(|((unit, &own), source)| self.link_seconds(unit, own, *source))
+            .map(|(unit, &own)| self.link_seconds(unit, own))
             .collect();
         let copying: f64 = link_seconds.iter().map(|[own, _]| own).sum();
         let pass_seconds = if rules.prefetch {
@@ -233,11 +233,11 @@ impl Units {
             self.compute() + copying
         };
         let plan = |(at, stays): (usize, &Stays)| {
-            let Streamable { shape, origin } = &self.units[at];
+            let Streamable { shape, made_of } = &self.units[at];
             let divided = stays.bytes > 0 && stays.bytes < shape.bytes;
             UnitPlan {
                 name: shape.name.clone(),
-                origin: origin.clone(),
+                made_of: made_of.clone(),
                 bytes: shape.bytes,
                 resident_bytes: stays.bytes,
                 resident_parts: if divided { stays.parts.clone() } else { Vec::new() },
@@ -267,8 +267,7 @@ impl Units {
     }
 
     /// Seconds the link takes for so many of a unit's bytes, and for all.
-    fn link_seconds(&self, unit: &Streamable, own: f64, source: Source) -> [f64; 2] {
-        let _ = source;
+    fn link_seconds(&self, unit: &Streamable, own: f64) -> [f64; 2] {
         let seconds = |bytes: f64| match bytes > 0.0 {
             true => bytes / self.rate + self.per_copy_seconds,
             false => 0.0,

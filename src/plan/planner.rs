@@ -9,7 +9,7 @@
 use super::held::Held;
 use super::job::{Job, Keep};
 use super::phase::{Fitted, Units};
-use super::plan::{PhasePlan, Plan};
+use super::planned::{PhasePlan, Plan};
 use super::profile::{Budgets, DeviceRates};
 use super::reasons::reasons;
 use super::refusal::{Refusal, WayOut};
@@ -115,6 +115,9 @@ impl<'a> Planner<'a> {
         let working_bytes = working_bytes(self.job, self.budgets, at);
         let pages = |bytes| align_up(bytes, self.budgets.page_bytes).unwrap_or(u64::MAX);
         let resident = pages(fitted.plan.resident_bytes);
+        let bound_seconds = self.units[phase.component].bound(self.budgets.vram_bytes);
+        // The same sums in another order may differ in their last digit.
+        let seconds_per_pass = fitted.pass_seconds.max(bound_seconds);
         PhasePlan {
             name: phase.name.clone(),
             component: phase.component,
@@ -123,11 +126,11 @@ impl<'a> Planner<'a> {
             held_bytes,
             working_bytes,
             peak_bytes: resident + fitted.plan.ring_bytes + held_bytes + working_bytes,
-            seconds_per_pass: fitted.pass_seconds,
-            bound_seconds: self.units[phase.component].bound(self.budgets.vram_bytes),
+            seconds_per_pass,
+            bound_seconds,
             compute_seconds: fitted.compute_seconds,
-            stall_seconds: (fitted.pass_seconds - fitted.compute_seconds).max(0.0),
-            link_bound: fitted.pass_seconds > fitted.compute_seconds * 1.001,
+            stall_seconds: seconds_per_pass - fitted.compute_seconds,
+            link_bound: seconds_per_pass > fitted.compute_seconds * 1.001,
             seconds: held.phase_seconds[at],
         }
     }

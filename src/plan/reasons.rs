@@ -1,12 +1,12 @@
 //! Why a plan is as it is, in sentences.
 
-use super::plan::{PhasePlan, Plan};
+use super::planned::{PhasePlan, Plan};
 use super::rules::Source;
 use crate::base::format_bytes;
 
 /// What somebody who reads a plan would ask, answered.
 pub(super) fn reasons(plan: &Plan) -> Vec<String> {
-    let mut reasons: Vec<String> = plan.phases.iter().map(|phase| where_it_is(phase)).collect();
+    let mut reasons: Vec<String> = plan.phases.iter().map(where_it_is).collect();
     if let Some(phase) = plan.main_phase() {
         reasons.push(what_binds(plan, phase));
     }

@@ -2,14 +2,14 @@
 //! or pieces of those too large for a ring.
 
 use super::job::{Grains, Keep, UnitShape};
-use super::plan::Origin;
+use super::planned::MadeOf;
 use super::rules::Granularity;
 
 /// A unit as it is streamed, and what it was made of.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Streamable {
     pub(super) shape: UnitShape,
-    pub(super) origin: Origin,
+    pub(super) made_of: MadeOf,
 }
 
 /// The units of a component as `granularity` wants them.
@@ -30,11 +30,11 @@ pub(super) fn regroup(units: &[UnitShape], granularity: Granularity) -> Vec<Stre
 /// Units larger than `most_bytes` cut into as few pieces as do, where they can be cut.
 pub(super) fn split(units: Vec<Streamable>, most_bytes: u64) -> Vec<Streamable> {
     let pieces = |unit: Streamable| {
-        let whole = unit.origin.units.len() == 1 && unit.origin.parts.is_none();
+        let whole = unit.made_of.units.len() == 1 && unit.made_of.parts.is_none();
         if unit.shape.bytes <= most_bytes || most_bytes == 0 || !whole {
             return vec![unit];
         }
-        let at = unit.origin.units.start;
+        let at = unit.made_of.units.start;
         match &unit.shape.grains {
             Grains::Whole => vec![unit],
             Grains::Slices(grain) => {
@@ -63,9 +63,9 @@ fn part_count(unit: &UnitShape) -> usize {
 
 /// Several units as one; one stays as it is.
 fn join(group: &[UnitShape], first: usize) -> Streamable {
-    let origin = Origin { units: first..first + group.len(), parts: None };
+    let made_of = MadeOf { units: first..first + group.len(), parts: None };
     if let [unit] = group {
-        return Streamable { shape: unit.clone(), origin };
+        return Streamable { shape: unit.clone(), made_of };
     }
     let name = match group {
         [first, .., last] => format!("{}..{}", first.name, last.name),
@@ -98,7 +98,7 @@ fn join(group: &[UnitShape], first: usize) -> Streamable {
         grains,
         keep,
     };
-    Streamable { shape, origin }
+    Streamable { shape, made_of }
 }
 
 fn parts_of(grains: &Grains, unit: &UnitShape) -> Vec<u64> {
@@ -117,8 +117,8 @@ fn cut(
     count: usize,
 ) -> Vec<Streamable> {
     let Grains::Parts(sizes) = &unit.grains else {
-        let origin = Origin { units: at..at + 1, parts: None };
-        return vec![Streamable { shape: unit.clone(), origin }];
+        let made_of = MadeOf { units: at..at + 1, parts: None };
+        return vec![Streamable { shape: unit.clone(), made_of }];
     };
     let leaves = parts.len() == sizes.len() && count == sizes.len();
     let runs: Vec<_> =
@@ -131,7 +131,7 @@ fn cut(
             grains: Grains::Parts(sizes),
             ..share(unit, bytes)
         };
-        Streamable { shape, origin: Origin { units: at..at + 1, parts: Some(run) } }
+        Streamable { shape, made_of: MadeOf { units: at..at + 1, parts: Some(run) } }
     };
     runs.into_iter().map(piece).collect()
 }
@@ -145,7 +145,7 @@ fn slices(at: usize, unit: &UnitShape, count: u64, grain: u64) -> Vec<Streamable
         let bytes = each.min(unit.bytes - from);
         let name = format!("{}[{}]", unit.name, pieces.len());
         let shape = UnitShape { name, ..share(unit, bytes) };
-        pieces.push(Streamable { shape, origin: Origin { units: at..at + 1, parts: None } });
+        pieces.push(Streamable { shape, made_of: MadeOf { units: at..at + 1, parts: None } });
         from += bytes;
     }
     pieces
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].shape.grains, Grains::Parts(vec![1, 2, 3]));
         assert_eq!((groups[0].shape.bytes, groups[0].shape.gflop), (6, 2.0));
-        assert_eq!(groups[1].origin, Origin { units: 2..3, parts: None });
+        assert_eq!(groups[1].made_of, MadeOf { units: 2..3, parts: None });
         assert_eq!(regroup(&units, Granularity::Component).len(), 1);
     }
 
@@ -197,7 +197,7 @@ mod tests {
     fn leaves_are_parts_and_share_the_work_by_bytes() {
         let leaves = regroup(&[unit("a", &[1, 3])], Granularity::Leaf);
         assert_eq!(leaves.len(), 2);
-        assert_eq!(leaves[1].origin, Origin { units: 0..1, parts: Some(1..2) });
+        assert_eq!(leaves[1].made_of, MadeOf { units: 0..1, parts: Some(1..2) });
         assert_eq!((leaves[1].shape.bytes, leaves[1].shape.gflop), (3, 0.75));
     }
 

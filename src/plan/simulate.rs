@@ -30,8 +30,6 @@ pub(super) struct PhaseRoom {
 pub(super) struct Run {
     /// When each use ended, in seconds from the start.
     pub(super) ends: Vec<f64>,
-    /// Seconds of compute waiting, in each phase.
-    pub(super) stalls: Vec<f64>,
     /// The most bytes there at any time of each phase, beside what stays throughout.
     pub(super) peaks: Vec<f64>,
 }
@@ -48,18 +46,13 @@ pub(super) fn simulate(uses: &[Use], rooms: &[PhaseRoom]) -> Option<Run> {
         freed: 0.0,
         ended: 0,
         link: 0.0,
-        run: Run {
-            ends: Vec::with_capacity(uses.len()),
-            stalls: vec![0.0; rooms.len()],
-            peaks: vec![0.0; rooms.len()],
-        },
+        run: Run { ends: Vec::with_capacity(uses.len()), peaks: vec![0.0; rooms.len()] },
     };
-    for at in 0..uses.len() {
-        clock.copy(at)?;
+    for one in uses {
+        clock.copy(one)?;
         let before = clock.run.ends.last().copied().unwrap_or(0.0);
-        let start = if uses[at].bytes > 0.0 { before.max(clock.link) } else { before };
-        clock.run.stalls[uses[at].phase] += start - before;
-        clock.run.ends.push(start + uses[at].compute_seconds);
+        let start = if one.bytes > 0.0 { before.max(clock.link) } else { before };
+        clock.run.ends.push(start + one.compute_seconds);
     }
     Some(clock.run)
 }
@@ -78,8 +71,8 @@ struct Clock<'a> {
 
 impl Clock<'_> {
     /// Copies the bytes of a use, piece by piece as room frees.
-    fn copy(&mut self, at: usize) -> Option<()> {
-        let Use { phase, bytes, link_seconds, .. } = self.uses[at];
+    fn copy(&mut self, one: &Use) -> Option<()> {
+        let Use { phase, bytes, link_seconds, .. } = *one;
         if bytes <= 0.0 {
             return Some(());
         }
@@ -125,5 +118,70 @@ impl Clock<'_> {
     fn room(&self, phase: usize) -> f64 {
         let rooms = &self.rooms[self.computing().min(phase)..=phase];
         rooms.iter().map(|room| room.bytes).fold(f64::INFINITY, f64::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unit(bytes: f64, compute_seconds: f64) -> Use {
+        Use { phase: 0, bytes, link_seconds: bytes, freed: bytes, compute_seconds }
+    }
+
+    fn room(bytes: f64) -> PhaseRoom {
+        PhaseRoom { bytes, prefetch: true }
+    }
+
+    #[test]
+    fn a_copy_goes_on_as_far_as_there_is_room_and_no_farther() {
+        // While the first computes, half of the second fits beside it.
+        let uses = [unit(2.0, 10.0), unit(2.0, 10.0)];
+        let run = simulate(&uses, &[room(3.0)]).unwrap();
+        assert_eq!(run.ends, [12.0, 23.0]);
+        assert_eq!(run.peaks, [3.0]);
+    }
+
+    #[test]
+    fn blocking_copies_begin_when_compute_waits() {
+        let uses = [unit(2.0, 10.0), unit(2.0, 10.0)];
+        let blocking = PhaseRoom { bytes: 9.0, prefetch: false };
+        assert_eq!(simulate(&uses, &[blocking]).unwrap().ends, [12.0, 24.0]);
+    }
+
+    #[test]
+    fn what_never_has_room_never_runs() {
+        assert_eq!(simulate(&[unit(2.0, 1.0)], &[room(1.0)]), None);
+    }
+
+    #[test]
+    fn the_next_phase_is_loaded_while_the_last_one_computes_as_far_as_both_have_room() {
+        let next = Use { phase: 1, ..unit(2.0, 1.0) };
+        let uses = [unit(1.0, 10.0), next];
+        assert_eq!(simulate(&uses, &[room(9.0), room(9.0)]).unwrap().ends, [11.0, 12.0]);
+        // The first phase leaves one byte of the next one's two.
+        assert_eq!(simulate(&uses, &[room(2.0), room(9.0)]).unwrap().ends, [11.0, 13.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn room_is_kept_at_every_event(
+            units in proptest::collection::vec((0.0..9.0f64, 0.0..9.0f64, 0..3usize), 1..40),
+            rooms in proptest::collection::vec(9.0..30.0f64, 3),
+        ) {
+            let mut uses: Vec<Use> = units.iter().map(|&(bytes, seconds, phase)| {
+                Use { phase, ..unit(bytes, seconds) }
+            }).collect();
+            uses.sort_by_key(|one| one.phase);
+            let rooms: Vec<PhaseRoom> = rooms.into_iter().map(room).collect();
+            let run = simulate(&uses, &rooms).unwrap();
+            for (peak, room) in run.peaks.iter().zip(&rooms) {
+                prop_assert!(*peak <= room.bytes + 1e-6);
+            }
+            let compute: f64 = uses.iter().map(|one| one.compute_seconds).sum();
+            prop_assert!(run.ends.last().copied().unwrap_or(0.0) >= compute - 1e-9);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::base::{Error, Result};
 
 /// What a planned unit is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct MadeOf {
     /// Indices into the component's units as described: one, or a group of them.
     pub units: std::ops::Range<usize>,
     /// Which parts of that one unit, where it was cut into several; `None` is all of it, or a
@@ -23,7 +23,7 @@ pub struct UnitPlan {
     /// Its name.
     pub name: String,
     /// What it is made of.
-    pub origin: Origin,
+    pub made_of: MadeOf,
     /// Bytes on the device.
     pub bytes: u64,
     /// How many of them stay there; the rest is streamed in every pass.
