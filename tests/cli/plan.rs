@@ -177,16 +177,16 @@ fn a_simulated_card_brings_its_link_costs_and_memory() {
 fn a_model_is_planned_from_its_header_and_overrides_are_heard() {
     let content = Content::new(&[&[700_000, 9], &[700_000, 9], &[900_000]], &[1000]);
     let model = path(&content.path);
-    let given = ["plan", model, "--vram", "2MB", "--link", "1GB/s", "--tflops", "0.001", "--json"];
+    let given = ["plan", model, "--link", "1GB/s", "--tflops", "0.001", "--json"];
     let with = |more: &[&str]| json(&[&given[..], more].concat());
-    check(&with(&["--passes", "4"]));
+    check(&with(&["--vram", "2MB", "--passes", "4"]));
     let resident = |report: &Value, name: &str| {
         let units = report["units"].as_array().unwrap();
         let unit =
             units.iter().find(|unit| unit["name"] == name).unwrap_or_else(|| panic!("{name}"));
         (bytes(unit, "resident_bytes"), bytes(unit, "bytes"))
     };
-    let never = with(&["--never", r"layers\.0", "--split"]);
+    let never = with(&["--vram", "2MB", "--never", r"layers\.0", "--split"]);
     assert_eq!(resident(&never, "layers.0").0, 0);
     let own = with(&["--unit", r"layers\.\d\.w0", "--vram", "3MB", "--always", r"layers\.1\.w0"]);
     let (stays, all) = resident(&own, "layers.1.w0");
@@ -292,12 +292,16 @@ fn files_that_are_no_shapes_are_failures_that_name_the_field() {
     refuse(r#"{"components": [{"name": "a", "model": "gone"}], "phases": []}"#, &["gone"]);
 }
 
-/// The host device's link is measured; what its memory has is its own.
+/// Its link is measured, and its pages count.
 #[test]
 fn a_device_of_this_machine_is_measured() {
-    let content = Content::layers(&[&[700_000], &[700_000], &[700_000]]);
-    let given = ["plan", path(&content.path), "--vram", "2MiB", "--device", "host"];
-    let report = json(&[&given[..], &["--tflops", "0.01", "--ram", "1GB", "--json"]].concat());
+    let place = Place::new();
+    let file = place.cwd().join("shapes.json");
+    let shapes = r#"{"units": [{"name": "a.{i}", "count": 6, "bytes": 4000000, "gflop": 0.1}]}"#;
+    std::fs::write(&file, shapes).unwrap();
+    let given = ["plan", path(&file), "--vram", "16MiB", "--device", "host", "--ram", "1GB"];
+    let report = json(&[&given[..], &["--tflops", "0.01", "--json"]].concat());
     assert!(number(&report, "link_bytes_per_second") > 1e6, "{report}");
-    assert!(bytes(&report, "peak_bytes") <= 2 << 20, "{report}");
+    assert!(bytes(&report, "peak_bytes") <= 16 << 20, "{report}");
+    assert_eq!(bytes(&report, "ring_bytes") % (2 << 20), 0, "{report}");
 }

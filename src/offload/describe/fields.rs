@@ -50,6 +50,16 @@ impl<'a> Field<'a> {
         FileError::new(self.file, format!("{way}: {shown} is not accepted; {expected}")).into()
     }
 
+    /// What is wrong with the file that this value names, as an error of this one.
+    pub(super) fn because(&self, error: Error) -> Error {
+        match error {
+            Error::File(named) => {
+                FileError::new(self.file, format!("{}: {named}", self.way)).into()
+            }
+            error => error,
+        }
+    }
+
     /// This value as an object with no keys but `known`.
     pub(super) fn object(&self, known: &[&str]) -> Result<&'a Map<String, Value>> {
         let keys = known.join(", ");

@@ -89,7 +89,9 @@ fn component(field: &Field<'_>, layers: Option<&str>, options: &DescribeOptions)
     let mut opened = if let Some(path) = field.get("model") {
         let own = field.get("layers");
         let own = own.as_ref().map(Field::text).transpose()?;
-        open_model(&beside(field.file, path.text()?), Some(name), own.or(layers), &options)?
+        let file = beside(field.file, path.text()?);
+        open_model(&file, Some(name), own.or(layers), &options)
+            .map_err(|error| path.because(error))?
     } else if let Some(path) = field.get("shape") {
         let path = beside(field.file, path.text()?);
         open_shapes(&Field::root(&path, &read_json(&path)?), &options)?

@@ -54,7 +54,8 @@ fn head(outcome: &Outcome, main: &PhasePlan) -> String {
 
 fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<String>> {
     let seconds = main.seconds_per_pass;
-    let above = (seconds / main.bound_seconds - 1.0) * 100.0;
+    // Rounding may leave a plan at its bound a hair below it.
+    let above = ((seconds / main.bound_seconds - 1.0) * 100.0).max(0.0);
     let ComponentBytes { resident, ring, streamed } = ComponentBytes::of(main);
     let mut beside = vec![format!("{resident} of weights stay"), format!("{ring} ring")];
     for (bytes, what) in
