@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::model_files::safetensors;
 use super::models::gguf_model;
 use super::pass_replay::{PassReplay, ReplayUnit};
 use super::process::{Place, fail, json, path, run, succeed};
@@ -229,29 +230,51 @@ fn a_model_is_planned_from_its_header_and_overrides_are_heard() {
 
 #[test]
 fn a_job_is_planned_phase_by_phase() {
-    let place = tempfile::tempdir().unwrap();
-    let job = place.path().join("job.json");
-    let text = format!(
-        r#"{{"name": "an image", "components": [
-            {{"name": "text", "units": [{{"name": "t.{{i}}", "count": 24, "bytes": "386MB", "gflop": 100}}]}},
-            {{"name": "denoiser", "shape": {:?}}}],
-           "phases": [{{"component": "text"}},
-            {{"name": "denoise", "component": "denoiser", "passes": 20, "working_bytes": "1GB"}}]}}"#,
-        shape("flux-dev")
-    );
-    std::fs::write(&job, text).unwrap();
-    let given = ["plan", path(&job), "--vram", "8GB", "--link", "25GB/s", "--tflops", "90"];
+    let job = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/jobs/flux-image.json");
+    let given = ["plan", job, "--vram", "12GB", "--link", "25GB/s", "--tflops", "90"];
     let report = json(&[&given[..], &["--json"]].concat());
     check(&report);
     let phases = report["phases"].as_array().unwrap();
-    assert_eq!(phases.len(), 2);
-    assert_eq!((&phases[1]["component"], &phases[1]["passes"]), (&"denoiser".into(), &20.into()));
+    let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["prompt", "denoise", "decode"]);
+    assert_eq!(
+        (&phases[1]["component"], &phases[1]["passes"]),
+        (&"transformer".into(), &28.into())
+    );
     assert_eq!(phases[1]["seconds_per_pass"], report["seconds_per_pass"]);
-    assert_eq!(bytes(&phases[1], "working_bytes"), 1_000_000_000);
+    assert_eq!(bytes(&phases[1], "working_bytes"), 1 << 30);
+    for phase in phases {
+        assert!(bytes(phase, "peak_bytes") <= bytes(&report, "limit_bytes"), "{phase}");
+        let held = ["resident_bytes", "ring_bytes", "held_bytes", "working_bytes"];
+        let sum: u64 = held.iter().map(|key| bytes(phase, key)).sum();
+        assert!(sum <= bytes(&report, "limit_bytes"), "{phase}");
+    }
     let seconds: f64 = phases.iter().map(|phase| number(phase, "seconds")).sum();
     assert!((seconds / number(&report, "seconds") - 1.0).abs() < 1e-6, "{report}");
-    assert_says(&succeed(&given), &["PHASE", "denoise", "text", "2 components"]);
-    fail(&[&given[..], &["--passes", "3"]].concat(), 2, &["passes", "job.json"]);
+    assert_says(&succeed(&given), &["PHASE", "denoise", "text", "3 components"]);
+    fail(&[&given[..], &["--passes", "3"]].concat(), 2, &["passes", "flux-image.json"]);
+}
+
+/// What is told of tables, and of a model that has none but a head.
+#[test]
+fn tables_that_stand_in_the_way_are_a_way_out() {
+    let rows = vec![0; 2_000_000];
+    let layer = vec![0; 400_000];
+    let shapes: [&[u64]; 2] = [&[1000, 1000], &[500, 400]];
+    let tensors = [
+        ("model.embed_tokens.weight", "BF16", shapes[0], &rows[..]),
+        ("model.layers.0.w", "BF16", shapes[1], &layer[..]),
+        ("model.layers.1.w", "BF16", shapes[1], &layer[..]),
+        ("lm_head.weight", "BF16", shapes[1], &layer[..]),
+    ];
+    let place = Place::new();
+    let file = place.cwd().join("small.safetensors");
+    std::fs::write(&file, safetensors(&tensors)).unwrap();
+    let given = ["plan", path(&file), "--vram", "1MB", "--link", "1GB/s", "--tflops", "1"];
+    fail(&given, 1, &["--tables host", "a pass"]);
+    let on_host = json(&[&given[..], &["--tables", "host", "--json"]].concat());
+    check(&on_host);
+    assert_says(on_host["notes"][0].as_str().unwrap(), &["host memory", "embed_tokens"]);
 }
 
 #[test]

@@ -134,10 +134,18 @@ fn tables_stay_on_the_host_or_are_planned_if_asked() {
 fn a_table_that_is_the_head_too_is_multiplied() {
     let place = Place::new();
     let path = place.model(&SMALL[1..]);
-    let described = open(&path, &DescribeOptions::default()).unwrap();
-    let last = described.job.components[0].units.iter().find(|u| u.name.contains("embed")).unwrap();
-    assert_eq!((last.keep, last.gflop), (Keep::Planned, 2.0 * 64.0 * 1000.0 / 1e9));
-    assert!(described.notes[0].contains("no head of its own"), "{:?}", described.notes);
+    for (tables, keep) in [
+        (Tables::Device, Keep::Always),
+        (Tables::Host, Keep::Planned),
+        (Tables::Planned, Keep::Planned),
+    ] {
+        let described = open(&path, &options(|options| options.tables = tables)).unwrap();
+        let units = &described.job.components[0].units;
+        let table = units.iter().find(|unit| unit.name.contains("embed")).unwrap();
+        assert_eq!((table.keep, table.gflop), (keep, 2.0 * 64.0 * 1000.0 / 1e9), "{tables:?}");
+        let last = described.notes.last().unwrap();
+        assert!(last.contains("no head of its own"), "{:?}", described.notes);
+    }
 }
 
 #[test]

@@ -10,12 +10,14 @@ mod rules;
 mod table;
 mod timeline;
 
-use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Overrides};
-use riverbed::plan::{Job, Plan, Refusal, plan};
+use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Overrides, Tables};
+use riverbed::plan::{Job, Plan, WayOut, plan};
 
 use crate::Failure;
 use crate::model_path::resolve;
 use crate::text::{print, print_json};
+
+use args::TablesArg;
 
 pub(crate) use args::Args;
 
@@ -33,57 +35,67 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let described = describe(args)?;
+    let described = describe(args, args.tables.into())?;
     let DescribedJob { job, mut notes, backings, .. } = described;
     notes.extend(note_on_tokens(args, &backings));
     let target = rates::target(args)?;
     let budgets = budgets::of(args, &target, &job, &mut notes)?;
     let rules = rules::of(args)?;
-    let plan_with = |more: u64| {
-        let mut budgets = budgets;
-        budgets.vram_bytes = budgets.vram_bytes.saturating_add(more);
-        plan(&job, &target.rates, &budgets, &rules)
-    };
-    match plan_with(0) {
-        Ok(plan) => {
-            let with_more = plan_with(MORE_BYTES).ok();
-            let outcome = Outcome { job, plan, with_more, notes };
+    match plan(&job, &target.rates, &budgets, &rules) {
+        Ok(planned) => {
+            let mut more = budgets;
+            more.vram_bytes = more.vram_bytes.saturating_add(MORE_BYTES);
+            let with_more = plan(&job, &target.rates, &more, &rules).ok();
+            let outcome = Outcome { job, plan: planned, with_more, notes };
             if args.json {
                 print_json(&json::Planned::new(&outcome))
             } else {
                 print(&table::for_people(&outcome))
             }
         }
-        Err(refusal) => refuse(args, &refusal, &notes),
+        Err(mut refusal) => {
+            // Embedding tables that stay take room that a pass hardly needs.
+            if args.tables != TablesArg::Host && backings.iter().any(is_model) {
+                let job = describe(args, Tables::Host)?.job;
+                let planned = plan(&job, &target.rates, &budgets, &rules).ok();
+                refusal.ways_out.extend(planned.as_ref().and_then(tables_on_host));
+            }
+            if args.json {
+                print_json(&json::Refused::new(&refusal, &notes))?;
+            }
+            Err(Failure::Failed(table::refusal(&refusal)))
+        }
     }
 }
 
-fn describe(args: &Args) -> Result<DescribedJob, Failure> {
+/// What a refused job would take with its tables in host memory.
+fn tables_on_host(planned: &Plan) -> Option<WayOut> {
+    let seconds_per_pass = planned.main_phase()?.seconds_per_pass;
+    Some(WayOut { change: "--tables host".into(), seconds_per_pass })
+}
+
+fn describe(args: &Args, tables: Tables) -> Result<DescribedJob, Failure> {
     fn texts(list: &[String]) -> Vec<&str> {
         list.iter().map(String::as_str).collect()
     }
     let mut options = DescribeOptions::default();
     options.tokens = args.tokens.unwrap_or(options.tokens);
     options.dtype = args.dtype;
-    options.tables = args.tables.into();
+    options.tables = tables;
     options.overrides =
         Overrides::new(&texts(&args.always), &texts(&args.never), &texts(&args.unit))?;
     let path = resolve(&args.target);
     Ok(DescribedJob::open(path, args.layers.as_deref(), args.passes, &options)?)
 }
 
+fn is_model(backing: &Backing) -> bool {
+    matches!(backing, Backing::Model { .. })
+}
+
 /// Without a number of tokens a model is counted as one that makes text, token by token.
 fn note_on_tokens(args: &Args, backings: &[Backing]) -> Option<String> {
-    let is_model = |backing: &Backing| matches!(backing, Backing::Model { .. });
     let assumed = args.tokens.is_none() && backings.iter().any(is_model);
     assumed.then(|| {
         "work is counted for 1 token a pass where nothing else is said: --tokens N for more".into()
     })
-}
-
-fn refuse(args: &Args, refusal: &Refusal, notes: &[String]) -> Result<(), Failure> {
-    if args.json {
-        print_json(&json::Refused::new(refusal, notes))?;
-    }
-    Err(Failure::Failed(table::refusal(refusal)))
 }

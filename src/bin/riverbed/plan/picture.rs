@@ -32,8 +32,8 @@ pub(super) fn draw(pass: &Timeline, ring_bytes: u64, width: usize) -> String {
     if ring_bytes > 0 {
         text += &lane("ring", levels(&fill(pass, ring_bytes, step, columns)));
     }
-    let end = format!("{:.4} s", pass.seconds);
-    text + &format!("{:MARGIN$}0 s{end:>width$}\n", "", width = columns - 3)
+    let end = super::table::shown(pass.seconds);
+    text + &format!("{:MARGIN$}0{end:>width$}\n", "", width = columns - 1)
 }
 
 /// Of each column's time, the share that the stretches cover.

@@ -24,7 +24,7 @@ pub(super) fn for_people(outcome: &Outcome) -> String {
     }
     text.push('\n');
     text += &groups(plan, main);
-    let pass = Timeline::of(main, plan.rates.link_bytes_per_second, plan.rules.prefetch);
+    let pass = Timeline::of(main, plan);
     text += &format!("\nA pass of '{}' once passes are alike:\n", main.plan.name);
     text += &draw(&pass, main.plan.ring_bytes, terminal_width());
     text.push_str("\nWhy:\n");
@@ -54,6 +54,7 @@ fn head(outcome: &Outcome, main: &PhasePlan) -> String {
 
 fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<String>> {
     let seconds = main.seconds_per_pass;
+    let waits = main.stall_seconds > ROUNDING * seconds;
     // Rounding may leave a plan at its bound a hair below it.
     let above = ((seconds / main.bound_seconds - 1.0) * 100.0).max(0.0);
     let ComponentBytes { resident, ring, streamed } = ComponentBytes::of(main);
@@ -69,15 +70,21 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
         (
             "a pass",
             format!(
-                "{seconds:.4} s: {:.4} s of compute, which waits for {:.4} s",
-                main.compute_seconds, main.stall_seconds
+                "{}: {} of compute, which {}",
+                shown(seconds),
+                shown(main.compute_seconds),
+                if waits {
+                    format!("waits for {}", shown(main.stall_seconds))
+                } else {
+                    "never waits".into()
+                }
             ),
         ),
         (
             "bound",
             format!(
-                "{:.4} s, below which no plan is; this one is {above:.1} % above",
-                main.bound_seconds
+                "{}, below which no plan is; this one is {above:.1} % above",
+                shown(main.bound_seconds)
             ),
         ),
         ("limited by", binds(plan, main, &streamed)),
@@ -86,7 +93,7 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
             format!("{} at most: {}", format_bytes(plan.peak_bytes), beside.join(", ")),
         ),
         ("1 GB more", gain(main, with_more)),
-        ("the job", format!("{:.3} s, loading included", plan.seconds)),
+        ("the job", format!("{}, loading included", shown(plan.seconds))),
     ];
     rows.map(|(name, value)| vec![name.into(), value]).into()
 }
@@ -111,19 +118,24 @@ impl ComponentBytes {
 
 /// What says how long a pass takes, in words.
 fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
-    let copies = main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second;
+    let copies = shown(main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second);
     if main.plan.streamed_bytes == 0 {
         "compute: nothing is streamed".into()
     } else if main.link_bound {
         format!(
-            "the link (link bound): {streamed} cross it in a pass, for {copies:.4} s; compute \
+            "the link (link bound): {streamed} cross it in a pass, for {copies}; compute \
              cannot hide that"
         )
     } else if main.stall_seconds > ROUNDING * main.seconds_per_pass {
         format!("the ring's room: compute could hide the copies of {streamed} if more were ahead")
     } else {
-        format!("compute: the copies of {streamed} ({copies:.4} s) hide behind it")
+        format!("compute: the copies of {streamed} ({copies}) hide behind it")
     }
+}
+
+/// A time for people: four digits behind the point, of milliseconds where it is short.
+pub(super) fn shown(seconds: f64) -> String {
+    if seconds < 0.01 { format!("{:.4} ms", seconds * 1e3) } else { format!("{seconds:.4} s") }
 }
 
 /// Seconds of the same phase's pass in the plan with more memory.
@@ -139,12 +151,22 @@ fn gain(main: &PhasePlan, more: Option<&Plan>) -> String {
     if share < 0.05 {
         return "would gain nothing".into();
     }
-    format!("would make a pass {seconds:.4} s, {share:.1} % less")
+    format!("would make a pass {}, {share:.1} % less", shown(seconds))
 }
 
 fn phases(plan: &Plan) -> String {
-    let titles =
-        ["PHASE", "COMPONENT", "PASSES", "PASS s", "BOUND s", "ALL s", "STAYS", "RING", "PEAK"];
+    let titles = [
+        "PHASE",
+        "COMPONENT",
+        "PASSES",
+        "PASS s",
+        "BOUND s",
+        "ALL s",
+        "STAYS",
+        "RING",
+        "OTHERS",
+        "PEAK",
+    ];
     let mut rows = vec![titles.map(String::from).to_vec()];
     rows.extend(plan.phases.iter().map(|phase| {
         vec![
@@ -156,10 +178,11 @@ fn phases(plan: &Plan) -> String {
             format!("{:.3}", phase.seconds),
             format_bytes(phase.plan.resident_bytes),
             format_bytes(phase.plan.ring_bytes),
+            format_bytes(phase.held_bytes),
             format_bytes(phase.peak_bytes),
         ]
     }));
-    table(&rows, &[2, 3, 4, 5, 6, 7, 8])
+    table(&rows, &[2, 3, 4, 5, 6, 7, 8, 9])
 }
 
 /// Units alike that follow one another: names that differ in numbers, and about as many bytes.
@@ -235,7 +258,7 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
         format_bytes(refusal.limit_bytes)
     );
     for way in &refusal.ways_out {
-        text += &format!("\n  {}: {:.4} s a pass", way.change, way.seconds_per_pass);
+        text += &format!("\n  {}: {} a pass", way.change, shown(way.seconds_per_pass));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! One steady pass as it goes: when the link copies, when compute runs, how full the ring is.
 
-use riverbed::plan::PhasePlan;
+use riverbed::plan::{DeviceRates, PhasePlan, Plan, UnitPlan};
 
 /// Passes before the one that is shown, in which the ring fills and finds its rhythm.
 const PASSES_BEFORE: usize = 24;
@@ -25,9 +25,10 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// A steady pass of `phase`, over a link of this rate.
-    pub(super) fn of(phase: &PhasePlan, bytes_per_second: f64, prefetch: bool) -> Self {
-        let ring_bytes = phase.plan.ring_bytes as f64;
+    /// A steady pass of `phase`.
+    pub(super) fn of(phase: &PhasePlan, plan: &Plan) -> Self {
+        let (prefetch, ring_bytes) = (plan.rules.prefetch, phase.plan.ring_bytes as f64);
+        let bytes_per_second = rate_of(phase, &plan.rates);
         let mut clock = Clock { bytes_per_second, ..Clock::default() };
         let mut pass = Self::default();
         for number in 0..=PASSES_BEFORE {
@@ -62,6 +63,21 @@ impl Timeline {
         }
         pass
     }
+}
+
+/// Bytes of device memory that the link fills in a second, over all of a pass: calls cost time,
+/// and what is cast on arrival is fewer bytes on the way.
+fn rate_of(phase: &PhasePlan, rates: &DeviceRates) -> f64 {
+    let streamed = |unit: &UnitPlan| unit.bytes.saturating_sub(unit.resident_bytes);
+    let units = phase.plan.units.iter().filter(|unit| streamed(unit) > 0);
+    let (mut bytes, mut seconds) = (0.0, 0.0);
+    for unit in units {
+        let share = streamed(unit) as f64 / unit.bytes as f64;
+        bytes += streamed(unit) as f64;
+        let wire_bytes = unit.wire_bytes as f64 * share;
+        seconds += wire_bytes / rates.link_bytes_per_second + rates.copy_seconds;
+    }
+    if seconds > 0.0 { bytes / seconds } else { rates.link_bytes_per_second }
 }
 
 /// Time and bytes so far; byte positions count all bytes ever copied.
