@@ -153,6 +153,10 @@ fn people_get_groups_a_picture_and_reasons() {
         ],
     );
     assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
+    // The picture is of the pass that was planned.
+    let seconds = text.lines().find_map(|line| line.strip_prefix("a pass "));
+    let seconds = seconds.unwrap().trim().split(':').next().unwrap();
+    assert!(text.lines().any(|line| line.starts_with("  ") && line.ends_with(seconds)), "{text}");
 }
 
 #[test]
@@ -169,6 +173,8 @@ fn a_simulated_card_brings_its_link_costs_and_memory() {
     let on_card = json(&given);
     let bare = plan("flux-dev", "8GB", "25", "90", &[]);
     assert!(number(&on_card, "seconds_per_pass") > number(&bare, "seconds_per_pass"));
+    let unused = json(&[&given[..], &["--tokens", "9"]].concat());
+    assert_says(&unused["notes"].to_string(), &["--tokens has no effect"]);
     let slower = json(&[&given[..], &["--link", "12.5GB/s", "--tflops", "45"]].concat());
     assert_eq!(number(&slower, "link_bytes_per_second"), 12.5e9);
     assert_eq!(number(&slower, "flop_per_second"), 45e12);

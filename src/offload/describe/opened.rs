@@ -8,7 +8,7 @@ use crate::base::Result;
 use crate::plan::{Component, Job};
 use crate::weights::{Grouping, Model, Unit};
 
-use super::fields::{Field, read_json};
+use super::fields::{Field, may_describe, read_json};
 use super::{DescribeOptions, Described, job_file, shapes};
 
 /// A job, and for each of its components where its weights are.
@@ -102,8 +102,7 @@ impl DescribedJob {
 
 /// The JSON of a file of shapes or of a job; `None` for what is a model, or is not there.
 fn description(path: &Path) -> Result<Option<serde_json::Value>> {
-    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    if !is_json || !path.is_file() {
+    if !may_describe(path) {
         return Ok(None);
     }
     let json = read_json(path)?;

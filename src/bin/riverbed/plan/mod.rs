@@ -37,7 +37,7 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let described = describe(args, args.tables.into())?;
     let DescribedJob { job, mut notes, backings, .. } = described;
-    notes.extend(note_on_tokens(args, &backings));
+    notes.extend(notes_on_options(args, &backings));
     let target = rates::target(args)?;
     let budgets = budgets::of(args, &target, &job, &mut notes)?;
     let rules = rules::of(args)?;
@@ -92,10 +92,21 @@ fn is_model(backing: &Backing) -> bool {
     matches!(backing, Backing::Model { .. })
 }
 
-/// Without a number of tokens a model is counted as one that makes text, token by token.
-fn note_on_tokens(args: &Args, backings: &[Backing]) -> Option<String> {
-    let assumed = args.tokens.is_none() && backings.iter().any(is_model);
-    assumed.then(|| {
-        "work is counted for 1 token a pass where nothing else is said: --tokens N for more".into()
-    })
+/// What is assumed where an option is not given, and which are of no use here.
+fn notes_on_options(args: &Args, backings: &[Backing]) -> Vec<String> {
+    let models = backings.iter().any(is_model);
+    if models && args.tokens.is_none() {
+        let note = "work is counted for 1 token a pass where nothing else is said: --tokens N for \
+                    more";
+        return vec![note.into()];
+    }
+    let of_models = [
+        ("--tokens", args.tokens.is_some()),
+        ("--layers", args.layers.is_some()),
+        ("--tables", args.tables != TablesArg::Device),
+    ];
+    let unused = of_models.into_iter().filter(|&(_, given)| given && !models);
+    unused
+        .map(|(option, _)| format!("{option} has no effect: there is no model, only shapes"))
+        .collect()
 }
