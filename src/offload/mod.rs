@@ -25,7 +25,7 @@ mod unit_lease;
 mod weights;
 
 pub use describe::{
-    DescribeOptions, Described, DescribedJob, Origin, Overrides, Tables, parse_dtype,
+    Backing, DescribeOptions, Described, DescribedJob, Overrides, Tables, parse_dtype,
 };
 pub use loaded::{LoadOptions, LoadedModel};
 pub use offloaded::{OffloadOptions, Offloaded};

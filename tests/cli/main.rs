@@ -17,6 +17,7 @@ mod models;
 mod pack;
 #[path = "../support/pass_replay.rs"]
 mod pass_replay;
+mod plan;
 mod process;
 mod real;
 mod refusals;

@@ -1,6 +1,6 @@
 //! Bytes at rest: what a tensor takes when floats are kept in a narrower type than the file's.
 
-use crate::base::{Error, Result, align_up};
+use crate::base::{Error, Result, align_up, format_bytes};
 use crate::weights::{ALIGN_BYTES, Dtype, Tensor};
 
 /// Names of the types that weights can be kept in, and what others call them.
@@ -86,10 +86,10 @@ pub(super) fn note_of(dtype: Dtype, before: u64, after: u64, opaque: bool) -> Ve
     let mut notes = Vec::new();
     if after < before {
         notes.push(format!(
-            "matrices are cast to {dtype} once, when they are loaded: {:.2} of {:.2} GB are kept \
-             and cross the link",
-            after as f64 / 1e9,
-            before as f64 / 1e9
+            "matrices are cast to {dtype} once, when they are loaded: {} of {} are kept and cross \
+             the link",
+            format_bytes(after),
+            format_bytes(before)
         ));
     } else {
         notes.push(format!("{dtype} changes nothing: no matrix of floats is wider"));

@@ -13,6 +13,12 @@ const FILE_BYTES_MAX: u64 = 16 * MIB;
 /// How much of a value an error shows, in characters.
 const SHOWN_CHARS: usize = 40;
 
+/// Whether the file in `path` may be a description at all.
+pub(super) fn may_describe(path: &Path) -> bool {
+    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    is_json && path.metadata().is_ok_and(|file| file.is_file() && file.len() <= FILE_BYTES_MAX)
+}
+
 /// The JSON in `path`.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
     let cannot = |error: std::io::Error| FileError::new(path, format!("cannot be read: {error}"));
@@ -48,6 +54,16 @@ impl<'a> Field<'a> {
         }
         let way = if self.way.is_empty() { "the whole" } else { &self.way };
         FileError::new(self.file, format!("{way}: {shown} is not accepted; {expected}")).into()
+    }
+
+    /// What is wrong with the file that this value names, as an error of this one.
+    pub(super) fn because(&self, error: Error) -> Error {
+        match error {
+            Error::File(named) => {
+                FileError::new(self.file, format!("{}: {named}", self.way)).into()
+            }
+            error => error,
+        }
     }
 
     /// This value as an object with no keys but `known`.

@@ -20,7 +20,7 @@ use crate::weights::Dtype;
 
 use super::bytes::named_dtype;
 use super::fields::{Field, read_json};
-use super::opened::{DescribedJob, Opened, Origin, open_model, open_shapes};
+use super::opened::{Backing, DescribedJob, Opened, open_model, open_shapes};
 use super::{DescribeOptions, shapes};
 
 /// More than one pass a second for a hundred years.
@@ -45,7 +45,7 @@ pub(super) fn read(
         None => "job",
     };
     let mut job = Job::new(name);
-    let (mut origins, mut notes) = (Vec::new(), Vec::new());
+    let (mut backings, mut notes) = (Vec::new(), Vec::new());
     let components = root.need("components")?;
     for field in components.list()? {
         let opened = component(&field, layers, options)?;
@@ -55,7 +55,7 @@ pub(super) fn read(
         let name = &opened.component.name;
         notes.extend(opened.notes.iter().map(|note| format!("{name}: {note}")));
         job.component(opened.component);
-        origins.push(opened.origin);
+        backings.push(opened.backing);
     }
     if job.components.is_empty() {
         return Err(components.refuse("at least one component"));
@@ -67,7 +67,7 @@ pub(super) fn read(
     if job.phases.is_empty() {
         return Err(phases.refuse("at least one phase"));
     }
-    Ok(DescribedJob { job, origins, notes })
+    Ok(DescribedJob { job, backings, notes })
 }
 
 fn component(field: &Field<'_>, layers: Option<&str>, options: &DescribeOptions) -> Result<Opened> {
@@ -89,7 +89,9 @@ fn component(field: &Field<'_>, layers: Option<&str>, options: &DescribeOptions)
     let mut opened = if let Some(path) = field.get("model") {
         let own = field.get("layers");
         let own = own.as_ref().map(Field::text).transpose()?;
-        open_model(&beside(field.file, path.text()?), Some(name), own.or(layers), &options)?
+        let file = beside(field.file, path.text()?);
+        open_model(&file, Some(name), own.or(layers), &options)
+            .map_err(|error| path.because(error))?
     } else if let Some(path) = field.get("shape") {
         let path = beside(field.file, path.text()?);
         open_shapes(&Field::root(&path, &read_json(&path)?), &options)?
@@ -98,7 +100,7 @@ fn component(field: &Field<'_>, layers: Option<&str>, options: &DescribeOptions)
         let (dtype, overrides) = (options.dtype, &options.overrides);
         let (component, notes) =
             shapes::component_of(name.to_owned(), &list, Dtype::BF16, dtype, overrides)?;
-        Opened { component, origin: Origin::Shape, notes }
+        Opened { component, backing: Backing::Shape, notes }
     };
     name.clone_into(&mut opened.component.name);
     opened.component.keep = match field.get("keep") {

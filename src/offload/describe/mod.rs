@@ -19,7 +19,7 @@ use names::Names;
 use pieces::Piece;
 
 pub use bytes::parse_dtype;
-pub use opened::{DescribedJob, Origin};
+pub use opened::{Backing, DescribedJob};
 pub use overrides::Overrides;
 
 /// What becomes of embedding tables, of which a pass reads a few rows.
@@ -28,7 +28,8 @@ pub enum Tables {
     /// They stay on the device: streaming one would move all of it for a few rows.
     #[default]
     Device,
-    /// They stay in host memory, where the caller gathers rows: they are no part of the plan.
+    /// They stay in host memory, where the caller gathers rows: they are no part of the plan. One
+    /// that is the head too is planned as a head.
     Host,
     /// Units like all others.
     Planned,
@@ -110,12 +111,19 @@ impl Described {
         let mut shapes = Vec::new();
         let mut host_tables = Vec::new();
         for piece in pieces::cut(model, &order, &options.overrides)? {
-            let is_table = piece.tensors.iter().all(|&at| names.is_table(&model.tensors()[at]));
-            if is_table && options.tables == Tables::Host && piece.keep == Keep::Planned {
+            let all = |is: fn(&Names, &Tensor) -> bool| {
+                piece.tensors.iter().all(|&at| is(&names, &model.tensors()[at]))
+            };
+            let is_planned = piece.keep == Keep::Planned;
+            if is_planned && options.tables == Tables::Host && all(Names::is_table) {
                 host_tables.push(Unit::of(model, piece.name, piece.tensors));
                 continue;
             }
-            shapes.push(shape_of(model, &piece, &names, &mut at_rest, options, is_table)?);
+            let mut shape = shape_of(model, &piece, &names, &mut at_rest, options.tokens)?;
+            if is_planned && options.tables == Tables::Device && all(Names::is_gathered) {
+                shape.keep = Keep::Always;
+            }
+            shapes.push(shape);
             units.push(Unit::of(model, piece.name, piece.tensors));
         }
         let mut notes = at_rest.notes();
@@ -129,8 +137,7 @@ fn shape_of(
     piece: &Piece,
     names: &Names,
     at_rest: &mut AtRest,
-    options: &DescribeOptions,
-    is_table: bool,
+    tokens: u64,
 ) -> Result<UnitShape> {
     let mut parts = Vec::with_capacity(piece.tensors.len());
     let (mut bytes, mut flop) = (0u64, 0.0);
@@ -139,16 +146,15 @@ fn shape_of(
         let part = packed_bytes(at_rest.bytes(tensor)).ok_or_else(too_long)?;
         bytes = bytes.checked_add(part).ok_or_else(too_long)?;
         parts.push(part);
-        flop += flop_of(tensor, names, options.tokens);
+        flop += flop_of(tensor, names, tokens);
     }
-    let stays = is_table && options.tables == Tables::Device && piece.keep == Keep::Planned;
     Ok(UnitShape {
         name: piece.name.clone(),
         bytes,
         wire_bytes: bytes,
         gflop: flop / 1e9,
         grains: Grains::Parts(parts),
-        keep: if stays { Keep::Always } else { piece.keep },
+        keep: piece.keep,
     })
 }
 
@@ -162,6 +168,7 @@ fn flop_of(tensor: &Tensor, names: &Names, tokens: u64) -> f64 {
     2.0 * elements * tokens as f64
 }
 
+/// What became of the tables.
 fn notes_on_tables(
     shapes: &[UnitShape],
     units: &[Unit],
@@ -169,31 +176,34 @@ fn notes_on_tables(
     model: &Model,
     names: &Names,
 ) -> Vec<String> {
-    let is_table =
-        |unit: &Unit| unit.tensors.iter().all(|&at| names.is_table(&model.tensors()[at]));
-    let on_device = shapes.iter().zip(units).filter(|(shape, unit)| {
-        shape.keep == Keep::Always && !unit.tensors.is_empty() && is_table(unit)
-    });
-    let on_device: Vec<&str> = on_device.map(|(shape, _)| shape.name.as_str()).collect();
-    let on_host: Vec<&str> = host_tables.iter().map(|unit| unit.name.as_str()).collect();
+    let gathered = |unit: &&Unit| {
+        let tensors = &unit.tensors;
+        !tensors.is_empty() && tensors.iter().all(|&at| names.is_gathered(&model.tensors()[at]))
+    };
+    let kept = shapes.iter().zip(units).filter(|(shape, _)| shape.keep == Keep::Always);
+    let on_device = listed(kept.map(|(_, unit)| unit).filter(gathered));
+    let on_host = listed(host_tables.iter());
     let mut notes = Vec::new();
     if !on_device.is_empty() {
         notes.push(format!(
-            "{} stays on the device: a pass gathers rows of it, so that streaming it would move all \
-             for a few",
-            on_device.join(", ")
+            "embedding tables stay on the device ({on_device}): a pass gathers rows of them, and \
+             streaming them would move all for a few"
         ));
     }
     if !on_host.is_empty() {
         notes.push(format!(
-            "{} stays in host memory, where rows of it are gathered: not counted here",
-            on_host.join(", ")
+            "embedding tables stay in host memory ({on_host}), where rows are gathered: they are \
+             not counted here"
         ));
     }
     notes.extend(names.tied_table().map(|table| {
-        format!("{table} is multiplied too: the file has no head of its own, so it counts as one")
+        format!("'{table}' is multiplied too: the file has no head of its own, so it counts as one")
     }));
     notes
+}
+
+fn listed<'u>(units: impl Iterator<Item = &'u Unit>) -> String {
+    units.map(|unit| unit.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -80,6 +80,11 @@ impl Names {
         Self { tied_table: table.map(|tensor| tensor.name.clone()) }
     }
 
+    /// Whether rows of it are gathered.
+    pub(super) fn is_gathered(&self, tensor: &Tensor) -> bool {
+        is_lookup(tensor)
+    }
+
     /// Whether rows of it are gathered, and nothing is multiplied with it.
     pub(super) fn is_table(&self, tensor: &Tensor) -> bool {
         is_lookup(tensor) && !self.is_tied(tensor)

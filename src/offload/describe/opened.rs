@@ -8,7 +8,7 @@ use crate::base::Result;
 use crate::plan::{Component, Job};
 use crate::weights::{Grouping, Model, Unit};
 
-use super::fields::{Field, read_json};
+use super::fields::{Field, may_describe, read_json};
 use super::{DescribeOptions, Described, job_file, shapes};
 
 /// A job, and for each of its components where its weights are.
@@ -18,14 +18,14 @@ pub struct DescribedJob {
     /// What is planned.
     pub job: Job,
     /// One for each of the job's components.
-    pub origins: Vec<Origin>,
+    pub backings: Vec<Backing>,
     /// What was assumed, in sentences.
     pub notes: Vec<String>,
 }
 
 /// Where a component's weights are.
 #[derive(Debug)]
-pub enum Origin {
+pub enum Backing {
     /// In a model's files.
     Model {
         /// The model.
@@ -39,10 +39,10 @@ pub enum Origin {
     Shape,
 }
 
-/// A component with its origin, and what was assumed.
+/// A component with its backing, and what was assumed.
 pub(super) struct Opened {
     pub(super) component: Component,
-    pub(super) origin: Origin,
+    pub(super) backing: Backing,
     pub(super) notes: Vec<String>,
 }
 
@@ -80,17 +80,17 @@ impl DescribedJob {
     }
 
     fn of(opened: Opened, passes: Option<u32>) -> Self {
-        let Opened { component, origin, notes } = opened;
-        Self { job: Job::of(component, passes.unwrap_or(1)), origins: vec![origin], notes }
+        let Opened { component, backing, notes } = opened;
+        Self { job: Job::of(component, passes.unwrap_or(1)), backings: vec![backing], notes }
     }
 
     /// All that overrides can match.
     fn names(&self) -> Vec<&str> {
         let components = self.job.components.iter();
         let units = components.clone().flat_map(|component| &component.units);
-        let tensors = self.origins.iter().flat_map(|origin| match origin {
-            Origin::Model { model, .. } => model.tensors(),
-            Origin::Shape => &[],
+        let tensors = self.backings.iter().flat_map(|backing| match backing {
+            Backing::Model { model, .. } => model.tensors(),
+            Backing::Shape => &[],
         });
         components
             .map(|component| component.name.as_str())
@@ -102,8 +102,7 @@ impl DescribedJob {
 
 /// The JSON of a file of shapes or of a job; `None` for what is a model, or is not there.
 fn description(path: &Path) -> Result<Option<serde_json::Value>> {
-    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    if !is_json || !path.is_file() {
+    if !may_describe(path) {
         return Ok(None);
     }
     let json = read_json(path)?;
@@ -116,7 +115,7 @@ pub(super) fn open_shapes(root: &Field<'_>, options: &DescribeOptions) -> Result
     if options.overrides.makes_units() {
         notes.push("shapes have no tensors: what makes units of them has no effect".into());
     }
-    Ok(Opened { component, origin: Origin::Shape, notes })
+    Ok(Opened { component, backing: Backing::Shape, notes })
 }
 
 pub(super) fn open_model(
@@ -141,6 +140,6 @@ pub(super) fn open_model(
     let described = Described::new(name, &model, &grouping, options)?;
     let Described { component, units, host_tables, mut notes } = described;
     notes.extend(assumed.map(str::to_owned));
-    let origin = Origin::Model { model: Arc::new(model), units, host_tables };
-    Ok(Opened { component, origin, notes })
+    let backing = Backing::Model { model: Arc::new(model), units, host_tables };
+    Ok(Opened { component, backing, notes })
 }

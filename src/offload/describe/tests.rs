@@ -103,7 +103,7 @@ fn layers_follow_the_table_and_the_head_comes_last_wherever_they_stand_in_the_fi
 fn each_part_names_its_tensor() {
     let place = Place::new();
     let described = open(&place.model(SMALL), &DescribeOptions::default()).unwrap();
-    let [Origin::Model { model, units, .. }] = &described.origins[..] else { panic!() };
+    let [Backing::Model { model, units, .. }] = &described.backings[..] else { panic!() };
     assert_eq!(model.format(), Format::Safetensors);
     for (unit, shape) in units.iter().zip(&described.job.components[0].units) {
         assert_eq!(unit.name, shape.name);
@@ -123,7 +123,7 @@ fn tables_stay_on_the_host_or_are_planned_if_asked() {
     let path = place.model(SMALL);
     let on_host = open(&path, &options(|options| options.tables = Tables::Host)).unwrap();
     assert_eq!(on_host.job.components[0].units.len(), 4);
-    let [Origin::Model { host_tables, .. }] = &on_host.origins[..] else { panic!() };
+    let [Backing::Model { host_tables, .. }] = &on_host.backings[..] else { panic!() };
     assert_eq!(host_tables[0].name, "model.embed_tokens.weight");
     assert!(on_host.notes[0].contains("host memory"), "{:?}", on_host.notes);
     let planned = units(&path, &options(|options| options.tables = Tables::Planned));
@@ -134,10 +134,18 @@ fn tables_stay_on_the_host_or_are_planned_if_asked() {
 fn a_table_that_is_the_head_too_is_multiplied() {
     let place = Place::new();
     let path = place.model(&SMALL[1..]);
-    let described = open(&path, &DescribeOptions::default()).unwrap();
-    let last = described.job.components[0].units.iter().find(|u| u.name.contains("embed")).unwrap();
-    assert_eq!((last.keep, last.gflop), (Keep::Planned, 2.0 * 64.0 * 1000.0 / 1e9));
-    assert!(described.notes[0].contains("no head of its own"), "{:?}", described.notes);
+    for (tables, keep) in [
+        (Tables::Device, Keep::Always),
+        (Tables::Host, Keep::Planned),
+        (Tables::Planned, Keep::Planned),
+    ] {
+        let described = open(&path, &options(|options| options.tables = tables)).unwrap();
+        let units = &described.job.components[0].units;
+        let table = units.iter().find(|unit| unit.name.contains("embed")).unwrap();
+        assert_eq!((table.keep, table.gflop), (keep, 2.0 * 64.0 * 1000.0 / 1e9), "{tables:?}");
+        let last = described.notes.last().unwrap();
+        assert!(last.contains("no head of its own"), "{:?}", described.notes);
+    }
 }
 
 #[test]
@@ -274,7 +282,10 @@ fn a_job_names_models_shapes_and_units() {
         ("denoise", 1, 28, 2 << 30)
     );
     assert_eq!((&*job.phases[0].name, job.phases[0].passes), ("text", 1));
-    assert!(matches!(described.origins[..], [Origin::Model { .. }, Origin::Shape, Origin::Shape]));
+    assert!(matches!(
+        described.backings[..],
+        [Backing::Model { .. }, Backing::Shape, Backing::Shape]
+    ));
     assert!(described.notes[0].starts_with("text: "), "{:?}", described.notes);
 }
 
