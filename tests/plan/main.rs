@@ -5,4 +5,5 @@ mod pass_replay;
 
 mod cells;
 mod jobs;
+mod pages;
 mod random;
