@@ -62,6 +62,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/transfer/disk/reader.rs", "reads files into pinned memory"),
     ("src/transfer/disk/ring.rs", "gives memory to the kernel to fill"),
     ("src/transfer/loader.rs", "enqueues copies"),
+    ("src/transfer/parts.rs", "enqueues copies"),
+    ("src/transfer/parts.rs", "enqueues copies"),
     ("src/prefetch/loading.rs", "loads into its own places"),
     ("src/prefetch/lease.rs", "shows and checks leased memory"),
     ("src/prefetch/transform.rs", "launches casts on places it is given"),

@@ -86,7 +86,8 @@ impl Prefetcher {
         // Everything a steady state needs is made now: a pass makes no event. A pass's copies
         // and those ahead of it may be untimed yet when the next begins.
         let copies = plans.iter().map(|plan| plan.load.copies()).sum::<usize>();
-        loader.reserve(2 * plans.len(), 2 * copies)?;
+        // Each unit in the way cuts a copy in two at most.
+        loader.reserve(2 * plans.len(), 2 * (copies + plans.len()))?;
         let device = ring.stream().device();
         let events = EventPool::new(device);
         // Each unit has one entry at most, with the end of a lease and perhaps that of the lease

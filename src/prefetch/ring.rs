@@ -3,18 +3,20 @@
 //!
 //! Invariants
 //! 1. A unit has at most one entry. A leased entry keeps its place.
-//! 2. Before a copy stream writes a place, it is made to wait for every use of what was there
-//!    before, and for its load: when an entry is evicted, both copy streams are made to wait for
-//!    its uses, and the one it was not loaded on for its load. Streams are in order, so that this
-//!    holds for all later copies too.
+//! 2. Before a copy stream writes a byte of a place, it is made to wait for every use of what was
+//!    there before, and for its load: when an entry is evicted, both copy streams are made to wait
+//!    for its uses, and the one it was not loaded on for its load. Streams are in order, so that
+//!    this holds for all later copies too. What was evicted is waited for before the first byte
+//!    that lies over it, and before anything else is loaded.
 //! 3. Once every unit was loaded, nothing here takes memory.
 
 use std::sync::Arc;
 
 use super::fixed::fixed_places;
+use super::loading::Loaded;
 use super::options::{PrefetchOptions, PrefetchStats};
 use super::order::Order;
-use super::space::Space;
+use super::space::{Evicted, Space};
 use super::timing::{DoneMark, Timing};
 use super::unit::{Hold, NEVER, RingUnit};
 use crate::base::{Error, Result};
@@ -28,8 +30,12 @@ pub(super) struct Ring {
     pub(super) units: Vec<RingUnit>,
     pub(super) model: Arc<Model>,
     pub(super) base: DevicePtr,
-    /// Without the staging part, which lies behind it.
+    /// Without the staging part.
     pub(super) ring_bytes: u64,
+    /// Whether the ring shows a second time behind its end, so that places may run over it.
+    pub(super) goes_round: bool,
+    /// Where the staging part begins, from the base.
+    pub(super) staging_offset: u64,
     pub(super) loader: Loader,
     pub(super) options: PrefetchOptions,
     /// Whether a unit that is loaded asks for a home.
@@ -42,12 +48,16 @@ pub(super) struct Ring {
     pub(super) step: u64,
     pub(super) timing: Option<Timing>,
     pub(super) stats: PrefetchStats,
+    /// How it is with units of no bytes.
+    nothing: Arc<LoadStatus>,
     /// Loads that were leased and may still fail, of units that have been loaded again since.
     unsure: Vec<(usize, Arc<LoadStatus>)>,
     /// An empty list, in turn with the one that leases are returned to.
     pub(super) returning: Vec<Returned>,
-    /// Keys of evicted places, while they are retired.
-    pub(super) evicted: Vec<usize>,
+    /// Evicted places, until they are retired: the first in the way last.
+    pub(super) evicted: Vec<Evicted>,
+    /// The unit that is a half, if one is.
+    pub(super) half: Option<usize>,
     /// Set when the driver failed where order could not be kept: nothing is loaded any more.
     pub(super) broken: Option<Error>,
 }
@@ -56,6 +66,8 @@ pub(super) struct Ring {
 #[derive(Debug)]
 pub(super) struct Granted {
     pub(super) offset: u64,
+    /// Whether it keeps bytes in the ring.
+    pub(super) holds: bool,
     pub(super) status: Arc<LoadStatus>,
     pub(super) done: Option<DoneMark>,
 }
@@ -64,8 +76,8 @@ pub(super) struct Granted {
 #[derive(Debug)]
 pub(super) struct Returned {
     pub(super) unit: usize,
-    /// The end of its work on one stream.
-    pub(super) end: Event,
+    /// The end of its work on one stream; none where it has no bytes to be worked on.
+    pub(super) end: Option<Event>,
     pub(super) done: Option<(DoneMark, StreamKey)>,
     /// Whether the lease is gone with it; else the end on another stream follows.
     pub(super) last: bool,
@@ -87,12 +99,13 @@ impl Ring {
             ),
             false => None,
         };
+        let (goes_round, staging_offset) = (false, ring_bytes);
         let timing = match options.timing {
             true => Some(Timing::new(loader.stream().device(), units.len())?),
             false => None,
         };
         Ok(Self {
-            space: Space::new(ring_bytes, sizes.into_iter()),
+            space: Space::new(ring_bytes, goes_round, sizes.into_iter()),
             order: Order::new(units.len()),
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
@@ -101,6 +114,10 @@ impl Ring {
             model,
             base,
             ring_bytes,
+            goes_round,
+            staging_offset,
+            half: None,
+            nothing: Arc::default(),
             // Where a home is pinned at once, each is when its unit is loaded.
             asks_for_homes: loader.pinner().is_at_once(),
             loader,
@@ -123,11 +140,17 @@ impl Ring {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        if self.units[unit].plan.place_bytes() == 0 {
+            return self.lease_nothing(unit, stream);
+        }
         self.drop_if_failed(unit, events)?;
         let asked = match &mut self.timing {
             Some(timing) => timing.ask(stream)?,
             None => None,
         };
+        if self.half == Some(unit) {
+            self.load_half_on_demand(unit, stream, events)?;
+        }
         if self.units[unit].entry.is_none() {
             self.load_on_demand(unit, stream, events)?;
             // A transform that failed is known at once. A read that failed already is told like one
@@ -146,11 +169,27 @@ impl Ring {
             Hold::Leased(leases) => Hold::Leased(leases + 1),
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
-        let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status), done };
+        let status = Arc::clone(&entry.status);
+        let granted = Granted { offset: entry.offset, holds: true, status, done };
         self.note_leased(unit, &granted.status);
         self.stats.leases += 1;
         self.advance(unit);
         Ok(granted)
+    }
+
+    /// Leases a unit of no bytes: there is nothing to wait for, and nothing to keep.
+    fn lease_nothing(&mut self, unit: usize, stream: &Stream) -> Result<Granted> {
+        let done = match &mut self.timing {
+            Some(timing) => match timing.ask(stream)? {
+                Some(asked) => Some(timing.ready(asked, unit, 0, stream)?),
+                None => None,
+            },
+            None => None,
+        };
+        self.stats.leases += 1;
+        self.advance(unit);
+        let status = Arc::clone(&self.nothing);
+        Ok(Granted { offset: 0, holds: false, status, done })
     }
 
     /// Takes a lease back.
@@ -159,7 +198,7 @@ impl Ring {
         if let (Some(timing), Some((mark, stream))) = (&mut self.timing, done) {
             timing.done(mark, stream);
         }
-        let Some(unit) = self.units.get_mut(unit) else { return };
+        let (Some(unit), Some(end)) = (self.units.get_mut(unit), end) else { return };
         unit.note_use(end, events);
         if let Some(entry) = unit.entry.as_mut().filter(|_| last) {
             entry.hold = match entry.hold {
@@ -183,9 +222,28 @@ impl Ring {
         }
         self.stats.demand_loads += 1;
         // A unit somebody asked for goes before units nobody has asked for yet.
-        let loaded = self.load(unit, urgency, events, |other| other.yields_to(NEVER))?
-            || self.load(unit, urgency, events, |other| other.leases() == 0)?;
+        let mut load = |may_evict: fn(&RingUnit) -> bool| -> Result<bool> {
+            Ok(self.load(unit, urgency, events, false, may_evict)? == Loaded::Whole)
+        };
+        let loaded = load(|other| other.yields_to(NEVER))? || load(|other| other.leases() == 0)?;
         if loaded { Ok(()) } else { Err(self.held(unit)) }
+    }
+
+    /// Has the rest of a half loaded; where leases are in its way, all of it at another place.
+    fn load_half_on_demand(
+        &mut self,
+        unit: usize,
+        stream: &Stream,
+        events: &EventPool,
+    ) -> Result<()> {
+        let mut load = |may_evict: fn(&RingUnit) -> bool| -> Result<bool> {
+            Ok(self.load_rest(unit, events, may_evict)? == Loaded::Whole)
+        };
+        if load(|other| other.yields_to(NEVER))? || load(|other| other.leases() == 0)? {
+            return Ok(());
+        }
+        self.drop_half(unit, events)?;
+        self.load_on_demand(unit, stream, events)
     }
 
     /// Why there is no room for `unit`.
