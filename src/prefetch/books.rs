@@ -24,9 +24,9 @@ impl Ring {
             }
         }
         // Where the ring goes round, the last place may reach as far as the first one.
-        let over = if self.goes_round { first.unwrap_or(0) } else { 0 };
-        if end > self.ring_bytes.saturating_add(over) {
-            return Err(format!("a place ends at {end} of {} bytes", self.ring_bytes));
+        let over = if self.at.goes_round { first.unwrap_or(0) } else { 0 };
+        if end > self.at.ring_bytes.saturating_add(over) {
+            return Err(format!("a place ends at {end} of {} bytes", self.at.ring_bytes));
         }
         let has_place = |unit: usize| self.space.places().any(|(.., number)| number == unit);
         for (number, unit) in self.units.iter().enumerate() {

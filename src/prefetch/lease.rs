@@ -62,7 +62,7 @@ impl Lease {
         if *stream == self.stream || self.others.contains(stream) {
             return Ok(());
         }
-        self.shared.ring_buffer.record_use(stream)?;
+        self.shared.record_use(stream)?;
         // The entry keeps its place, and so its event, while this lease lives.
         if let Some(ready) = self.shared.ready(self.unit) {
             stream.wait(&ready)?;

@@ -191,21 +191,26 @@ impl Ring {
         if plan.staging_bytes() > 0 {
             // Loads with a transform follow each other on one stream, and so do uses of the
             // staging part: the raw bytes wait for no room.
-            let (raw, bytes) = (self.base.offset(self.staging_offset), plan.layout.len_bytes);
+            let (raw, bytes) = (self.at.staging, plan.layout.len_bytes);
             let load = Part { place: raw, bytes: 0..bytes, waits: 0, is_last: false };
             self.enqueue_part(unit, rest, load, events)?;
             let waits = self.evicted.len();
             let change = Part { place: raw, bytes: bytes..bytes, waits, is_last: true };
             return self.enqueue_part(unit, rest, change, events);
         }
-        let place = self.base.offset(offset);
+        let place = self.at.base.offset(offset);
         let mut at = from;
         while at < to {
             let next = self.evicted.iter().rposition(|gone| gone.from > at);
             let until = next.map_or(to, |next| self.evicted[next].from);
             let waits = self.evicted.len() - next.map_or(0, |next| next + 1);
             let is_last = is_whole && until == to;
-            self.enqueue_part(unit, rest, Part { place, bytes: at..until, waits, is_last }, events)?;
+            self.enqueue_part(
+                unit,
+                rest,
+                Part { place, bytes: at..until, waits, is_last },
+                events,
+            )?;
             at = until;
         }
         Ok(())
@@ -253,9 +258,9 @@ impl Ring {
     fn transform(&self, unit: usize) -> Option<Error> {
         let RingUnit { plan, entry, .. } = &self.units[unit];
         let transform = plan.transform.as_ref()?;
-        let place = self.base.offset(entry.as_ref()?.offset);
+        let place = self.at.base.offset(entry.as_ref()?.offset);
         let staged = plan.staging_bytes() > 0;
-        let raw = if staged { self.base.offset(self.staging_offset) } else { place };
+        let raw = if staged { self.at.staging } else { place };
         let stream = self.loader.stream();
         // SAFETY: as for the copies, and the raw bytes were loaded on this stream just now.
         let changed = unsafe { transform.enqueue(&self.model, stream, raw, &plan.content, place) };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::fixed::fixed_places;
 use super::loading::Loaded;
+use super::memory::Stretch;
 use super::options::{PrefetchOptions, PrefetchStats};
 use super::order::Order;
 use super::space::{Evicted, Space};
@@ -29,13 +30,8 @@ use crate::weights::Model;
 pub(super) struct Ring {
     pub(super) units: Vec<RingUnit>,
     pub(super) model: Arc<Model>,
-    pub(super) base: DevicePtr,
-    /// Without the staging part.
-    pub(super) ring_bytes: u64,
-    /// Whether the ring shows a second time behind its end, so that places may run over it.
-    pub(super) goes_round: bool,
-    /// Where the staging part begins, from the base.
-    pub(super) staging_offset: u64,
+    /// Where it is.
+    pub(super) at: Stretch,
     pub(super) loader: Loader,
     pub(super) options: PrefetchOptions,
     /// Whether a unit that is loaded asks for a home.
@@ -65,7 +61,7 @@ pub(super) struct Ring {
 /// What a lease gets to know.
 #[derive(Debug)]
 pub(super) struct Granted {
-    pub(super) offset: u64,
+    pub(super) at: DevicePtr,
     /// Whether it keeps bytes in the ring.
     pub(super) holds: bool,
     pub(super) status: Arc<LoadStatus>,
@@ -84,38 +80,29 @@ pub(super) struct Returned {
 }
 
 impl Ring {
-    /// A ring at `base`; the staging part, if any unit needs one, is behind `ring_bytes`.
+    /// A ring in this stretch of memory.
     pub(super) fn new(
         units: Vec<RingUnit>,
         model: Arc<Model>,
-        (base, ring_bytes): (DevicePtr, u64),
+        at: Stretch,
         loader: Loader,
         options: PrefetchOptions,
     ) -> Result<Self> {
         let sizes: Vec<u64> = units.iter().map(|unit| unit.plan.place_bytes()).collect();
-        let fixed = match options.stable_addresses {
-            true => Some(
-                fixed_places(&sizes, ring_bytes).map_err(|least| too_small(least, ring_bytes))?,
-            ),
-            false => None,
-        };
-        let (goes_round, staging_offset) = (false, ring_bytes);
+        let fixed = fixed(&sizes, &at, &options)?;
         let timing = match options.timing {
             true => Some(Timing::new(loader.stream().device(), units.len())?),
             false => None,
         };
         Ok(Self {
-            space: Space::new(ring_bytes, goes_round, sizes.into_iter()),
+            space: Space::new(&at, sizes.into_iter()),
             order: Order::new(units.len()),
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
             unsure: Vec::with_capacity(units.len()),
             units,
             model,
-            base,
-            ring_bytes,
-            goes_round,
-            staging_offset,
+            at,
             half: None,
             nothing: Arc::default(),
             // Where a home is pinned at once, each is when its unit is loaded.
@@ -170,7 +157,7 @@ impl Ring {
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
         let status = Arc::clone(&entry.status);
-        let granted = Granted { offset: entry.offset, holds: true, status, done };
+        let granted = Granted { at: self.at.base.offset(entry.offset), holds: true, status, done };
         self.note_leased(unit, &granted.status);
         self.stats.leases += 1;
         self.advance(unit);
@@ -189,7 +176,7 @@ impl Ring {
         self.stats.leases += 1;
         self.advance(unit);
         let status = Arc::clone(&self.nothing);
-        Ok(Granted { offset: 0, holds: false, status, done })
+        Ok(Granted { at: self.at.base, holds: false, status, done })
     }
 
     /// Takes a lease back.
@@ -253,7 +240,7 @@ impl Ring {
             unit: self.units[unit].plan.name.clone(),
             unit_bytes: self.units[unit].plan.place_bytes(),
             held_bytes: leased().map(|unit| unit.plan.place_bytes()).sum(),
-            ring_bytes: self.ring_bytes,
+            ring_bytes: self.at.ring_bytes,
             live_leases: leased().map(RingUnit::leases).sum(),
         }
     }
@@ -305,6 +292,19 @@ impl Ring {
             ..self.stats
         }
     }
+}
+
+/// Where units of these sizes lie for good, if they are to.
+pub(super) fn fixed(
+    sizes: &[u64],
+    at: &Stretch,
+    options: &PrefetchOptions,
+) -> Result<Option<Vec<u64>>> {
+    if !options.stable_addresses {
+        return Ok(None);
+    }
+    let places = fixed_places(sizes, at.ring_bytes);
+    places.map(Some).map_err(|least| too_small(least, at.ring_bytes))
 }
 
 fn too_small(least_bytes: u64, ring_bytes: u64) -> Error {

@@ -10,6 +10,8 @@
 
 use std::cmp::Reverse;
 
+use super::memory::Stretch;
+
 /// A place of the ring.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -42,11 +44,8 @@ pub(super) struct Space {
 
 impl Space {
     /// A ring for places of these sizes, each there once at most.
-    pub(super) fn new(
-        ring_bytes: u64,
-        goes_round: bool,
-        sizes: impl ExactSizeIterator<Item = u64>,
-    ) -> Self {
+    pub(super) fn new(at: &Stretch, sizes: impl ExactSizeIterator<Item = u64>) -> Self {
+        let Stretch { ring_bytes, goes_round, .. } = *at;
         let places = Vec::with_capacity(sizes.len());
         let slot_bytes = sizes.filter(|&bytes| bytes <= ring_bytes / 2).max().unwrap_or(0);
         Self { ring_bytes, goes_round, slot_bytes, head: 0, places }
@@ -183,9 +182,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::device::DevicePtr;
 
     fn space(ring_bytes: u64, goes_round: bool, sizes: &[u64]) -> Space {
-        Space::new(ring_bytes, goes_round, sizes.iter().copied())
+        let (base, staging) = (DevicePtr(0), DevicePtr(0));
+        let at = Stretch { base, ring_bytes, goes_round, staging, staging_bytes: 0 };
+        Space::new(&at, sizes.iter().copied())
     }
 
     /// Takes, and gives the offset with what was evicted.
