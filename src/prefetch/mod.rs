@@ -9,6 +9,7 @@ mod fixed;
 mod homes;
 mod lease;
 mod loading;
+mod memory;
 mod options;
 mod order;
 mod prefetcher;
@@ -21,6 +22,7 @@ mod unit;
 mod view;
 
 pub use lease::{HostView, Lease};
+pub use memory::RingMemory;
 pub use options::{PassReport, PrefetchOptions, PrefetchStats};
 pub use prefetcher::Prefetcher;
 pub use stalls::{PassStalls, StallCauses, UnitStall};
