@@ -2,11 +2,13 @@
 //! far as it fits beside two slots of the largest layer, layers streamed) and the model that runs
 //! by it.
 
+mod changes;
 mod loaded;
 mod placement;
 mod residents;
 mod streamed;
 
+pub use changes::Repatched;
 pub use loaded::{LoadOptions, LoadedModel};
 pub use placement::Placement;
 pub use residents::{LoadProgress, Residents};

@@ -288,7 +288,7 @@ fn places_bytes(plans: &[UnitPlan], ring_bytes: u64) -> Result<u64> {
 
 impl Shared {
     /// The lock, with returned leases taken back.
-    fn enter(&self) -> MutexGuard<'_, Ring> {
+    pub(super) fn enter(&self) -> MutexGuard<'_, Ring> {
         let mut ring = lock(&self.ring);
         self.take_back(&mut ring);
         ring
