@@ -149,10 +149,10 @@ impl Llama {
             let tensor = tensor.reshape((batch, count, heads, self.head_dim))?;
             Ok(tensor.transpose(1, 2)?.contiguous()?)
         };
-        let (cos, sin) = (self.cos.narrow(0, position, count)?, self.sin.narrow(0, position, count)?);
-        let rotated = |tensor| -> Result<Tensor> {
-            Ok(candle_nn::rotary_emb::rope_i(&tensor, &cos, &sin)?)
-        };
+        let (cos, sin) =
+            (self.cos.narrow(0, position, count)?, self.sin.narrow(0, position, count)?);
+        let rotated =
+            |tensor| -> Result<Tensor> { Ok(candle_nn::rotary_emb::rope_i(&tensor, &cos, &sin)?) };
         let query = rotated(by_head(layer.query.forward(normed)?, self.heads)?)?;
         let mut key = rotated(by_head(layer.key.forward(normed)?, self.kv_heads)?)?;
         let mut value = by_head(layer.value.forward(normed)?, self.kv_heads)?;

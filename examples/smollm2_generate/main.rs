@@ -138,12 +138,14 @@ impl Options {
             if argument == "--help" {
                 return Err(HELP.into());
             }
-            let value = arguments.next().ok_or_else(|| format!("{argument} needs a value: {HELP}"))?;
+            let value =
+                arguments.next().ok_or_else(|| format!("{argument} needs a value: {HELP}"))?;
             match argument.as_str() {
                 "--model" => options.model = value.into(),
                 "--device" => options.device = value,
                 "--vram" => {
-                    options.vram = parse_bytes(&value).map_err(|error| format!("--vram: {error}"))?;
+                    options.vram =
+                        parse_bytes(&value).map_err(|error| format!("--vram: {error}"))?;
                 }
                 "--mode" => options.mode = value,
                 "--tokens" => {

@@ -28,9 +28,8 @@ impl Text {
             Ok((left.to_owned(), right.to_owned()))
         };
         let merges = list("merges")?.into_iter().map(pair).collect::<Result<Vec<_>>>()?;
-        let model = BPE::builder().vocab_and_merges::<std::collections::HashMap<_, _>, _>(
-            vocabulary, merges,
-        );
+        let model = BPE::builder()
+            .vocab_and_merges::<std::collections::HashMap<_, _>, _>(vocabulary, merges);
         let mut tokenizer = Tokenizer::new(model.build()?);
         let bytes = ByteLevel::new(false, true, true);
         tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![

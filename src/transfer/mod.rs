@@ -5,6 +5,7 @@ mod board;
 mod copy;
 mod disk;
 mod files;
+mod formats;
 mod home;
 mod landing;
 mod lane;
@@ -27,6 +28,7 @@ pub use disk::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 #[doc(hidden)]
 pub use disk::{FaultKind, ReadFault};
 pub use files::Files;
+pub(crate) use formats::{block_format, float_format};
 pub use home::Home;
 pub use loader::Loader;
 pub use options::LoaderOptions;
