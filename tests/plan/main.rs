@@ -6,3 +6,4 @@ mod pass_replay;
 mod cells;
 mod jobs;
 mod random;
+mod reference;
