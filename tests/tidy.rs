@@ -67,6 +67,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/transfer/parts.rs", "enqueues copies"),
     ("src/prefetch/loading.rs", "loads into its own places"),
     ("src/prefetch/memory.rs", "resizes memory nothing uses"),
+    ("src/prefetch/resize.rs", "promises that nothing uses what goes"),
     ("src/prefetch/lease.rs", "shows and checks leased memory"),
     ("src/prefetch/transform.rs", "launches casts on places it is given"),
     ("src/offload/residents.rs", "shows resident memory"),

@@ -12,6 +12,8 @@ mod memory;
 mod options;
 mod order;
 mod prefetcher;
+mod reconfigure;
+mod resize;
 mod ring;
 mod space;
 mod stalls;
