@@ -87,7 +87,7 @@ impl Measured {
         if self.compute.iter().sum::<f64>() > 0.0 {
             component.units.iter_mut().for_each(|unit| unit.gflop = 0.0);
             for (planned, seconds) in phase.plan.units.iter().zip(&self.compute) {
-                let described = component.units.get_mut(planned.origin.units.clone())?;
+                let described = component.units.get_mut(planned.made_of.units.clone())?;
                 let count = described.len().max(1) as f64;
                 let work = (seconds / count - rates.launch_seconds).max(0.0);
                 let gflop = work * rates.flop_per_second / 1e9;

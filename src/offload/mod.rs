@@ -3,6 +3,7 @@
 //! far as it fits beside two slots of the largest layer, layers streamed) and the model that runs
 //! by it.
 
+mod changes;
 mod describe;
 mod fit;
 mod ladder;
@@ -24,6 +25,7 @@ mod streaming;
 mod unit_lease;
 mod weights;
 
+pub use changes::Repatched;
 pub use describe::{
     Backing, DescribeOptions, Described, DescribedJob, Overrides, Tables, parse_dtype,
 };

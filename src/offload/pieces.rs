@@ -269,9 +269,9 @@ fn match_units(
 
 /// What a planned unit is made of.
 fn tensors_of(unit: &UnitPlan, weights: &ComponentWeights) -> Vec<usize> {
-    let described = weights.units.get(unit.origin.units.clone()).unwrap_or_default();
+    let described = weights.units.get(unit.made_of.units.clone()).unwrap_or_default();
     let all: Vec<usize> = described.iter().flat_map(|unit| unit.tensors.iter().copied()).collect();
-    match &unit.origin.parts {
+    match &unit.made_of.parts {
         Some(parts) => all.get(parts.clone()).unwrap_or_default().to_vec(),
         None => all,
     }

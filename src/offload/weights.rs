@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::describe::{DescribedJob, Origin};
+use super::describe::{Backing, DescribedJob};
 use crate::base::{Error, Result};
 use crate::plan::Component;
 use crate::weights::{Model, Unit};
@@ -30,12 +30,12 @@ impl ComponentWeights {
     /// # Errors
     /// [`Error::Unsupported`] for a component that is a shape, without weights.
     pub fn of_job(described: &DescribedJob) -> Result<Vec<Self>> {
-        let components = described.job.components.iter().zip(&described.origins);
-        let weights = |(component, origin): (&Component, &Origin)| match origin {
-            Origin::Model { model, units, .. } => {
+        let components = described.job.components.iter().zip(&described.backings);
+        let weights = |(component, backing): (&Component, &Backing)| match backing {
+            Backing::Model { model, units, .. } => {
                 Ok(Self::new(&component.name, Arc::clone(model), units.clone()))
             }
-            Origin::Shape => Err(Error::Unsupported {
+            Backing::Shape => Err(Error::Unsupported {
                 what: format!("loading '{}'", component.name),
                 by: "a shape, which has no weights".into(),
                 way_out: "describe the job with model files".into(),

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::board::{Board, Job, LaneId, Target};
 use super::disk::{self, DiskReport};
 use super::files::Files;
-use super::home::{Home, HomeCell, HomeChunk, HomeMemory};
-use super::landing::Landing;
+use super::home::{Home, HomeCell, HomeMemory};
 use super::marks::Marks;
 use super::options::LoaderOptions;
+use super::parts::LoadInParts;
 use super::pinner::Pinner;
-use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
+use super::plan::{LoadPlan, SLACK_BYTES};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
 use super::window::{Way, affordable_slots};
@@ -36,14 +36,14 @@ pub struct Loader {
     /// Without `demand`, where the pinned budget is too tight for two windows.
     ahead: Way,
     demand: Option<Way>,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     pinner: Arc<Pinner>,
     report: DiskReport,
-    marks: Marks,
+    pub(super) marks: Marks,
     statuses: Statuses,
     chunk_bytes: u64,
     read_bytes: u64,
-    bytes_moved: u64,
+    pub(super) bytes_moved: u64,
 }
 
 impl Loader {
@@ -159,6 +159,23 @@ impl Loader {
         home: Option<&Home>,
         urgency: Urgency,
     ) -> Result<Arc<LoadStatus>> {
+        let mut load = self.begin(plan, home, urgency)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.go_on(&mut load, dst, plan.len_bytes) }?;
+        Ok(Arc::clone(load.status()))
+    }
+
+    /// Begins a load as [`load`](Self::load) does, and enqueues none of it yet:
+    /// [`go_on`](Self::go_on) does.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn begin(
+        &mut self,
+        plan: &Arc<LoadPlan>,
+        home: Option<&Home>,
+        urgency: Urgency,
+    ) -> Result<LoadInParts> {
         if self.board.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -182,36 +199,15 @@ impl Loader {
             self.pinner.ask(&home.0);
         }
         let pinned = home.and_then(|home| Some((&home.0.status, home.0.memory()?)));
-        // SAFETY: the caller's promise.
-        unsafe {
-            match pinned {
-                Some((status, memory)) => self.load_home(dst, plan, (status, &memory), lane),
-                None => self.load_window(dst, plan, lane),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`load`](Self::load).
-    unsafe fn load_home(
-        &mut self,
-        dst: DevicePtr,
-        plan: &Arc<LoadPlan>,
-        (status, home): (&Arc<LoadStatus>, &Arc<HomeMemory>),
-        lane: LaneId,
-    ) -> Result<Arc<LoadStatus>> {
-        if home.begin_reading() {
-            self.read_home(plan, (status, home), lane);
+        let Some((status, memory)) = pinned else {
+            return Ok(LoadInParts::new(plan, None, self.statuses.take(), lane));
+        };
+        if memory.begin_reading() {
+            self.read_home(plan, (status, &memory), lane);
         } else if lane == LaneId::Demand {
-            self.board.hurry(home);
+            self.board.hurry(&memory);
         }
-        for (at, chunk) in plan.home.chunks.iter().enumerate() {
-            let source = HomeChunk(Arc::clone(home), at);
-            let (number, opened) = self.board.push_home_copy(lane, chunk.len, source);
-            // SAFETY: the home holds the whole unit, and so does `dst` by the caller's promise.
-            unsafe { self.enqueue(dst, chunk, &home.landing, (lane, number, opened), status) }?;
-        }
-        Ok(Arc::clone(status))
+        Ok(LoadInParts::new(plan, Some(memory), Arc::clone(status), lane))
     }
 
     /// Queues the reading of a home.
@@ -233,78 +229,7 @@ impl Loader {
         }
     }
 
-    /// # Safety
-    /// As [`load`](Self::load).
-    unsafe fn load_window(
-        &mut self,
-        dst: DevicePtr,
-        plan: &Arc<LoadPlan>,
-        lane: LaneId,
-    ) -> Result<Arc<LoadStatus>> {
-        let status = self.statuses.take();
-        for (at, chunk) in plan.window.chunks.iter().enumerate() {
-            let (landing, after) = self.way(lane).next_slot();
-            // Queued before anything of it is enqueued: even if the driver then fails, the gate
-            // opens and nobody is left waiting.
-            let number = self.board.push_slot(lane, after, chunk.len, |target| Job {
-                target,
-                plan: Arc::clone(plan),
-                chunk: at,
-                landing: Arc::clone(&landing),
-                status: Arc::clone(&status),
-            });
-            self.way(lane).used(number);
-            // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
-            unsafe { self.enqueue(dst, chunk, &landing, (lane, number, false), &status) }?;
-        }
-        Ok(status)
-    }
-
-    /// Enqueues copy `number` of a lane, which may be through its gate already: of `chunk` from
-    /// its landing.
-    ///
-    /// # Safety
-    /// `landing` holds the chunk where the plan says; `dst` as for
-    /// [`load`](Self::load).
-    unsafe fn enqueue(
-        &mut self,
-        dst: DevicePtr,
-        chunk: &Chunk,
-        landing: &Landing,
-        (lane, number, opened): (LaneId, u64, bool),
-        load: &Arc<LoadStatus>,
-    ) -> Result<()> {
-        self.harvest(lane);
-        let stream = self.way(lane).stream.clone();
-        let (dst, src) = (dst.offset(chunk.start), landing.at(chunk.at));
-        let waits = match opened {
-            true => Ok(()),
-            false => stream.wait_gate(self.board.gate(lane), number),
-        };
-        let copied = waits.and_then(|()| {
-            self.marks.time(lane, (number, chunk.len), load, &stream, || {
-                // SAFETY: the ranges are the caller's promise. The landing's use is recorded, so
-                // it outlives the copy, and until that is over no reader writes it.
-                Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, chunk.len) }?)
-            })
-        });
-        match copied {
-            Ok(mark) => self.board.set_mark(lane, number, mark),
-            Err(error) => {
-                // The driver is failing. What did reach the stream is waited for, so that the
-                // memory is unused when it is filled again; if that fails too, it never is.
-                match stream.synchronize() {
-                    Ok(()) => self.board.abandon(lane, number),
-                    Err(_) => self.cancel(),
-                }
-                return Err(error);
-            }
-        }
-        self.bytes_moved += chunk.len;
-        Ok(())
-    }
-
-    fn way(&mut self, lane: LaneId) -> &mut Way {
+    pub(super) fn way(&mut self, lane: LaneId) -> &mut Way {
         match (lane, &mut self.demand) {
             (LaneId::Demand, Some(demand)) => demand,
             _ => &mut self.ahead,
@@ -369,7 +294,7 @@ impl Loader {
     }
 
     /// Counts what is over, and lets the board know.
-    fn harvest(&mut self, lane: LaneId) {
+    pub(super) fn harvest(&mut self, lane: LaneId) {
         if let Some(over) = self.marks.harvest(lane) {
             self.board.set_over(lane, over);
         }

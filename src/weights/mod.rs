@@ -9,6 +9,7 @@ mod gguf_pairs;
 mod joined;
 mod layout;
 mod locate;
+mod lora;
 mod model;
 mod pattern;
 mod safetensors;
@@ -18,6 +19,7 @@ mod units;
 
 pub use dtype::Dtype;
 pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, UnitLayout};
+pub use lora::{LoraPair, LoraTargets};
 pub use model::{Format, Model, ModelFile};
 pub use tensor::Tensor;
 pub use units::{Grouping, Unit};

@@ -28,7 +28,7 @@ fn differences_are_named() {
     refused(&content, |plan| plan.phases[0].plan.units[1].bytes += 256, &words);
     refused(
         &content,
-        |plan| plan.phases[0].plan.units[1].origin.units = 90..91,
+        |plan| plan.phases[0].plan.units[1].made_of.units = 90..91,
         &["0", "tensor(s) are not in exactly one unit"],
     );
     let partly = |plan: &mut Plan| {
