@@ -3,7 +3,7 @@
 
 use super::fit::Fit;
 use super::state::{Bound, State};
-use super::streaming::Supplies;
+use super::streaming::{Streaming, Supplies};
 use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes};
 use crate::plan::Retention;
 use crate::pool::Shortage;
@@ -26,10 +26,15 @@ impl State {
     /// Memory in use that is neither residents nor ring: what the caller has, not what is cached.
     pub(super) fn live_bytes(&self, supplies: &Supplies) -> u64 {
         let allocated = supplies.allocator.stats().allocated_bytes.all.current;
-        let own = if super::space::is_paged(&supplies.allocator) {
-            self.ring_reserved_bytes()
-        } else {
-            self.managed_bytes()
+        // What lies in pages of its own is no block.
+        let in_blocks = |streaming: &Streaming| !streaming.prefetcher.goes_round();
+        let ring = match self.streaming.as_ref().is_some_and(in_blocks) {
+            true => self.ring_reserved_bytes(),
+            false => 0,
+        };
+        let own = match super::space::is_paged(&supplies.allocator) {
+            true => ring,
+            false => ring.saturating_add(self.space.committed_bytes()),
         };
         allocated.saturating_sub(own)
     }
