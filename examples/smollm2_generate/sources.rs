@@ -247,7 +247,7 @@ impl Streamed {
     fn with<T>(
         &self,
         unit: &str,
-        run: impl FnOnce(&dyn Fn(&str) -> Result<Leased<'_>>) -> Result<T>,
+        run: impl for<'a> FnOnce(&(dyn Fn(&str) -> Result<Leased<'a>> + 'a)) -> Result<T>,
     ) -> Result<T> {
         let units = self.units.get(unit).ok_or_else(|| format!("the model has no {unit}"))?;
         let leases = units.iter().map(|&unit| self.offloaded.acquire(unit, &self.stream));
@@ -255,13 +255,14 @@ impl Streamed {
         // On a GPU the layer's kernels would be enqueued here, and the leases make the stream wait
         // for their copies. candle's CPU kernels are on no stream: `wait_host` waits for them.
         let views = leases.iter().map(UnitLease::wait_host).collect::<Result<Vec<_>, _>>()?;
-        run(&|name| {
+        let find = |name: &str| {
             let mut held = leases.iter().zip(&views);
             let found = held.find_map(|(lease, view)| Some((lease.tensor(name).ok()?, view)));
             let (tensor, view) = found.ok_or_else(|| format!("{unit} has no {name}"))?;
             let shape = tensor.shape.iter().map(|&len| len as usize).collect();
             Ok(Leased { bytes: view.bytes(name)?, dtype: ggml(tensor.dtype)?, shape })
-        })
+        };
+        run(&find)
         // Here the leases end, and their room is free for layers further on.
     }
 }

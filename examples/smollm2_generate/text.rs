@@ -1,5 +1,6 @@
 //! Text to tokens and back, by the vocabulary in the model's file.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -22,15 +23,13 @@ impl Text {
             let text = |value: &Value| -> Result<String> { Ok(value.to_string()?.clone()) };
             values.to_vec()?.iter().map(text).collect()
         };
-        let vocabulary = list("tokens")?.into_iter().zip(0..).collect();
-        let pair = |merge: String| {
-            let (left, right) = merge.split_once(' ').ok_or("a merge is not of two tokens")?;
-            Ok((left.to_owned(), right.to_owned()))
-        };
-        let merges = list("merges")?.into_iter().map(pair).collect::<Result<Vec<_>>>()?;
-        let model = BPE::builder()
-            .vocab_and_merges::<std::collections::HashMap<_, _>, _>(vocabulary, merges);
-        let mut tokenizer = Tokenizer::new(model.build()?);
+        let vocabulary: HashMap<String, u32> = list("tokens")?.into_iter().zip(0..).collect();
+        let model = serde_json::json!({
+            "type": "BPE",
+            "vocab": vocabulary,
+            "merges": list("merges")?,
+        });
+        let mut tokenizer = Tokenizer::new(serde_json::from_str::<BPE>(&model.to_string())?);
         let bytes = ByteLevel::new(false, true, true);
         tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
             PreTokenizerWrapper::Digits(Digits::new(true)),
