@@ -152,11 +152,23 @@ impl Units {
         } else {
             self.first_fit(room.saturating_sub(ring_cap), rules.partial_units)
         };
-        let resident: u64 = stays.iter().map(|stays| stays.bytes).sum();
-        let resident = align_up(resident, page_bytes)?;
-        let left = room_bytes.checked_sub(resident)? / page_bytes * page_bytes;
-        let fitted = self.fitted(&stays, left.min(ring_cap), rules);
-        fitted.pass_seconds.is_finite().then_some(fitted)
+        let in_pages = |stays: &[Stays]| {
+            let resident: u64 = stays.iter().map(|stays| stays.bytes).sum();
+            let resident = align_up(resident, page_bytes)?;
+            let left = room_bytes.checked_sub(resident)? / page_bytes * page_bytes;
+            let fitted = self.fitted(stays, left.min(ring_cap), rules);
+            fitted.pass_seconds.is_finite().then_some(fitted)
+        };
+        // In few pages, what stays beside that may leave the ring a page too little.
+        in_pages(&stays).or_else(|| in_pages(&self.what_has_to_stay()))
+    }
+
+    fn what_has_to_stay(&self) -> Vec<Stays> {
+        let stays = |unit: &Streamable| {
+            let bytes = if unit.shape.keep == Keep::Always { unit.shape.bytes } else { 0 };
+            Stays { bytes, parts: Vec::new() }
+        };
+        self.units.iter().map(stays).collect()
     }
 
     /// What has to stay, then the units in order as far as they fit: where nothing is hidden, it

@@ -1,6 +1,6 @@
 //! What the planner counts with: the rates of a device and the budgets.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a device does a second, and what a call costs. Inputs of the planner: measured, from a
 /// profile, or given.
@@ -13,11 +13,17 @@ pub struct DeviceRates {
     /// Sustained floating-point operations a second.
     pub flop_per_second: f64,
     /// Bytes a second from disk to pinned memory; of no effect while everything is in RAM.
+    #[serde(deserialize_with = "rate_or_none")]
     pub disk_bytes_per_second: f64,
     /// Seconds each copy costs beside its bytes.
     pub copy_seconds: f64,
     /// Seconds each unit's compute costs beside its work.
     pub launch_seconds: f64,
+}
+
+/// JSON has no number without end and writes `null` for it.
+fn rate_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl DeviceRates {

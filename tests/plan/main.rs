@@ -5,5 +5,6 @@ mod pass_replay;
 
 mod cells;
 mod jobs;
+mod pages;
 mod random;
 mod reference;
