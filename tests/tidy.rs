@@ -68,6 +68,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/prefetch/loading.rs", "loads into its own places"),
     ("src/prefetch/aside.rs", "declares and makes loads to memory of others"),
     ("src/prefetch/memory.rs", "resizes memory nothing uses"),
+    ("src/prefetch/resize.rs", "promises that nothing uses what goes"),
     ("src/prefetch/lease.rs", "shows and checks leased memory"),
     ("src/prefetch/arrival/mod.rs", "launches kernels on places it is given"),
     ("src/prefetch/arrival/patches.rs", "launches patches on places it is given"),

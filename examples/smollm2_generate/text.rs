@@ -29,7 +29,7 @@ impl Text {
             "vocab": vocabulary,
             "merges": list("merges")?,
         });
-        let mut tokenizer = Tokenizer::new(serde_json::from_value::<BPE>(model)?);
+        let mut tokenizer = Tokenizer::new(serde_json::from_str::<BPE>(&model.to_string())?);
         let bytes = ByteLevel::new(false, true, true);
         tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
             PreTokenizerWrapper::Digits(Digits::new(true)),

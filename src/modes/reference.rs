@@ -251,7 +251,7 @@ mod tests {
                 let limit = u64::from(limit_gb) * 1_000_000_000;
                 let pass = pass(Policy::Invoke, &component, limit, &rates, 1.0).unwrap();
                 let off = (pass.seconds * 1e3 / f64::from(expected_ms) - 1.0).abs();
-                assert!(off < 0.002, "{limit_gb} GB: {} s, not {expected_ms} ms", pass.seconds);
+                assert!(off < 0.01, "{limit_gb} GB: {} s, not {expected_ms} ms", pass.seconds);
                 assert!(pass.resident_bytes <= limit);
             }
         }

@@ -221,3 +221,154 @@ fn keep_others(question: &Question<'_>, left_bytes: u64, keep: &mut [bool]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::pieces::{Piece, PiecedPhase, PiecedUnit};
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    /// One phase for each component; each unit streams its first piece and keeps the others.
+    fn pieces(components: &[Vec<Vec<u64>>]) -> Pieces {
+        let mut laid = Pieces { pieces: Vec::new(), units: Vec::new(), phases: Vec::new() };
+        for (component, units) in components.iter().enumerate() {
+            let first_unit = laid.units.len();
+            for sizes in units {
+                let (unit, first) = (laid.units.len(), laid.pieces.len());
+                for (at, &bytes) in sizes.iter().enumerate() {
+                    let mut stays = vec![false; components.len()];
+                    stays[component] = at > 0;
+                    let value = (unit * 7 % 5) as f64;
+                    laid.pieces.push(Piece { unit, tensors: vec![at], bytes, value, stays });
+                }
+                let pieces = first..laid.pieces.len();
+                let bytes = sizes.iter().sum();
+                laid.units.push(PiecedUnit { name: format!("u{unit}"), bytes, pieces });
+            }
+            let streamed = units.iter().map(|sizes| sizes[0]);
+            let ring_bytes = 2 * streamed.clone().max().unwrap_or(0);
+            laid.phases.push(PiecedPhase {
+                name: format!("p{component}"),
+                component,
+                units: first_unit..laid.units.len(),
+                passes: 1,
+                ring_bytes: ring_bytes.min(streamed.sum()),
+                working_bytes: 0,
+            });
+        }
+        laid
+    }
+
+    fn places(pieces: &Pieces) -> Places {
+        let packed = pieces.packed().into_iter().map(|at| {
+            let piece = &pieces.pieces[at];
+            (at, piece.bytes, pieces.component_of(piece.unit))
+        });
+        Places::new(packed, pieces.pieces.len(), PAGE, true).unwrap()
+    }
+
+    fn ask(pieces: &Pieces, places: &Places, phase: usize, room_bytes: u64) -> Option<Fit> {
+        let there = vec![false; pieces.pieces.len()];
+        fit(&Question {
+            pieces,
+            places,
+            page_bytes: PAGE,
+            phase,
+            room_bytes,
+            is_leased: &|_| false,
+            fixed_ring: None,
+            there: &there,
+            retention: Retention::Planned,
+        })
+    }
+
+    fn taken(places: &Places, fit: &Fit) -> u64 {
+        let mut touched = vec![false; places.page_bytes().len()];
+        let kept = (0..fit.keep.len()).filter(|&at| fit.keep[at]);
+        kept.map(|at| touch(places, at, &mut touched)).sum::<u64>() + fit.ring_bytes
+    }
+
+    /// What a unit streams, and how many of the phase's residents are kept.
+    fn streamed(pieces: &Pieces, phase: usize, fit: &Fit) -> (u64, usize) {
+        let units = &pieces.units[pieces.phases[phase].units.clone()];
+        let of = |unit: &PiecedUnit| {
+            let gone = unit.pieces.clone().filter(|&at| !fit.keep[at]);
+            gone.map(|at| pieces.pieces[at].bytes).sum::<u64>()
+        };
+        let own = (0..fit.keep.len()).filter(|&at| fit.keep[at] && pieces.pieces[at].stays[phase]);
+        (units.iter().map(of).max().unwrap_or(0), own.count())
+    }
+
+    fn components() -> impl Strategy<Value = Vec<Vec<Vec<u64>>>> {
+        let bytes = (0..40u64).prop_map(|n| n * 256);
+        let unit = prop::collection::vec(bytes, 1..5);
+        prop::collection::vec(prop::collection::vec(unit, 1..6), 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_fits_and_more_room_never_keeps_less(
+            components in components(),
+            rooms in (0..200_000u64, 0..60_000u64),
+        ) {
+            let pieces = pieces(&components);
+            let places = places(&pieces);
+            for phase in 0..components.len() {
+                let less = ask(&pieces, &places, phase, rooms.0);
+                let more = ask(&pieces, &places, phase, rooms.0 + rooms.1);
+                for (fit, room) in [(&less, rooms.0), (&more, rooms.0 + rooms.1)] {
+                    let Some(fit) = fit else { continue };
+                    prop_assert!(taken(&places, fit) <= room);
+                    prop_assert!(streamed(&pieces, phase, fit).0 <= fit.ring_bytes);
+                }
+                match (less, more) {
+                    (Some(_), None) => prop_assert!(false, "less room was enough"),
+                    (Some(less), Some(more)) => {
+                        let kept = |fit: &Fit| streamed(&pieces, phase, fit).1;
+                        // A ring of one unit at a time keeps more, and is the last rung.
+                        prop_assert!(kept(&less) <= kept(&more) || less.is_single);
+                    }
+                    (None, _) => {}
+                }
+                let all = ask(&pieces, &places, phase, 1 << 30).unwrap();
+                let planned = pieces.pieces.iter().map(|piece| piece.stays.contains(&true));
+                prop_assert_eq!(&all.keep, &planned.collect::<Vec<bool>>());
+                prop_assert_eq!(
+                    all.ring_bytes,
+                    align_up(pieces.phases[phase].ring_bytes, PAGE).unwrap()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_ring_gives_way_first_then_the_least_valuable_and_then_the_second_buffer() {
+        let [none, four, two] = [0, 4, 2].map(|pages| pages * PAGE);
+        let mut pieces = pieces(&[vec![vec![four], vec![four], vec![none, two], vec![none, two]]]);
+        (pieces.pieces[3].value, pieces.pieces[5].value) = (1.0, 2.0);
+        pieces.phases[0].ring_bytes = 10 * PAGE;
+        let places = places(&pieces);
+        let mut rungs = Vec::new();
+        for room in [14, 13, 12, 11, 10, 8, 7, 5, 4] {
+            let fit = ask(&pieces, &places, 0, room * PAGE).unwrap();
+            let kept = [fit.keep[3], fit.keep[5]].map(u8::from);
+            rungs.push((room, fit.ring_bytes / PAGE, kept, fit.is_single));
+        }
+        let wanted = [
+            (14, 10, [1, 1], false),
+            (13, 9, [1, 1], false),
+            (12, 8, [1, 1], false),
+            (11, 9, [0, 1], false),
+            (10, 8, [0, 1], false),
+            (8, 8, [0, 0], false),
+            (7, 5, [0, 1], true),
+            (5, 5, [0, 0], true),
+            (4, 4, [0, 0], true),
+        ];
+        assert_eq!(rungs, wanted);
+        assert_eq!(ask(&pieces, &places, 0, 3 * PAGE), None);
+    }
+}

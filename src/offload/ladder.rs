@@ -3,8 +3,9 @@
 
 use super::fit::Fit;
 use super::state::{Bound, State};
-use super::streaming::Supplies;
-use crate::base::{Error, OutOfMemory, Result, format_bytes};
+use super::streaming::{Streaming, Supplies};
+use crate::base::{Error, OutOfMemory, Result, align_up, format_bytes};
+use crate::plan::Retention;
 use crate::pool::Shortage;
 
 /// What was done for a request.
@@ -25,10 +26,15 @@ impl State {
     /// Memory in use that is neither residents nor ring: what the caller has, not what is cached.
     pub(super) fn live_bytes(&self, supplies: &Supplies) -> u64 {
         let allocated = supplies.allocator.stats().allocated_bytes.all.current;
-        let own = if super::space::is_paged(&supplies.allocator) {
-            self.ring_reserved_bytes()
-        } else {
-            self.managed_bytes()
+        // What lies in pages of its own is no block.
+        let in_blocks = |streaming: &Streaming| !streaming.prefetcher.goes_round();
+        let ring = match self.streaming.as_ref().is_some_and(in_blocks) {
+            true => self.ring_reserved_bytes(),
+            false => 0,
+        };
+        let own = match super::space::is_paged(&supplies.allocator) {
+            true => ring,
+            false => ring.saturating_add(self.space.committed_bytes()),
         };
         allocated.saturating_sub(own)
     }
@@ -112,6 +118,9 @@ impl State {
 
     /// Takes back what was given up, as far as there is room now. For the time between passes.
     pub(super) fn climb(&mut self, supplies: &Supplies, working_bytes: u64) -> Result<()> {
+        if self.is_as_planned() {
+            return Ok(());
+        }
         let live = self.live_bytes(supplies);
         let managed = self.managed_bytes();
         let device = supplies.allocator.device().memory()?.free_bytes;
@@ -121,7 +130,7 @@ impl State {
         let is_own = |at: usize| self.pieces.pieces[at].stays[self.phase];
         let gains = (0..there.len()).any(|at| fit.keep[at] && !there[at] && is_own(at));
         let loses = (0..there.len()).any(|at| !fit.keep[at] && there[at] && is_own(at));
-        let wanted = self.pieces.phases[self.phase].ring_bytes;
+        let wanted = self.planned_ring_bytes();
         let grows = fit.ring_bytes > ring
             && (fit.ring_bytes >= wanted || fit.ring_bytes - ring >= ring / 8);
         // Up alone: what is there and does not fit waits until somebody wants its room.
@@ -142,8 +151,28 @@ impl State {
         Ok(())
     }
 
+    /// Whether the phase has all the plan gives it.
+    fn is_as_planned(&self) -> bool {
+        let there = self.space.there();
+        let mut own = (0..there.len()).filter(|&at| self.pieces.pieces[at].stays[self.phase]);
+        own.all(|at| there[at])
+            && self.streaming.is_some()
+            && self.ring_reserved_bytes() == self.planned_ring_bytes()
+    }
+
+    /// The ring of the phase, in pages.
+    fn planned_ring_bytes(&self) -> u64 {
+        let bytes = self.pieces.phases[self.phase].ring_bytes;
+        align_up(bytes, self.room.page_bytes).unwrap_or(u64::MAX)
+    }
+
     /// Loads a little of what the next phases' components keep, if there is room.
     pub(super) fn load_ahead(&mut self, supplies: &Supplies, working_bytes: u64) -> Result<()> {
+        let stays = |at: usize| self.pieces.pieces[at].stays.contains(&true);
+        let none = matches!(self.retention(), Retention::OneComponent | Retention::None);
+        if none || (0..self.space.there().len()).all(|at| self.space.there()[at] || !stays(at)) {
+            return Ok(());
+        }
         let live = self.live_bytes(supplies);
         let room = self.room.for_weights(working_bytes, live);
         let Some(fit) = self.fit(room) else { return Ok(()) };

@@ -29,7 +29,7 @@ pub(super) struct Measured {
 impl Measured {
     /// The ring was made anew, or another phase was entered.
     pub(super) fn restart(&mut self) {
-        *self = Self { link: self.link, ..Self::default() };
+        *self = Self { copied: self.copied, link: self.link, ..Self::default() };
     }
 
     /// Takes in a pass over `units` of a plan's phase.
@@ -41,6 +41,10 @@ impl Measured {
         (plan, phase): (&Plan, usize),
     ) {
         let stats = &report.stats;
+        if stats.arrived_bytes < self.copied.0 {
+            // Another ring, with counters of its own.
+            self.copied = (0, 0);
+        }
         let bytes = stats.arrived_bytes.saturating_sub(self.copied.0);
         let ns = stats.copy_busy_ns.saturating_sub(self.copied.1);
         self.copied = (stats.arrived_bytes, stats.copy_busy_ns);

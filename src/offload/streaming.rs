@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pieces::Pieces;
+use super::space::is_paged;
 use super::unit_lease::Part;
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::device::Stream;
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
-use crate::prefetch::{PrefetchOptions, Prefetcher};
+use crate::prefetch::{PrefetchOptions, Prefetcher, RingMemory};
 use crate::transfer::{Files, Loader, LoaderOptions};
 use crate::weights::{Model, Unit};
 
@@ -102,7 +103,10 @@ impl Streaming {
             }
         }
         let loader = Loader::new(home.device(), pinned, Files::open(model)?, *loader)?;
-        let ring = allocator.alloc_dedicated::<u8>(ring_bytes as usize, home)?;
+        let ring = match ring_bytes > 0 && is_paged(allocator) {
+            true => RingMemory::of(allocator, ring_bytes, home),
+            false => allocator.alloc_dedicated::<u8>(ring_bytes as usize, home)?.into(),
+        };
         let model = Arc::clone(model);
         let prefetcher = Prefetcher::new(model, &streamed, ring, loader, *prefetch)?;
         let sizes = prefetcher.units().into_iter().map(|(_, bytes)| bytes).collect();
@@ -144,7 +148,15 @@ impl Streaming {
         let mut numbers: Vec<usize> = numbers.collect();
         numbers.sort_by_key(|&number| Reverse(self.sizes[number]));
         let lease = |&number| Ok(Part::Ring(self.prefetcher.acquire(number, stream)?));
-        numbers.iter().map(lease).collect()
+        match numbers.iter().map(lease).collect::<Result<Vec<_>>>() {
+            // What was loaded ahead lay in the way; one behind the other they take no more than
+            // their bytes.
+            Err(Error::RingHeld { .. }) if numbers.len() > 1 => {
+                self.prefetcher.forget(|number| numbers.contains(&number))?;
+                numbers.iter().map(lease).collect()
+            }
+            leased => leased,
+        }
     }
 
     /// What a pass over these units streams, in order, while the pieces in `there` stay.

@@ -71,6 +71,11 @@ impl MirroredSpace {
         self.pages.len_bytes
     }
 
+    /// Whether the second view is there. Without it the space is of no use.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.pages.is_mirrored
+    }
+
     /// Notes that work on `stream` uses the memory.
     ///
     /// # Errors
@@ -84,8 +89,8 @@ impl MirroredSpace {
         Ok(())
     }
 
-    /// Makes room for `bytes` in all, rounded down to whole pages: makes what is missing, and maps
-    /// nothing yet. False, and nothing is made, if limit or device say "full"; nothing is given
+    /// Makes what is missing for `bytes` in all, rounded down to whole pages, and maps nothing yet.
+    /// `None`, and nothing is made, if limit or device say "full"; nothing is given
     /// up for it.
     ///
     /// # Errors
@@ -132,7 +137,7 @@ impl MirroredSpace {
             false => self.pages.driver().map_many(self.pages.end(), &made),
         };
         if mapped.is_ok() {
-            self.pages.len_bytes += growth.made.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            self.pages.len_bytes += growth.len_bytes();
             self.pages.pages.append(&mut growth.made);
         }
         self.pages.mirror()?;
@@ -182,6 +187,13 @@ pub(crate) struct Growth {
     made: Vec<(PageId, u64)>,
     /// Promised, and not made.
     left_bytes: u64,
+}
+
+impl Growth {
+    /// Bytes of the pages.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.made.iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 impl Drop for Growth {

@@ -42,7 +42,7 @@ pub use expandable::policy_on;
 pub(crate) use heap::Taken;
 pub use hooks::{Registration, Shortage};
 pub use live::LiveBlock;
-pub(crate) use mirrored::MirroredSpace;
+pub(crate) use mirrored::{Growth, MirroredSpace};
 pub use options::{AllocOptions, Lifetime, LifetimeStats};
 pub(crate) use owned_pool::OwnedPool;
 pub use paged::PagedSpace;

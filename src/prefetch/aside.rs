@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::memory::Memory;
 use super::prefetcher::Prefetcher;
-use crate::base::Result;
+use crate::base::{Result, lock};
 use crate::device::{DevicePtr, Event, Stream};
 use crate::transfer::{LoadStatus, Urgency};
 use crate::weights::UnitLayout;
@@ -23,6 +24,11 @@ impl Prefetcher {
     /// The stream such loads run on.
     pub(crate) fn copy_stream(&self) -> Stream {
         self.0.enter().loader.stream().clone()
+    }
+
+    /// Whether the ring's end is followed by its start, and so is in pages, not in a block.
+    pub(crate) fn goes_round(&self) -> bool {
+        matches!(*lock(&self.0.memory), Memory::Round { .. })
     }
 
     /// Enqueues loading what `layout`, of the model this streams, describes to `dst`, behind

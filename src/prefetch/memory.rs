@@ -4,7 +4,7 @@
 use super::unit::UnitPlan;
 use crate::base::{Error, Result, align_up};
 use crate::device::{Device, DevicePtr, Stream};
-use crate::pool::{Allocator, Buffer, MirroredSpace};
+use crate::pool::{Allocator, Buffer, Growth, MirroredSpace};
 use crate::weights::ALIGN_BYTES;
 
 /// What a ring is made of, with the raw bytes of transforms beside it.
@@ -45,7 +45,6 @@ pub(super) struct Stretch {
     /// Whether it shows a second time behind its end.
     pub(super) goes_round: bool,
     pub(super) staging: DevicePtr,
-    pub(super) staging_bytes: u64,
 }
 
 /// What of a ring's size is not a choice.
@@ -95,7 +94,7 @@ pub(super) enum Memory {
     /// One stretch, with the staging part at its end. Resized only with whom it came from.
     Line { buffer: Buffer<u8>, of: Option<Allocator> },
     /// One that goes round.
-    Round { space: MirroredSpace, staging: Option<Buffer<u8>>, allocator: Allocator },
+    Round { space: MirroredSpace, staging: Option<Buffer<u8>>, allocator: Allocator, home: Stream },
 }
 
 impl Memory {
@@ -122,7 +121,7 @@ impl Memory {
             if let Some(growth) = growth {
                 // SAFETY: nobody has had any of its addresses yet.
                 unsafe { space.grow(growth) }?;
-                return Ok(Self::Round { space, staging, allocator });
+                return Ok(Self::Round { space, staging, allocator, home });
             }
         }
         // Without room, this says why.
@@ -135,27 +134,58 @@ impl Memory {
     /// # Errors
     /// Too little for what is needed.
     pub(super) fn stretch(&self, needs: &Needs) -> Result<Stretch> {
-        let staging_bytes = needs.staging_bytes;
+        self.stretch_with(needs, None)
+    }
+
+    /// As [`stretch`](Self::stretch), with other staging.
+    ///
+    /// # Errors
+    /// Too little for what is needed.
+    pub(super) fn stretch_with(
+        &self,
+        needs: &Needs,
+        other: Option<&Buffer<u8>>,
+    ) -> Result<Stretch> {
         let stretch = match self {
             Self::Line { buffer, .. } => {
-                // The staging part begins aligned as units are.
-                let left = buffer.size_bytes().saturating_sub(staging_bytes);
-                let below = left / ALIGN_BYTES * ALIGN_BYTES;
-                let ring_bytes = if staging_bytes == 0 { left } else { below };
+                let ring_bytes = line_bytes(buffer.size_bytes(), needs);
                 let (base, goes_round) = (buffer.ptr(), false);
-                let staging = base.offset(ring_bytes);
-                Stretch { base, ring_bytes, goes_round, staging, staging_bytes }
+                Stretch { base, ring_bytes, goes_round, staging: base.offset(ring_bytes) }
             }
-            Self::Round { space, staging, .. } => Stretch {
-                base: space.ptr(),
-                ring_bytes: space.len_bytes(),
-                goes_round: true,
-                staging: staging.as_ref().map_or(DevicePtr::default(), Buffer::ptr),
-                staging_bytes: staging.as_ref().map_or(0, Buffer::size_bytes),
-            },
+            Self::Round { space, staging, .. } => {
+                let staging = other.or(staging.as_ref());
+                Stretch {
+                    base: space.ptr(),
+                    ring_bytes: space.len_bytes(),
+                    goes_round: true,
+                    staging: staging.map_or(DevicePtr::default(), Buffer::ptr),
+                }
+            }
         };
         needs.check(stretch.ring_bytes, self.len_bytes())?;
         Ok(stretch)
+    }
+
+    /// More room for the raw bytes of transforms, where more is needed beside the ring.
+    ///
+    /// # Errors
+    /// No room; what the driver says.
+    pub(super) fn prepare_staging(&self, needs: &Needs) -> Result<Option<Buffer<u8>>> {
+        match self {
+            Self::Round { staging: had, allocator, home, .. } => {
+                let had_bytes = had.as_ref().map_or(0, Buffer::size_bytes);
+                let missing = needs.staging_bytes > had_bytes;
+                if missing { staging(allocator, needs.staging_bytes, home) } else { Ok(None) }
+            }
+            Self::Line { .. } => Ok(None),
+        }
+    }
+
+    /// Uses that from now on, if there is any.
+    pub(super) fn set_staging(&mut self, other: Option<Buffer<u8>>) {
+        if let (Self::Round { staging, .. }, Some(other)) = (self, other) {
+            *staging = Some(other);
+        }
     }
 
     /// Bytes of it in all.
@@ -173,6 +203,74 @@ impl Memory {
         match self {
             Self::Line { buffer, .. } => buffer.stream().device(),
             Self::Round { allocator, .. } => allocator.device(),
+        }
+    }
+
+    /// What is to be done for it to have `bytes`; nothing where it has them, or has to do with what
+    /// it has because limit or device are full.
+    ///
+    /// # Errors
+    /// Less than is needed; a buffer, which has the size it has; what the driver says.
+    pub(super) fn prepare(&mut self, bytes: u64, needs: &Needs) -> Result<Option<Resize>> {
+        match self {
+            Self::Line { of: None, .. } => Err(Error::Unsupported {
+                what: "a ring that changes its size".into(),
+                by: "one made of a buffer".into(),
+                way_out: "make it of RingMemory".into(),
+            }),
+            Self::Line { buffer, of: Some(allocator) } => {
+                let page_bytes = allocator.device().info().granularity_bytes;
+                let bytes = bytes / page_bytes * page_bytes;
+                let ring_bytes = line_bytes(bytes, needs);
+                needs.check(ring_bytes, bytes)?;
+                let is_other = bytes != buffer.size_bytes();
+                Ok(is_other.then_some(Resize::Renew { bytes, ring_bytes }))
+            }
+            Self::Round { space, staging, allocator, .. } => {
+                let page_bytes = allocator.device().info().granularity_bytes;
+                let staged = staging.as_ref().map_or(0, Buffer::size_bytes);
+                let staged = align_up(staged, page_bytes).unwrap_or(u64::MAX);
+                let wanted = bytes.saturating_sub(staged) / page_bytes * page_bytes;
+                needs.check(wanted, bytes)?;
+                if wanted < space.len_bytes() {
+                    let shrunk = space.shrunk_bytes(wanted, needs.largest_bytes);
+                    return Ok(Some(Resize::Shrink(shrunk)).filter(|_| shrunk < space.len_bytes()));
+                }
+                let growth = space.prepare(wanted)?.filter(|growth| growth.len_bytes() > 0);
+                let had = space.len_bytes();
+                Ok(growth
+                    .map(|growth| Resize::Grow { ring_bytes: had + growth.len_bytes(), growth }))
+            }
+        }
+    }
+
+    /// Does what was prepared.
+    ///
+    /// # Errors
+    /// What the driver says: it has the size it had, or is not [sound](Self::is_sound).
+    ///
+    /// # Safety
+    /// Nothing in flight touches what goes, or lies across the end, nor does anybody from now on.
+    pub(super) unsafe fn resize(&mut self, resize: Resize) -> Result<()> {
+        match (self, resize) {
+            // SAFETY: the caller's promise.
+            (Self::Round { space, .. }, Resize::Grow { growth, .. }) => unsafe {
+                space.grow(growth)
+            },
+            // SAFETY: the caller's promise.
+            (Self::Round { space, .. }, Resize::Shrink(bytes)) => unsafe { space.shrink(bytes) },
+            (Self::Line { buffer, of: Some(allocator) }, Resize::Renew { bytes, .. }) => {
+                renew(buffer, allocator, bytes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// False once the driver refused what the ring cannot be without.
+    pub(super) fn is_sound(&self) -> bool {
+        match self {
+            Self::Line { buffer, .. } => !buffer.is_empty(),
+            Self::Round { space, .. } => space.is_mirrored(),
         }
     }
 
@@ -200,6 +298,51 @@ impl Memory {
             Self::Round { space, .. } => space.record_use(stream),
         }
     }
+}
+
+/// A way to another size.
+#[derive(Debug)]
+pub(super) enum Resize {
+    Grow { ring_bytes: u64, growth: Growth },
+    Shrink(u64),
+    Renew { bytes: u64, ring_bytes: u64 },
+}
+
+impl Resize {
+    /// Bytes for places then.
+    pub(super) fn ring_bytes(&self) -> u64 {
+        match self {
+            Self::Grow { ring_bytes, .. }
+            | Self::Shrink(ring_bytes)
+            | Self::Renew { ring_bytes, .. } => *ring_bytes,
+        }
+    }
+}
+
+/// Of a stretch of `bytes`, those for places: the staging part begins aligned as units are.
+fn line_bytes(bytes: u64, needs: &Needs) -> u64 {
+    let left = bytes.saturating_sub(needs.staging_bytes);
+    if needs.staging_bytes == 0 { left } else { left / ALIGN_BYTES * ALIGN_BYTES }
+}
+
+/// Puts a buffer of `bytes` in the place of another: beside it if there is room for both, else
+/// after it; the size it had if there is none for the new one.
+fn renew(buffer: &mut Buffer<u8>, allocator: &Allocator, bytes: u64) -> Result<()> {
+    let home = buffer.stream().clone();
+    let (len, had) = (bytes_of(bytes)?, buffer.len());
+    let make = |len: usize| allocator.alloc_dedicated::<u8>(len, &home);
+    if let Ok(made) = make(len) {
+        *buffer = made;
+        return Ok(());
+    }
+    *buffer = make(0)?;
+    let made = make(len);
+    let (made, failed) = match made {
+        Ok(made) => (made, None),
+        Err(error) => (make(had)?, Some(error)),
+    };
+    *buffer = made;
+    failed.map_or(Ok(()), Err)
 }
 
 fn staging(allocator: &Allocator, bytes: u64, home: &Stream) -> Result<Option<Buffer<u8>>> {

@@ -30,7 +30,7 @@ pub struct Prefetcher(pub(super) Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Shared {
     model: Arc<Model>,
-    device: Device,
+    pub(super) device: Device,
     /// Locked after the ring, where both are.
     pub(super) memory: Mutex<Memory>,
     pub(super) events: EventPool,
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// Leases that were dropped while the lock was taken: whoever holds it next takes them
     /// back. Held for a push or a swap only, so that dropping a lease never waits.
     returned: Mutex<Vec<Returned>>,
+    /// What units are changed by on their way.
+    pub(super) transform: Option<Arc<dyn Transform>>,
     pub(super) host_waits: AtomicU64,
 }
 
@@ -80,7 +82,7 @@ impl Prefetcher {
         model: Arc<Model>,
         units: &[Unit],
         ring: RingMemory,
-        mut loader: Loader,
+        loader: Loader,
         options: PrefetchOptions,
         transform: Option<&Arc<dyn Transform>>,
     ) -> Result<Self> {
@@ -89,34 +91,29 @@ impl Prefetcher {
         let needs = Needs::of(plans.iter())?;
         let memory = Memory::take(ring, &needs)?;
         let at = memory.stretch(&needs)?;
-        // Everything a steady state needs is made now: a pass makes no event. A pass's copies
-        // and those ahead of it may be untimed yet when the next begins.
-        let copies = plans.iter().map(|plan| plan.load.copies()).sum::<usize>();
-        // Each unit in the way cuts a copy in two at most.
-        loader.reserve(2 * plans.len(), 2 * (copies + plans.len()))?;
         let device = memory.device();
         device.same_as(loader.stream().device(), "loader")?;
-        let events = EventPool::new(device);
-        // Each unit has one entry at most, with the end of a lease and perhaps that of the lease
-        // before; and one event is in hand while it orders two streams.
-        events.reserve(2 * plans.len() + 2)?;
-        let returned = Mutex::new(Vec::with_capacity(plans.len()));
+        let copies = plans.iter().map(|plan| plan.load.copies()).sum::<usize>();
+        let (events, returned) = (EventPool::new(device), Mutex::default());
         let units = plans.into_iter().map(|plan| RingUnit::new(plan, device));
         let units = units.collect::<Result<Vec<_>>>()?;
         // Whatever was enqueued on the buffer before comes before the first load.
         for urgency in [Urgency::Ahead, Urgency::Demand] {
             memory.use_on(loader.stream_for(urgency))?;
         }
-        let device = device.clone();
-        Ok(Self(Arc::new(Shared {
+        let (device, count) = (device.clone(), units.len());
+        let shared = Shared {
             ring: Mutex::new(Ring::new(units, Arc::clone(&model), at, loader, options)?),
             model,
             device,
             memory: Mutex::new(memory),
             events,
             returned,
+            transform: transform.map(Arc::clone),
             host_waits: AtomicU64::new(0),
-        })))
+        };
+        shared.reserve(&mut lock(&shared.ring).loader, count, copies)?;
+        Ok(Self(Arc::new(shared)))
     }
 
     /// Leases unit number `unit` for work on `stream`: what is enqueued there from now on finds
@@ -280,6 +277,18 @@ impl Shared {
             ring.give_back(returned, &self.events);
         }
         ring.returning = list;
+    }
+
+    /// Makes everything now that a steady state of so many units and copies needs: a pass makes
+    /// nothing.
+    pub(super) fn reserve(&self, loader: &mut Loader, units: usize, copies: usize) -> Result<()> {
+        // A pass's copies and those ahead of it may be untimed yet when the next begins. Each unit
+        // in the way cuts a copy in two at most.
+        loader.reserve(2 * units, 2 * (copies + units))?;
+        lock(&self.returned).reserve(units);
+        // Each unit has one entry at most, with the end of a lease and perhaps that of the lease
+        // before; and one event is in hand while it orders two streams.
+        self.events.reserve(2 * units + 2)
     }
 
     /// Notes that work on `stream` uses the ring's memory.

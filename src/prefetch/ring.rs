@@ -47,7 +47,9 @@ pub(super) struct Ring {
     /// How it is with units of no bytes.
     nothing: Arc<LoadStatus>,
     /// Loads that were leased and may still fail, of units that have been loaded again since.
-    unsure: Vec<(usize, Arc<LoadStatus>)>,
+    pub(super) unsure: Vec<(usize, Arc<LoadStatus>)>,
+    /// The same of units that are gone, by name.
+    gone: Vec<(String, Arc<LoadStatus>)>,
     /// An empty list, in turn with the one that leases are returned to.
     pub(super) returning: Vec<Returned>,
     /// Evicted places, until they are retired: the first in the way last.
@@ -89,7 +91,7 @@ impl Ring {
         options: PrefetchOptions,
     ) -> Result<Self> {
         let sizes: Vec<u64> = units.iter().map(|unit| unit.plan.place_bytes()).collect();
-        let fixed = fixed(&sizes, &at, &options)?;
+        let fixed = fixed(&sizes, at.ring_bytes, &options)?;
         let timing = match options.timing {
             true => Some(Timing::new(loader.stream().device(), units.len())?),
             false => None,
@@ -100,6 +102,7 @@ impl Ring {
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
             unsure: Vec::with_capacity(units.len()),
+            gone: Vec::new(),
             units,
             model,
             at,
@@ -265,6 +268,11 @@ impl Ring {
         self.unsure.push((unit, before));
     }
 
+    /// Has the next report tell of a load of a unit that is going.
+    pub(super) fn tell_later(&mut self, unit: Option<&RingUnit>, status: Arc<LoadStatus>) {
+        self.gone.extend(unit.map(|unit| (unit.plan.name.clone(), status)));
+    }
+
     /// The failures of the leases since the last call. The streams of those leases must have
     /// run, or a failure may still come.
     pub(super) fn take_failures(&mut self) -> Vec<(String, Error)> {
@@ -274,6 +282,9 @@ impl Ring {
         };
         for (unit, status) in self.unsure.drain(..) {
             note(&self.units[unit].plan.name, &status);
+        }
+        for (name, status) in self.gone.drain(..) {
+            note(&name, &status);
         }
         for unit in &mut self.units {
             if let Some(status) = unit.leased.take() {
@@ -297,14 +308,14 @@ impl Ring {
 /// Where units of these sizes lie for good, if they are to.
 pub(super) fn fixed(
     sizes: &[u64],
-    at: &Stretch,
+    ring_bytes: u64,
     options: &PrefetchOptions,
 ) -> Result<Option<Vec<u64>>> {
     if !options.stable_addresses {
         return Ok(None);
     }
-    let places = fixed_places(sizes, at.ring_bytes);
-    places.map(Some).map_err(|least| too_small(least, at.ring_bytes))
+    let places = fixed_places(sizes, ring_bytes);
+    places.map(Some).map_err(|least| too_small(least, ring_bytes))
 }
 
 fn too_small(least_bytes: u64, ring_bytes: u64) -> Error {

@@ -118,6 +118,25 @@ impl Space {
         self.places.retain(|place| place.key != key);
     }
 
+    /// Goes on in another stretch with the places it has, which lie in that too.
+    pub(super) fn resize(&mut self, at: &Stretch, sizes: impl ExactSizeIterator<Item = u64>) {
+        let mut places = std::mem::take(&mut self.places);
+        places.reserve(sizes.len().saturating_sub(places.len()));
+        let head = if self.head < at.ring_bytes { self.head } else { 0 };
+        *self = Self { head, places, ..Self::new(at, sizes) };
+    }
+
+    /// Gives the places other keys; those without one are gone.
+    pub(super) fn rename(&mut self, key_of: impl Fn(usize) -> Option<usize>) {
+        self.places.retain_mut(|place| match key_of(place.key) {
+            Some(key) => {
+                place.key = key;
+                true
+            }
+            None => false,
+        });
+    }
+
     /// The places: offset, bytes and key, by offset.
     pub(super) fn places(&self) -> impl Iterator<Item = (u64, u64, usize)> + '_ {
         self.places.iter().map(|place| (place.offset, place.bytes, place.key))
@@ -186,7 +205,7 @@ mod tests {
 
     fn space(ring_bytes: u64, goes_round: bool, sizes: &[u64]) -> Space {
         let (base, staging) = (DevicePtr(0), DevicePtr(0));
-        let at = Stretch { base, ring_bytes, goes_round, staging, staging_bytes: 0 };
+        let at = Stretch { base, ring_bytes, goes_round, staging };
         Space::new(&at, sizes.iter().copied())
     }
 

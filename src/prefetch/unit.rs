@@ -49,6 +49,12 @@ impl UnitPlan {
         Ok(Self { name, layout, load, content, transform })
     }
 
+    /// Whether it is what `unit` describes.
+    pub(super) fn is_of(&self, unit: &Unit) -> bool {
+        let tensors = self.layout.tensors.iter().map(|placed| placed.tensor);
+        self.name == unit.name && tensors.eq(unit.tensors.iter().copied())
+    }
+
     /// Bytes it takes in the ring.
     pub(super) fn place_bytes(&self) -> u64 {
         self.content.len_bytes

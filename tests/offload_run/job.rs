@@ -94,3 +94,13 @@ pub(crate) fn pass(offloaded: &Offloaded, stream: &Stream, content: &Content) ->
 pub(crate) fn peak(offloaded: &Offloaded) -> u64 {
     offloaded.allocator().stats().reserved_bytes.all.peak
 }
+
+/// Passes that use one unit: time for what comes back between passes.
+#[track_caller]
+pub(crate) fn calm(offloaded: &Offloaded, stream: &Stream, passes: usize) {
+    for _ in 0..passes {
+        drop(offloaded.acquire(0, stream).unwrap());
+        offloaded.finish_pass(stream).unwrap().into_result().unwrap();
+        offloaded.check().unwrap();
+    }
+}

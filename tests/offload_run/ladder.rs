@@ -4,7 +4,9 @@ use riverbed::Error;
 use riverbed::device::Call;
 use riverbed::plan::Rules;
 
-use super::job::{PAGE, budgets, compare, job, load, model, options, pass, peak, planned, weights};
+use super::job::{
+    PAGE, budgets, calm, compare, job, load, model, options, pass, peak, planned, weights,
+};
 use super::streaming::{MIB, assert_says, ends, host, stream};
 
 #[test]
@@ -26,14 +28,12 @@ fn working_memory_makes_residents_leave_by_value_and_they_come_back() {
         // Just that much can be allocated.
         let activations = offloaded.allocator().alloc::<u8>(12 << 20, &stream).unwrap();
         assert_eq!(offloaded.stats().residents_dropped, short.residents_dropped);
-        for _ in 0..2 {
-            pass(&offloaded, &stream, &content);
-        }
+        pass(&offloaded, &stream, &content);
+        calm(&offloaded, &stream, 3);
         assert_eq!(offloaded.stats().residents_restored, 0, "the promise stands");
         drop((activations, working));
-        for _ in 0..6 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 6);
+        pass(&offloaded, &stream, &content);
         let after = offloaded.stats();
         assert_eq!(
             (after.resident_bytes, after.ring_bytes),
@@ -67,9 +67,7 @@ fn activations_that_do_not_fit_take_the_same_ladder_within_a_pass() {
         let stats = offloaded.stats();
         assert!(stats.residents_dropped > 0, "{stats:?}");
         assert!(peak(&offloaded) <= limit);
-        for _ in 0..8 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 8);
         let after = offloaded.stats();
         assert_eq!(after.residents_restored, after.residents_dropped, "{after:?}");
     });
@@ -129,9 +127,7 @@ fn the_ring_gets_smaller_before_residents_leave() {
         assert!(stats.residents_dropped > 0, "{stats:?}");
         pass(&offloaded, &stream, &content);
         drop(working);
-        for _ in 0..8 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 8);
         assert_eq!(offloaded.stats().ring_bytes, plan.phases[0].plan.ring_bytes);
     });
 }
@@ -149,13 +145,10 @@ fn the_last_rung_is_a_ring_of_one_unit() {
         let stats = offloaded.stats();
         assert_eq!((stats.single_buffers, stats.resident_bytes), (1, 0), "{stats:?}");
         assert_eq!(stats.ring_bytes, 4 * MIB);
-        for _ in 0..2 {
-            pass(&offloaded, &stream, &content);
-        }
+        pass(&offloaded, &stream, &content);
         drop(working);
-        for _ in 0..8 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 8);
+        pass(&offloaded, &stream, &content);
         assert!(offloaded.stats().ring_bytes > 4 * MIB);
         assert!(peak(&offloaded) <= limit);
     });
@@ -183,27 +176,19 @@ fn a_device_that_another_process_fills_is_given_way_to() {
         assert!(offloaded.stats().residents_dropped > 0);
         pass(&offloaded, &stream, &content);
         drop((working, activations));
-        for _ in 0..8 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 8);
         drop(taken);
         assert!(riverbed::device::settle(std::time::Duration::from_secs(10)));
-        for _ in 0..3 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 3);
         let stats = offloaded.stats();
         assert_eq!(stats.residents_restored, stats.residents_dropped, "{stats:?}");
 
         // A page that the driver refuses once comes a pass later.
         let working = offloaded.reserve(8 * MIB).unwrap();
         drop(working);
-        for _ in 0..2 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 2);
         driver.faults().fail_nth(Some(Call::CreatePage), 1, 2);
-        for _ in 0..8 {
-            pass(&offloaded, &stream, &content);
-        }
+        calm(&offloaded, &stream, 8);
         let after = offloaded.stats();
         assert_eq!(after.resident_bytes, stats.resident_bytes, "{after:?}");
     });

@@ -6,6 +6,7 @@ mod model_files;
 #[path = "../support/streaming.rs"]
 mod streaming;
 
+mod corrected;
 mod job;
 mod ladder;
 mod paged;
@@ -13,3 +14,5 @@ mod phases;
 mod random;
 mod reality;
 mod right_bytes;
+mod steady;
+mod threads;

@@ -5,7 +5,7 @@ use riverbed::plan::{Budgets, DeviceRates, Job, Rules, plan};
 
 use crate::pass_replay::{PassReplay, ReplayUnit};
 
-const SHAPES: [&str; 8] = [
+pub(crate) const SHAPES: [&str; 8] = [
     "flux-dev",
     "llama3-70b-prefill-4096",
     "llama3-8b-decode",
@@ -16,7 +16,11 @@ const SHAPES: [&str; 8] = [
     "wan2.2-a14b",
 ];
 
-fn shape(name: &str) -> Job {
+/// Cards with what they sustain, in TFLOP/s, and their link, in GB/s.
+pub(crate) const CARDS: [(&str, f64, f64); 4] =
+    [("3060", 22.0, 25.0), ("3090", 45.0, 25.0), ("4090", 90.0, 25.0), ("h100", 450.0, 52.0)];
+
+pub(crate) fn shape(name: &str) -> Job {
     let path = format!("{}/tests/data/shapes/{name}.json", env!("CARGO_MANIFEST_DIR"));
     DescribedJob::open(path, None, Some(20), &DescribeOptions::default()).unwrap().job
 }
@@ -48,13 +52,11 @@ fn seconds(job: &Job, link: f64, tflops: f64, vram: u64) -> (f64, f64) {
 
 #[test]
 fn a_quarter_half_and_three_quarters_of_each_shape_on_each_card_are_near_the_bound() {
-    let cards =
-        [("3060", 22.0, 25.0), ("3090", 45.0, 25.0), ("4090", 90.0, 25.0), ("h100", 450.0, 52.0)];
     let (mut near, mut cells) = (0, 0);
     for name in SHAPES {
         let job = shape(name);
         let bytes = job.components[0].bytes();
-        for (card, tflops, link) in cards {
+        for (card, tflops, link) in CARDS {
             for quarters in 1..4 {
                 let (seconds, bound) = seconds(&job, link, tflops, bytes * quarters / 4);
                 let share = bound / seconds;

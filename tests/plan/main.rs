@@ -7,3 +7,4 @@ mod cells;
 mod jobs;
 mod pages;
 mod random;
+mod reference;

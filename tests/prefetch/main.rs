@@ -21,6 +21,7 @@ mod pace;
 mod paced;
 #[path = "../support/pass_replay.rs"]
 mod pass_replay;
+mod resize;
 mod stable;
 mod stalls;
 mod steady;
