@@ -17,7 +17,7 @@ pub struct PrefetchOptions {
     /// given in: in another order, or with a lease kept in the way, fewer fit at once.
     pub stable_addresses: bool,
     /// Find out what each pass waited for ([`PassReport::stalls`]): three events more a lease,
-    /// and three a load.
+    /// and three a load, and as many again where it waits for room in between.
     pub timing: bool,
 }
 
