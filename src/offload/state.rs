@@ -190,9 +190,8 @@ impl State {
             self.stats.dropped_bytes += self.bytes_of(&leaves);
         }
         self.give(&leaves)?;
-        self.make_ring(supplies, fit, bound)?;
-        let comes = self.coming(fit);
-        let mut all_came = true;
+        let mut all_came = self.change_ring(supplies, fit, bound)?;
+        let comes = if all_came { self.coming(fit) } else { Vec::new() };
         for at in comes {
             if !self.bring(supplies, at)? {
                 all_came = false;
@@ -225,31 +224,34 @@ impl State {
         pieces.iter().map(|&at| self.pieces.pieces[at].bytes).sum()
     }
 
-    /// Makes the ring anew if it has another size or would stream what is to stay.
-    fn make_ring(&mut self, supplies: &Supplies, fit: &Fit, bound: Bound) -> Result<()> {
-        if let Some(streaming) = &self.streaming {
-            let is_double =
-                |at| fit.keep[at] && streaming.is_of_unit(at) && self.pieces.pieces[at].bytes > 0;
-            let units = self.pieces.phases[self.phase].units.clone();
-            let mut pieces = units.clone().flat_map(|unit| self.pieces.units[unit].pieces.clone());
-            let has_all = units.clone().all(|unit| streaming.unit(unit).is_some());
-            let stays = streaming.ring_bytes == fit.ring_bytes && has_all && !pieces.any(is_double);
-            if stays || self.is_in_use() {
-                return Ok(());
-            }
-            let (shrinks, grows) =
-                (fit.ring_bytes < streaming.ring_bytes, fit.ring_bytes > streaming.ring_bytes);
-            self.stats.ring_shrinks += u64::from(shrinks && bound == Bound::Down);
-            self.stats.ring_growths += u64::from(grows && bound == Bound::Up);
-            self.stats.single_buffers += u64::from(fit.is_single && bound == Bound::Down);
-        }
-        // The old one first: there may be no room for both.
-        self.streaming = None;
-        supplies.allocator.settle()?;
+    /// Gives the ring another size and other units if `fit` wants that, and nothing is leased.
+    /// False if there was no room for a larger one.
+    fn change_ring(&mut self, supplies: &Supplies, fit: &Fit, bound: Bound) -> Result<bool> {
         let stays = self.stays(fit);
-        self.streaming = Some(Streaming::new(supplies, &self.pieces, &stays, fit.ring_bytes)?);
-        self.stats.rings_made += 1;
-        Ok(())
+        let is_in_use = self.is_in_use();
+        let Some(streaming) = &mut self.streaming else {
+            let pieces = &self.pieces;
+            self.streaming = Some(Streaming::new(supplies, pieces, &stays, fit.ring_bytes)?);
+            self.stats.rings_made += 1;
+            return Ok(true);
+        };
+        let before = streaming.ring_bytes;
+        let units = self.pieces.phases[self.phase].units.clone();
+        let mut pieces = units.clone().flat_map(|unit| self.pieces.units[unit].pieces.clone());
+        // What is to stay would be streamed too.
+        let is_double =
+            |at| fit.keep[at] && streaming.is_of_unit(at) && self.pieces.pieces[at].bytes > 0;
+        let has_all = units.clone().all(|unit| streaming.unit(unit).is_some());
+        let is_right = before == fit.ring_bytes && has_all && !pieces.any(is_double);
+        if is_right || is_in_use {
+            return Ok(true);
+        }
+        let has_room = streaming.change(supplies, &self.pieces, &stays, fit.ring_bytes)?;
+        let after = streaming.ring_bytes;
+        self.stats.ring_shrinks += u64::from(after < before && bound == Bound::Down);
+        self.stats.ring_growths += u64::from(after > before && bound == Bound::Up);
+        self.stats.single_buffers += u64::from(fit.is_single && bound == Bound::Down);
+        Ok(has_room)
     }
 
     /// What does not pass through the ring with its unit: of the phase's component what fits, of

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pieces::Pieces;
-use super::space::is_paged;
 use super::unit_lease::Part;
 use crate::base::{Error, Result};
 use crate::device::Stream;
@@ -50,6 +49,52 @@ enum InRing {
     TooLarge,
 }
 
+/// What a ring is to stream.
+struct Numbered {
+    streamed: Vec<Unit>,
+    units: Vec<Option<usize>>,
+    pieces: Vec<InRing>,
+    of: Vec<usize>,
+}
+
+impl Numbered {
+    /// Every unit but for the pieces that `stays` names, as far as a ring of so many bytes holds
+    /// it; and behind them those pieces.
+    fn new(model: &Model, pieces: &Pieces, stays: &[bool], ring_bytes: u64) -> Self {
+        let in_ring = vec![InRing::TooLarge; pieces.pieces.len()];
+        let mut numbered =
+            Self { streamed: Vec::new(), units: Vec::new(), pieces: in_ring, of: Vec::new() };
+        for (number, unit) in pieces.units.iter().enumerate() {
+            let leaves = unit.pieces.clone().filter(|&at| !stays[at]);
+            let bytes: u64 = leaves.clone().map(|at| pieces.pieces[at].bytes).sum();
+            leaves.clone().for_each(|at| numbered.pieces[at] = InRing::OfUnit);
+            if bytes > ring_bytes {
+                numbered.units.push(None);
+                continue;
+            }
+            let tensors = leaves.flat_map(|at| pieces.pieces[at].tensors.iter().copied());
+            let mut tensors: Vec<usize> = tensors.collect();
+            tensors.sort_unstable();
+            let at = numbered.push(number, Unit::of(model, &unit.name, tensors));
+            numbered.units.push(Some(at));
+        }
+        let fits = |at: &usize| stays[*at] && pieces.pieces[*at].bytes <= ring_bytes;
+        for at in (0..stays.len()).filter(fits) {
+            let piece = &pieces.pieces[at];
+            let name = format!("{} (piece {at})", pieces.units[piece.unit].name);
+            let number = numbered.push(piece.unit, Unit::of(model, name, piece.tensors.clone()));
+            numbered.pieces[at] = InRing::OfItsOwn(number);
+        }
+        numbered
+    }
+
+    fn push(&mut self, of: usize, unit: Unit) -> usize {
+        self.of.push(of);
+        self.streamed.push(unit);
+        self.streamed.len() - 1
+    }
+}
+
 impl Streaming {
     /// A ring of so many bytes, through which every unit passes but for the pieces that `stays`
     /// names. Loads nothing yet.
@@ -63,54 +108,45 @@ impl Streaming {
         ring_bytes: u64,
     ) -> Result<Self> {
         let Supplies { model, allocator, pinned, home, loader, prefetch } = supplies;
-        let mut streamed = Vec::new();
-        let mut in_ring = vec![InRing::TooLarge; pieces.pieces.len()];
-        let mut units = Vec::with_capacity(pieces.units.len());
-        let mut of = Vec::new();
-        for (number, unit) in pieces.units.iter().enumerate() {
-            let leaves = |at: &usize| !stays[*at];
-            let bytes: u64 =
-                unit.pieces.clone().filter(leaves).map(|at| pieces.pieces[at].bytes).sum();
-            for at in unit.pieces.clone() {
-                let piece = &pieces.pieces[at];
-                if !stays[at] {
-                    in_ring[at] = InRing::OfUnit;
-                } else if piece.bytes <= ring_bytes {
-                    // Behind all units, so that these keep their order.
-                    in_ring[at] = InRing::OfItsOwn(at);
-                }
-            }
-            units.push((bytes <= ring_bytes).then(|| {
-                let mut tensors: Vec<usize> = unit
-                    .pieces
-                    .clone()
-                    .filter(leaves)
-                    .flat_map(|at| pieces.pieces[at].tensors.iter().copied())
-                    .collect();
-                tensors.sort_unstable();
-                of.push(number);
-                streamed.push(Unit::of(model, &unit.name, tensors));
-                streamed.len() - 1
-            }));
-        }
-        for (at, place) in in_ring.iter_mut().enumerate() {
-            if let InRing::OfItsOwn(_) = place {
-                *place = InRing::OfItsOwn(streamed.len());
-                let piece = &pieces.pieces[at];
-                of.push(piece.unit);
-                let name = format!("{} ({})", pieces.units[piece.unit].name, piece.tensors.len());
-                streamed.push(Unit::of(model, name, piece.tensors.clone()));
-            }
-        }
+        let Numbered { streamed, units, pieces, of } =
+            Numbered::new(model, pieces, stays, ring_bytes);
         let loader = Loader::new(home.device(), pinned, Files::open(model)?, *loader)?;
-        let ring = match ring_bytes > 0 && is_paged(allocator) {
-            true => RingMemory::of(allocator, ring_bytes, home),
-            false => allocator.alloc_dedicated::<u8>(ring_bytes as usize, home)?.into(),
-        };
-        let model = Arc::clone(model);
-        let prefetcher = Prefetcher::new(model, &streamed, ring, loader, *prefetch)?;
+        let ring = RingMemory::of(allocator, ring_bytes, home);
+        let prefetcher = Prefetcher::new(Arc::clone(model), &streamed, ring, loader, *prefetch)?;
         let sizes = prefetcher.units().into_iter().map(|(_, bytes)| bytes).collect();
-        Ok(Self { prefetcher, ring_bytes, units, pieces: in_ring, of, sizes })
+        Ok(Self { prefetcher, ring_bytes, units, pieces, of, sizes })
+    }
+
+    /// Gives the ring another size and other units, with no lease alive. What is streamed as before
+    /// keeps its home in pinned memory. False, and the ring is as it was, without room for it.
+    /// Blocks until the copies under way are done.
+    ///
+    /// # Errors
+    /// What the driver says. The ring may then have its new size, with the units it had.
+    pub(super) fn change(
+        &mut self,
+        supplies: &Supplies,
+        pieces: &Pieces,
+        stays: &[bool],
+        ring_bytes: u64,
+    ) -> Result<bool> {
+        let next = Numbered::new(&supplies.model, pieces, stays, ring_bytes);
+        let before = self.ring_bytes;
+        // The units that there are, and those that come, fit in the larger of the two rings.
+        if ring_bytes > before {
+            self.ring_bytes = self.prefetcher.resize(ring_bytes)?;
+            if self.ring_bytes < ring_bytes {
+                return Ok(false);
+            }
+        }
+        self.prefetcher.reconfigure(&next.streamed)?;
+        (self.units, self.pieces, self.of) = (next.units, next.pieces, next.of);
+        let sizes = self.prefetcher.units().into_iter();
+        self.sizes = sizes.map(|(_, bytes)| bytes).collect();
+        if ring_bytes < before {
+            self.ring_bytes = self.prefetcher.resize(ring_bytes)?;
+        }
+        Ok(true)
     }
 
     /// A unit's number in the ring.
