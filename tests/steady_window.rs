@@ -137,7 +137,7 @@ fn floats() -> Content {
     let mut content = Content::layers(&[&[1]]);
     let entry = |layer: u64, name: &str, dtype, bytes: usize| {
         let name = format!("layers.{layer}.{name}.weight");
-        (name, dtype, [200, 300], vec![layer as u8; 200 * 300 * bytes])
+        (name, dtype, [50, 120], vec![layer as u8; 50 * 120 * bytes])
     };
     let layers = (0..5).flat_map(|layer| {
         [entry(layer, "a", "BF16", 2), entry(layer, "b", "BF16", 2), entry(layer, "c", "F32", 4)]
@@ -158,11 +158,11 @@ fn lora(folder: &std::path::Path) -> Arc<Lora> {
     let names: Vec<[String; 2]> = (0..5)
         .map(|layer| ["A", "B"].map(|factor| format!("layers.{layer}.a.lora_{factor}.weight")))
         .collect();
-    let (down, up) = (vec![1; 2 * 300 * 2], vec![1; 200 * 2 * 2]);
+    let (down, up) = (vec![1; 2 * 120 * 2], vec![1; 50 * 2 * 2]);
     let entries: Vec<_> = names
         .iter()
         .flat_map(|[a, b]| {
-            [(&a[..], "F16", &[2, 300][..], &down[..]), (&b[..], "F16", &[200, 2][..], &up[..])]
+            [(&a[..], "F16", &[2, 120][..], &down[..]), (&b[..], "F16", &[50, 2][..], &up[..])]
         })
         .collect();
     std::fs::write(&path, model_files::safetensors(&entries)).unwrap();

@@ -25,7 +25,7 @@ pub struct PlacedTensor {
 }
 
 /// One read that fills a part of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadSpan {
     /// Index into [`Model::files`].
     pub file: usize,
@@ -40,7 +40,7 @@ pub struct ReadSpan {
 }
 
 /// A cast of what is read, to a narrower type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanCast {
     /// The type in the file.
     pub from: Dtype,

@@ -34,11 +34,11 @@ fn model(folder: &tempfile::TempDir) -> (Model, Vec<Kept>) {
     let (mut entries, mut kept) = (Vec::<Entry>::new(), Vec::new());
     for layer in 0..4_u64 {
         let name = if layer == 3 { "rest".to_owned() } else { format!("layers.{layer}") };
-        let weights = values(layer, 201 * 333);
+        let weights = values(layer, 101 * 333);
         let bias: Vec<f32> =
             values(layer + 9, 333).iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
         let bias_bytes = bias.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
-        entries.push((format!("{name}.w"), "F32", vec![201, 333], f32_bytes(&weights)));
+        entries.push((format!("{name}.w"), "F32", vec![101, 333], f32_bytes(&weights)));
         entries.push((format!("{name}.b"), "BF16", vec![333], bias_bytes));
         kept.push((format!("{name}.w"), "F32", weights));
         kept.push((format!("{name}.b"), "BF16", bias));
@@ -121,5 +121,5 @@ fn only_narrower_floats_are_accepted() {
     // Narrower still, and from what the file has.
     let twice = model.narrowed_to(Dtype::BF16).unwrap().narrowed_to(Dtype::F8_E5M2).unwrap();
     assert_eq!(twice.file_dtype(0), Dtype::F32);
-    assert!(Grouping::by_pattern(&twice, "layers.{i}.").unwrap().layers[0].bytes < 201 * 333 + 400);
+    assert!(Grouping::by_pattern(&twice, "layers.{i}.").unwrap().layers[0].bytes < 101 * 333 + 400);
 }
