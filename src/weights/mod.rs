@@ -11,6 +11,7 @@ mod layout;
 mod locate;
 mod lora;
 mod model;
+mod narrow;
 mod pattern;
 mod safetensors;
 mod shards;
@@ -18,7 +19,7 @@ mod tensor;
 mod units;
 
 pub use dtype::Dtype;
-pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, UnitLayout};
+pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, SpanCast, UnitLayout};
 pub use lora::{LoraPair, LoraTargets};
 pub use model::{Format, Model, ModelFile};
 pub use tensor::Tensor;

@@ -13,9 +13,10 @@ use super::file::OpenFile;
 use super::options::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 use super::ring::Ring;
 use crate::base::{Error, FileError, Result};
+use crate::device::cast;
 use crate::transfer::board::{Board, Taken, Work};
 use crate::transfer::files::Files;
-use crate::transfer::plan::{Into, Piece};
+use crate::transfer::plan::{Into, Narrowing, Piece};
 
 /// Starts the readers of `board`. They end when it is closed.
 ///
@@ -227,17 +228,27 @@ fn complete(
     filled.and_then(|()| file.check(piece.needed.start))
 }
 
-/// Copies what was read together to its places.
+/// Copies what was read together to its places, or casts it on the way.
 fn scatter(work: &Work, piece: &Piece, bytes: &[u8]) {
     let Into::Bounce(scatters) = &piece.into else { return };
     for part in work.cut().scatters.get(scatters.clone()).unwrap_or_default() {
         let Some(from) = bytes.get(part.from as usize..(part.from + part.len) as usize) else {
             continue;
         };
-        // SAFETY: the plan lays parts of one landing apart from each other and inside it, and
-        // the landing is the readers' until the piece is reported.
+        let to = work.landing.at(part.to);
+        // SAFETY: the plan lays parts of one landing apart from each other and inside it, also
+        // those that become shorter, and the landing is the readers' until the piece is reported.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.as_ptr(), work.landing.at(part.to), from.len());
+            match part.cast {
+                None => std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()),
+                Some(narrowing) => {
+                    let Narrowing { from: wide, to: narrow } = narrowing;
+                    let count = from.len() / wide.size_bytes() as usize;
+                    let len = count * narrow.size_bytes() as usize;
+                    let to = std::slice::from_raw_parts_mut(to, len);
+                    cast(from, to, wide, narrow, narrowing.saturates());
+                }
+            }
         }
     }
 }
