@@ -58,6 +58,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/transfer/copy/slots.rs", "fills pinned slots and enqueues their copies"),
     ("src/transfer/copy/staging.rs", "gives sources to the staging thread"),
     ("src/transfer/copy/way.rs", "enqueues copies"),
+    ("src/transfer/guests.rs", "shows memory that a driver is told of"),
     ("src/transfer/disk/cached.rs", "asks the page cache by system call"),
     ("src/transfer/disk/reader.rs", "reads files into pinned memory"),
     ("src/transfer/disk/ring.rs", "gives memory to the kernel to fill"),

@@ -5,6 +5,7 @@ mod board;
 mod copy;
 mod disk;
 mod files;
+mod guests;
 mod home;
 mod landing;
 mod lane;
@@ -13,9 +14,11 @@ mod marks;
 mod options;
 mod pinner;
 mod plan;
+mod ram;
 mod status;
 mod steps;
 mod urgency;
+mod users;
 mod window;
 
 pub use copy::{
@@ -30,6 +33,7 @@ pub use home::Home;
 pub use loader::Loader;
 pub use options::LoaderOptions;
 pub use plan::LoadPlan;
+pub use ram::{RamCache, RamLease, RamOptions, RamStats};
 pub use status::LoadStatus;
 pub use steps::Steps;
 pub use urgency::Urgency;

@@ -11,6 +11,7 @@
 //! many of them at once and is copied to its places from there.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::weights::{ReadSpan, UnitLayout};
 
@@ -34,6 +35,8 @@ const MAX_GAP_BYTES: u64 = 16 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub struct LoadPlan {
     pub(super) len_bytes: u64,
+    /// What of which file lies where: units with the same are the same bytes.
+    pub(super) spans: Arc<[ReadSpan]>,
     /// Through the window: every chunk in a landing of its own.
     pub(super) window: Cut,
     /// Through a home: all chunks in one landing.
@@ -49,6 +52,7 @@ impl LoadPlan {
         let ends = ends(spans, len_bytes, chunk_bytes);
         Self {
             len_bytes,
+            spans: spans.into(),
             window: Cut::new(spans, &ends, read_bytes, None),
             home: Cut::new(spans, &ends, read_bytes, Some(lead(spans, 0))),
         }

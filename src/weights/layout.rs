@@ -24,7 +24,7 @@ pub struct PlacedTensor {
 }
 
 /// One read that fills a part of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadSpan {
     /// Index into [`Model::files`].
     pub file: usize,

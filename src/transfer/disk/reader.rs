@@ -114,6 +114,9 @@ impl Reader {
 
     /// Begins a piece; one that needs no waiting is done here.
     fn begin(&mut self, work: Work) {
+        if copy_from_ram(&work) {
+            return self.board.finish(&work, Ok(()));
+        }
         let files = Arc::clone(&self.files);
         let piece = &work.cut().pieces[work.piece];
         let Some(file) = files.0.get(piece.file) else {
@@ -190,6 +193,21 @@ impl Reader {
         self.bounces.extend(flight.bounce.take());
         self.board.finish(&flight.work, outcome.map_err(Error::from));
     }
+}
+
+/// Fills a slot of the window from memory that has the bytes; false where there is none.
+fn copy_from_ram(work: &Work) -> bool {
+    let Some((memory, chunk)) = &work.ram else { return false };
+    if let Some(chunk) = work.cut().chunks.get(*chunk) {
+        // SAFETY: the memory holds the whole unit of which this is a chunk, and nobody writes it
+        // any more. The landing has room for the chunk and is the readers' until the piece is
+        // reported.
+        unsafe {
+            let (from, to) = (memory.at(chunk.start), work.landing.at(chunk.at));
+            std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
+        }
+    }
+    true
 }
 
 /// Where a piece is read to.
