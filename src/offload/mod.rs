@@ -7,6 +7,7 @@ mod placement;
 mod residents;
 mod streamed;
 
+pub use crate::transfer::{RamCache, RamLease, RamOptions, RamStats};
 pub use loaded::{LoadOptions, LoadedModel};
 pub use placement::Placement;
 pub use residents::{LoadProgress, Residents};

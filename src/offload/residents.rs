@@ -52,7 +52,8 @@ impl Residents {
         let stream = loader.stream().clone();
         let buffer = allocator.alloc_dedicated::<u8>(len, &stream)?;
         let plan = loader.plan(&layout);
-        let status = loader.load_buffer(&buffer, &plan, None, Urgency::Ahead)?;
+        let home = loader.resident_home(&plan);
+        let status = loader.load_buffer(&buffer, &plan, home.as_ref(), Urgency::Ahead)?;
         // The stream itself says when it is through, so that nobody looks too late.
         let (through, end) = crossbeam_channel::bounded::<()>(0);
         stream.launch_host(Box::new(move || drop(through)))?;
@@ -65,6 +66,7 @@ impl Residents {
         }
         stream.synchronize()?;
         status.check()?;
+        loader.note_resident(&plan);
         let view = UnitView::new(Arc::clone(model), &layout, buffer.ptr());
         Ok(Self { buffer, view })
     }

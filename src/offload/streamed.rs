@@ -10,7 +10,7 @@ use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
 use crate::prefetch::{Lease, PassReport, PrefetchOptions, Prefetcher};
-use crate::transfer::{Files, Loader, LoaderOptions};
+use crate::transfer::{Files, Loader, LoaderOptions, RamCache, RamLease};
 use crate::weights::{Grouping, Model, Unit, UnitLayout};
 
 /// Settings of a [`StreamedModel`].
@@ -28,6 +28,10 @@ pub struct StreamOptions {
     /// Settings of the allocator and the pinned pool, over those of `RIVERBED_ALLOC_CONF`. The
     /// limit above counts beside its own.
     pub conf: Conf,
+    /// A cache of weights in host memory, shared with other models and devices, and what this
+    /// model is called there. Its pinned pool is used, and the model is in use there for as long
+    /// as it is loaded.
+    pub ram: Option<(RamCache, String)>,
 }
 
 impl StreamOptions {
@@ -40,6 +44,7 @@ impl StreamOptions {
             prefetch: PrefetchOptions::default(),
             loader: LoaderOptions::default(),
             conf: Conf::default(),
+            ram: None,
         }
     }
 }
@@ -72,6 +77,7 @@ pub struct StreamedModel {
     pinned: PinnedPool,
     residents: Option<Residents>,
     prefetcher: Prefetcher,
+    _in_use: Option<RamLease>,
 }
 
 impl StreamedModel {
@@ -97,9 +103,18 @@ impl StreamedModel {
             device.info().granularity_bytes,
             options.prefetch.depth,
         )?;
-        let pinned = PinnedPool::new(device, &conf);
+        let ram = options.ram.as_ref().map(|(cache, name)| (cache, name.as_str()));
+        let pinned = match ram {
+            Some((cache, _)) => cache.pinned(device, &conf),
+            None => PinnedPool::new(device, &conf),
+        };
+        let in_use = ram.map(|(cache, name)| cache.begin(name));
         let allocator = Allocator::builder(device).conf(conf).limit_bytes(limit_bytes)?.build()?;
-        let mut loader = Loader::new(device, &pinned, Files::open(&model)?, options.loader)?;
+        let files = Files::open(&model)?;
+        let mut loader = match ram {
+            Some(ram) => Loader::with_ram(device, &pinned, files, options.loader, ram)?,
+            None => Loader::new(device, &pinned, files, options.loader)?,
+        };
         let residents = if placement.residents.is_empty() {
             None
         } else {
@@ -116,7 +131,7 @@ impl StreamedModel {
             loader,
             options.prefetch,
         )?;
-        Ok(Self { model, placement, allocator, pinned, residents, prefetcher })
+        Ok(Self { model, placement, allocator, pinned, residents, prefetcher, _in_use: in_use })
     }
 
     /// Leases streamed unit number `unit`; see [`Prefetcher::acquire`].

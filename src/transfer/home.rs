@@ -109,9 +109,10 @@ impl HomeCell {
         begins
     }
 
-    /// Its cache has no room for it, as things stood at `changes`.
-    pub(super) fn note_refused(&self, changes: u64) {
-        self.refused_at.store(changes, Ordering::Relaxed);
+    /// Its cache has no room for it; asking is in vain while things there stand so, if that is
+    /// known.
+    pub(super) fn note_refused(&self, changes: Option<u64>) {
+        self.refused_at.store(changes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// It was pinned or refused.
@@ -144,18 +145,18 @@ impl HomeCell {
         }
     }
 
-    /// Bytes it holds that could be had, of the memory of `device` or of any: nobody reads to
-    /// them, and no copy from them is to be enqueued.
-    pub(super) fn idle_bytes(&self, device: Option<&Device>) -> Option<u64> {
+    /// What it holds.
+    pub(super) fn holding(&self) -> Holding {
         let state = lock(&self.state);
-        let HomeState::Pinned(memory) = &*state else { return None };
+        let HomeState::Pinned(memory) = &*state else { return Holding::Nothing };
         // Nobody has a share in it who has not found it here.
-        let is_idle = Arc::strong_count(memory) == 1;
-        let fits = device.is_none_or(|device| memory.device == *device);
-        (is_idle && fits).then(|| memory.landing.len_bytes())
+        match Arc::strong_count(memory) {
+            1 => Holding::Idle(memory.landing.len_bytes(), memory.device.clone()),
+            _ => Holding::Busy,
+        }
     }
 
-    /// Whether it holds memory or is about to.
+    /// Whether it holds no memory and is not about to.
     pub(super) fn is_empty(&self) -> bool {
         matches!(*lock(&self.state), HomeState::Unpinned)
     }
@@ -172,6 +173,17 @@ impl HomeCell {
             HomeState::Unpinned | HomeState::Asked => None,
         }
     }
+}
+
+/// What a home holds.
+#[derive(Debug)]
+pub(super) enum Holding {
+    /// No memory.
+    Nothing,
+    /// Memory that somebody reads to, or copies from.
+    Busy,
+    /// So many bytes that could be had, pinned for this device.
+    Idle(u64, Device),
 }
 
 /// Who a home is read by, as a loader sees it.
@@ -219,6 +231,11 @@ impl HomeMemory {
             false if std::ptr::eq(reader.as_ptr(), Arc::as_ptr(board)) => Reading::Ours,
             false => Reading::Theirs,
         }
+    }
+
+    /// Whether nobody reads it, or whoever did is gone.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reader.get().is_none_or(|board| board.strong_count() == 0)
     }
 
     /// A chunk is there, or will never be.

@@ -271,7 +271,8 @@ impl Loader {
     fn source(&self, home: &Home) -> Source {
         self.pinner.ask(&home.0);
         let Some(memory) = home.0.memory() else { return Source::Files };
-        if memory.is_open_to(self.ahead.stream.device()) {
+        let device = self.ahead.stream.device();
+        if memory.is_open_to(device) {
             let reading = memory.reading(&self.board);
             // Who reads it may end before it is read.
             if reading != Reading::Theirs || memory.is_whole() {
@@ -279,11 +280,16 @@ impl Loader {
             }
         } else if memory.is_whole() {
             self.pinner.ask_for_guest(&memory);
-            let is_open = memory.is_open_to(self.ahead.stream.device());
-            return match is_open {
+            return match memory.is_open_to(device) {
                 true => Source::Home(memory, Reading::Theirs),
                 false => Source::Ram(memory),
             };
+        }
+        if memory.is_abandoned() {
+            // Of no use to anybody: pinned for another device, or read to by who is gone. Next
+            // time it is pinned for this one.
+            drop(memory);
+            drop(home.0.take_idle());
         }
         Source::Files
     }

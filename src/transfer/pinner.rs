@@ -224,11 +224,13 @@ impl Pinner {
         let len_bytes = home.plan.len_bytes;
         // Streams are noted with a home when they copy from it.
         let Some(place) = &home.place else { return self.pin_if_room(len_bytes, &[]) };
-        let changes = place.changes();
         let bytes = Landing::bytes_for(len_bytes);
-        let Some(claim) = place.admit(bytes) else {
-            home.note_refused(changes);
-            return None;
+        let claim = match place.admit(bytes) {
+            Ok(claim) => claim,
+            Err(refused) => {
+                home.note_refused(refused.until);
+                return None;
+            }
         };
         let landing = self.pin_if_room(len_bytes, &[]).or_else(|| {
             let has_room = place.make_room(bytes, self.pinned.device());

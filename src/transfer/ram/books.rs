@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::order::{Kept, NextUse};
 use crate::device::Device;
 use crate::transfer::files::FileSet;
-use crate::transfer::home::HomeCell;
+use crate::transfer::home::{Holding, HomeCell};
 use crate::weights::ReadSpan;
 
 /// What makes two homes the same: the component's number, its files, and what of them.
@@ -57,6 +57,17 @@ pub(super) struct Books {
     step: usize,
     /// Components that were used so far, each time counted.
     used: u64,
+}
+
+/// What may make room.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    /// By number.
+    pub(super) kept: Vec<Kept>,
+    /// The homes of these numbers.
+    pub(super) homes: Vec<Arc<HomeCell>>,
+    /// There is more that cannot be had now.
+    pub(super) some_busy: bool,
 }
 
 impl Books {
@@ -146,21 +157,28 @@ impl Books {
         }
     }
 
-    /// What may make room in the memory of `device`, or of any, with the homes by the same numbers.
-    pub(super) fn kept(&self, device: Option<&Device>) -> (Vec<Kept>, Vec<Arc<HomeCell>>) {
-        let (mut kept, mut homes) = (Vec::new(), Vec::new());
+    /// What may make room in the memory of `device`, or of any.
+    pub(super) fn kept(&self, device: Option<&Device>) -> Offers {
+        let mut offers = Offers::default();
         for (standing, home) in self.homes.values() {
-            if let Some(bytes) = home.idle_bytes(device) {
-                kept.push(Kept { id: homes.len(), bytes, next: self.next_use(*standing) });
-                homes.push(Arc::clone(home));
+            match home.holding() {
+                Holding::Nothing => {}
+                Holding::Busy => offers.some_busy = true,
+                Holding::Idle(bytes, of) if device.is_none_or(|device| *device == of) => {
+                    let (id, next) = (offers.homes.len(), self.next_use(*standing));
+                    offers.kept.push(Kept { id, bytes, next });
+                    offers.homes.push(Arc::clone(home));
+                }
+                Holding::Idle(..) => {}
             }
         }
-        (kept, homes)
+        offers
     }
 
     /// Homes that have memory.
     pub(super) fn units(&self) -> u64 {
-        self.homes.values().filter(|(_, home)| home.memory().is_some()).count() as u64
+        let has = |home: &HomeCell| !matches!(home.holding(), Holding::Nothing);
+        self.homes.values().filter(|(_, home)| has(home)).count() as u64
     }
 
     /// Takes a home out.

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use super::books::{Books, Key, Need};
+use super::books::{Books, Key, Need, Offers};
 use super::claim::{Claim, Held};
 use super::lease::RamLease;
 use super::order::{NextUse, victims};
@@ -148,7 +148,7 @@ impl RamCache {
     /// it; gives how many bytes went. For when the system is short of memory.
     pub fn trim(&self, target_bytes: u64) -> u64 {
         let books = self.0.books();
-        let (kept, homes) = books.kept(None);
+        let Offers { kept, homes, .. } = books.kept(None);
         let idle = kept.iter().filter(|kept| kept.next > NextUse::Now);
         let idle_bytes = idle.fold(0u64, |sum, kept| sum.saturating_add(kept.bytes));
         let needed_bytes = self.0.held.bytes().saturating_sub(target_bytes).min(idle_bytes);
@@ -212,22 +212,26 @@ impl Shared {
 
     /// Takes bytes of the budget for the home of `key`, of which others that are needed later make
     /// room.
-    fn admit(&self, key: &Key, bytes: u64) -> Option<Claim> {
+    fn admit(&self, key: &Key, bytes: u64) -> Result<Claim, Refused> {
+        let changes = self.held.changes();
+        let mut some_busy = false;
         // What the first round makes free somebody else may take.
         for _ in 0..2 {
             let books = self.books();
             let held_bytes = self.held.bytes();
             if held_bytes.saturating_add(bytes) <= books.budget_bytes {
                 self.peak_bytes.fetch_max(held_bytes + bytes, Relaxed);
-                return Some(self.held.claim(bytes));
+                return Ok(self.held.claim(bytes));
             }
             let needed_bytes = held_bytes.saturating_add(bytes) - books.budget_bytes;
-            if !self.make_room(books, key, needed_bytes, None) {
+            let made = self.make_room(books, key, needed_bytes, None);
+            some_busy |= made.some_busy;
+            if made.bytes == 0 {
                 break;
             }
         }
         add(&self.meters.refusals, 1);
-        None
+        Err(Refused { until: (!some_busy).then_some(changes) })
     }
 
     /// Frees so many bytes for the home of `key`, or none; of memory of this device.
@@ -237,12 +241,31 @@ impl Shared {
         key: &Key,
         needed_bytes: u64,
         device: Option<&Device>,
-    ) -> bool {
-        let Some(standing) = books.standing(key) else { return false };
-        let (kept, homes) = books.kept(device);
+    ) -> Made {
+        let Some(standing) = books.standing(key) else { return Made::default() };
+        let Offers { kept, homes, some_busy } = books.kept(device);
         let chosen = victims(needed_bytes, books.next_use(standing), kept);
-        !chosen.is_empty() && self.evict(books, &chosen, &homes) > 0
+        if chosen.is_empty() {
+            return Made { bytes: 0, some_busy };
+        }
+        Made { bytes: self.evict(books, &chosen, &homes), some_busy }
     }
+}
+
+/// What [`Shared::make_room`] made.
+#[derive(Debug, Default)]
+struct Made {
+    bytes: u64,
+    /// There is more that cannot be had now.
+    some_busy: bool,
+}
+
+/// No room.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::transfer) struct Refused {
+    /// While [`Place::changes`] is this, asking again is in vain. None where what is in the way is
+    /// busy, and nobody will tell when it no longer is.
+    pub(in crate::transfer) until: Option<u64>,
 }
 
 /// Where a home stands in a cache.
@@ -261,15 +284,15 @@ impl Place {
     }
 
     /// Takes bytes of the budget, if there are or others make room.
-    pub(in crate::transfer) fn admit(&self, bytes: u64) -> Option<Claim> {
-        self.shared.upgrade()?.admit(&self.key, bytes)
+    pub(in crate::transfer) fn admit(&self, bytes: u64) -> Result<Claim, Refused> {
+        let shared = self.shared.upgrade().ok_or(Refused { until: None })?;
+        shared.admit(&self.key, bytes)
     }
 
     /// Has others make room of so many bytes in the pinned memory of a device.
     pub(in crate::transfer) fn make_room(&self, bytes: u64, device: &Device) -> bool {
-        self.shared
-            .upgrade()
-            .is_some_and(|shared| shared.make_room(shared.books(), &self.key, bytes, Some(device)))
+        let Some(shared) = self.shared.upgrade() else { return false };
+        shared.make_room(shared.books(), &self.key, bytes, Some(device)).bytes > 0
     }
 }
 
