@@ -66,6 +66,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/prefetch/loading.rs", "loads into its own places"),
     ("src/prefetch/lease.rs", "shows and checks leased memory"),
     ("src/prefetch/transform.rs", "launches casts on places it is given"),
+    ("src/offload/experts/lease.rs", "checks leased memory"),
+    ("src/offload/experts/slots.rs", "loads into its own slots"),
     ("src/offload/residents.rs", "shows resident memory"),
     ("src/replay/clock.rs", "reads the processor's counter"),
     ("src/replay/target.rs", "frees blocks nothing uses"),

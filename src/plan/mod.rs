@@ -4,13 +4,16 @@
 //! pass takes, the least any plan could take, and why. Knows no device, no file and no clock;
 //! the same input gives the same plan.
 
+mod devices;
 mod job;
 mod plan;
 mod planner;
 mod profile;
 mod refusal;
 mod rules;
+mod split;
 
+pub use devices::{DevicePart, DevicesPlan, PlanDevice, plan_devices};
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
 pub use plan::{ComponentPlan, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;

@@ -29,8 +29,8 @@ impl Ring {
         }
         let unit = &mut self.units[unit];
         if !self.asks_for_homes {
-            // What a cache has needs no pinning.
-            unit.home = unit.home.take().or_else(|| self.loader.kept_home(&unit.plan.load));
+            // A cache may have it.
+            unit.home = unit.home.take().or_else(|| self.loader.cached_home(&unit.plan.load));
             return;
         }
         // A home that could not be read is of no use: it would fail every later load too.

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::home::{HomeChunk, HomeMemory};
+use super::disk::keep;
+use super::home::{HomeCell, HomeChunk, HomeMemory};
 use super::landing::Landing;
 use super::lane::Lane;
 use super::marks::CopyMark;
@@ -53,6 +54,8 @@ pub(super) struct Job {
     pub(super) status: Arc<LoadStatus>,
     /// Memory that has the bytes, in place of files.
     pub(super) ram: Option<Arc<HomeMemory>>,
+    /// The home to keep them in, of what goes through the window.
+    pub(super) keep: Option<Arc<HomeCell>>,
 }
 
 impl Job {
@@ -404,7 +407,7 @@ impl Board {
     }
 
     /// Reports a piece as read or failed.
-    pub(super) fn finish(&self, work: &Work, outcome: Result<()>) {
+    pub(super) fn finish(self: &Arc<Self>, work: &Work, outcome: Result<()>) {
         if outcome.is_ok() && work.ram.is_none() {
             let read = work.cut().pieces.get(work.piece).map(|piece| &piece.needed);
             let bytes = read.map_or(0, |needed| needed.end.saturating_sub(needed.start));
@@ -418,10 +421,20 @@ impl Board {
             active.job.status.fail(error);
         }
         active.left -= 1;
-        if active.left == 0 {
-            state.close(work.job);
-            self.settle(state);
+        if active.left > 0 {
+            return;
         }
+        let (plan, chunk) = (Arc::clone(&active.job.plan), active.job.chunk);
+        let home = active.job.keep.take().filter(|_| active.job.status.check().is_ok());
+        if let Some(memory) = home.and_then(|home| home.begin_keeping(&plan, chunk, self)) {
+            // Until the job is closed the slot is still the readers'.
+            drop(state);
+            keep(&memory, work, chunk);
+            memory.set_filled(chunk);
+            state = lock(&self.state);
+        }
+        state.close(work.job);
+        self.settle(state);
     }
 
     /// Fails everything that is not read yet.

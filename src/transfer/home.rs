@@ -4,7 +4,7 @@
 //! The loader whose load comes first reads it. Other loaders, of the same device or another, use
 //! it from when all of it is there, so that a loader that ends or fails takes nobody with it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::board::Board;
@@ -133,9 +133,25 @@ impl HomeCell {
             lead: chunks.first().map_or(0, |first| first.at),
             status: Arc::clone(&self.status),
             reader: OnceLock::new(),
-            filled: chunks.iter().map(|_| AtomicBool::new(false)).collect(),
+            chunks: chunks.iter().map(|_| AtomicU8::new(MISSING)).collect(),
             left: AtomicUsize::new(chunks.len()),
         }
+    }
+
+    /// The memory to keep a chunk in that was read through the window by the loader of `board`, cut
+    /// as `plan` does: if it is there by now and nobody else fills it. The chunk is the caller's to
+    /// fill then.
+    pub(super) fn begin_keeping(
+        &self,
+        plan: &LoadPlan,
+        chunk: usize,
+        board: &Arc<Board>,
+    ) -> Option<Arc<HomeMemory>> {
+        let bounds =
+            |plan: &LoadPlan| plan.home.chunks.get(chunk).map(|chunk| (chunk.start, chunk.len));
+        let memory = self.memory().filter(|_| bounds(&self.plan) == bounds(plan))?;
+        let keeps = memory.is_read_by(board) && memory.begin_chunk(chunk);
+        keeps.then_some(memory)
     }
 
     pub(super) fn memory(&self) -> Option<Arc<HomeMemory>> {
@@ -186,16 +202,12 @@ pub(super) enum Holding {
     Idle(u64, Device),
 }
 
-/// Who a home is read by, as a loader sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// By nobody so far: by this loader, from now on.
-    Begins,
-    /// By this loader.
-    Ours,
-    /// By another.
-    Theirs,
-}
+/// Nobody fills the chunk.
+const MISSING: u8 = 0;
+/// Somebody does.
+const BEING_FILLED: u8 = 1;
+/// It is there, or will never be.
+const FILLED: u8 = 2;
 
 /// Memory of a whole unit, and which of its chunks are there.
 #[derive(Debug)]
@@ -213,24 +225,17 @@ pub(super) struct HomeMemory {
     status: Arc<LoadStatus>,
     /// Whose readers fill it.
     reader: OnceLock<Weak<Board>>,
-    filled: Box<[AtomicBool]>,
+    /// Of each chunk, whether it is missing, being filled or there.
+    chunks: Box<[AtomicU8]>,
     /// Chunks that are not filled.
     left: AtomicUsize,
 }
 
 impl HomeMemory {
-    /// Who reads it, as the loader of `board` sees it; the first to ask does.
-    pub(super) fn reading(&self, board: &Arc<Board>) -> Reading {
-        let mut begins = false;
-        let reader = self.reader.get_or_init(|| {
-            begins = true;
-            Arc::downgrade(board)
-        });
-        match begins {
-            true => Reading::Begins,
-            false if std::ptr::eq(reader.as_ptr(), Arc::as_ptr(board)) => Reading::Ours,
-            false => Reading::Theirs,
-        }
+    /// Whether the loader of `board` reads it: the first to ask does.
+    pub(super) fn is_read_by(&self, board: &Arc<Board>) -> bool {
+        let reader = self.reader.get_or_init(|| Arc::downgrade(board));
+        std::ptr::eq(reader.as_ptr(), Arc::as_ptr(board))
     }
 
     /// Whether nobody reads it, or whoever did is gone.
@@ -238,11 +243,20 @@ impl HomeMemory {
         self.reader.get().is_none_or(|board| board.strong_count() == 0)
     }
 
+    /// True for one caller, who sees to it that a chunk is filled. For whoever
+    /// [reads](Self::is_read_by) it alone.
+    pub(super) fn begin_chunk(&self, chunk: usize) -> bool {
+        self.chunks.get(chunk).is_some_and(|state| {
+            let (from, to) = (MISSING, BEING_FILLED);
+            state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        })
+    }
+
     /// A chunk is there, or will never be.
     pub(super) fn set_filled(&self, chunk: usize) {
-        if let Some(filled) = self.filled.get(chunk) {
+        if let Some(state) = self.chunks.get(chunk) {
             // Pairs with `is_filled`: who finds it there may have it copied.
-            filled.store(true, Ordering::Release);
+            state.store(FILLED, Ordering::Release);
             // Pairs with `is_whole`.
             self.left.fetch_sub(1, Ordering::Release);
         }
@@ -294,6 +308,7 @@ pub(super) struct HomeChunk(pub(super) Arc<HomeMemory>, pub(super) usize);
 
 impl Source for HomeChunk {
     fn is_filled(&self) -> bool {
-        self.0.filled.get(self.1).is_some_and(|filled| filled.load(Ordering::Acquire))
+        let state = self.0.chunks.get(self.1);
+        state.is_some_and(|state| state.load(Ordering::Acquire) == FILLED)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::board::{Board, Job, LaneId, Target};
 use super::disk::{self, DiskReport};
 use super::files::{FileSet, Files};
-use super::home::{Home, HomeCell, HomeChunk, HomeMemory, Reading};
+use super::home::{Home, HomeCell, HomeChunk, HomeMemory};
 use super::landing::Landing;
 use super::marks::Marks;
 use super::options::LoaderOptions;
@@ -189,9 +189,10 @@ impl Loader {
         }
     }
 
-    /// The home of a unit in the cache, if all of its bytes are there.
-    pub(crate) fn kept_home(&self, plan: &LoadPlan) -> Option<Home> {
-        self.keeper.as_ref()?.kept(plan)
+    /// The home of a unit if it is a cache's: asked for before the first load, it keeps what is read
+    /// for that.
+    pub(crate) fn cached_home(&self, plan: &Arc<LoadPlan>) -> Option<Home> {
+        self.keeper.is_some().then(|| self.home(plan))
     }
 
     fn home_for(&self, plan: &Arc<LoadPlan>, need: Need) -> Home {
@@ -251,17 +252,23 @@ impl Loader {
         };
         let source = home.map_or(Source::Files, |home| self.source(home));
         if let Some(keeper) = &self.keeper {
-            let is_hit = !matches!(source, Source::Files | Source::Home(_, Reading::Begins));
+            let is_hit = match &source {
+                Source::Files => false,
+                Source::Ram(_) => true,
+                Source::Home(memory) => memory.is_whole(),
+            };
             keeper.note_load(plan.len_bytes, is_hit);
         }
         // SAFETY: the caller's promise.
         unsafe {
             match (source, home) {
-                (Source::Home(memory, reading), Some(home)) => {
-                    self.load_home(dst, &home.0, &memory, reading, lane)
+                (Source::Home(memory), Some(home)) => self.load_home(dst, &home.0, &memory, lane),
+                (Source::Ram(memory), _) => self.load_window(dst, plan, Some(&memory), None, lane),
+                // What others may want as well is not read twice.
+                (_, home) => {
+                    let keep = home.filter(|_| self.keeper.is_some()).map(|home| &home.0);
+                    self.load_window(dst, plan, None, keep.cloned().as_ref(), lane)
                 }
-                (Source::Ram(memory), _) => self.load_window(dst, plan, Some(&memory), lane),
-                _ => self.load_window(dst, plan, None, lane),
             }
         }
     }
@@ -273,15 +280,14 @@ impl Loader {
         let Some(memory) = home.0.memory() else { return Source::Files };
         let device = self.ahead.stream.device();
         if memory.is_open_to(device) {
-            let reading = memory.reading(&self.board);
-            // Who reads it may end before it is read.
-            if reading != Reading::Theirs || memory.is_whole() {
-                return Source::Home(memory, reading);
+            // Another who reads it may end before it is read.
+            if memory.is_whole() || memory.is_read_by(&self.board) {
+                return Source::Home(memory);
             }
         } else if memory.is_whole() {
             self.pinner.ask_for_guest(&memory);
             return match memory.is_open_to(device) {
-                true => Source::Home(memory, Reading::Theirs),
+                true => Source::Home(memory),
                 false => Source::Ram(memory),
             };
         }
@@ -301,14 +307,14 @@ impl Loader {
         dst: DevicePtr,
         home: &HomeCell,
         memory: &Arc<HomeMemory>,
-        reading: Reading,
         lane: LaneId,
     ) -> Result<Arc<LoadStatus>> {
         memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
-        if reading == Reading::Begins {
+        if !memory.is_whole() {
             self.read_home(home, memory, lane);
-        } else if reading == Reading::Ours && lane == LaneId::Demand {
-            self.board.hurry(memory);
+            if lane == LaneId::Demand {
+                self.board.hurry(memory);
+            }
         }
         // As whoever reads it has cut it.
         for (at, chunk) in home.plan.home.chunks.iter().enumerate() {
@@ -321,9 +327,9 @@ impl Loader {
         Ok(Arc::clone(&home.status))
     }
 
-    /// Queues the reading of a home.
+    /// Queues the reading of what a home is missing.
     fn read_home(&self, home: &HomeCell, memory: &Arc<HomeMemory>, lane: LaneId) {
-        for chunk in 0..home.plan.home.chunks.len() {
+        for chunk in (0..home.plan.home.chunks.len()).filter(|&chunk| memory.begin_chunk(chunk)) {
             let job = Job {
                 target: Target::Home(Arc::clone(memory)),
                 plan: Arc::clone(&home.plan),
@@ -331,12 +337,14 @@ impl Loader {
                 landing: Arc::clone(&memory.landing),
                 status: Arc::clone(&home.status),
                 ram: None,
+                keep: None,
             };
             self.board.push_home_read(lane, job);
         }
     }
 
-    /// Through the window: from memory that has all of the unit, or from its files.
+    /// Through the window: from memory that has all of the unit, or from its files, and then into
+    /// its home too, as far as that is pinned by the time.
     ///
     /// # Safety
     /// As [`load`](Self::load).
@@ -345,6 +353,7 @@ impl Loader {
         dst: DevicePtr,
         plan: &Arc<LoadPlan>,
         ram: Option<&Arc<HomeMemory>>,
+        keep: Option<&Arc<HomeCell>>,
         lane: LaneId,
     ) -> Result<Arc<LoadStatus>> {
         let status = self.statuses.take();
@@ -359,6 +368,7 @@ impl Loader {
                 landing: Arc::clone(&landing),
                 status: Arc::clone(&status),
                 ram: ram.cloned(),
+                keep: keep.cloned(),
             });
             self.way(lane).used(number);
             // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
@@ -502,7 +512,7 @@ enum Source {
     /// Host memory the device does not copy from, through the window.
     Ram(Arc<HomeMemory>),
     /// A home, straight.
-    Home(Arc<HomeMemory>, Reading),
+    Home(Arc<HomeMemory>),
 }
 
 impl Drop for Loader {

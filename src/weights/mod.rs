@@ -4,6 +4,7 @@
 
 mod cursor;
 mod dtype;
+mod experts;
 mod gguf;
 mod gguf_pairs;
 mod joined;
@@ -17,6 +18,7 @@ mod tensor;
 mod units;
 
 pub use dtype::Dtype;
+pub use experts::ExpertLayer;
 pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, UnitLayout};
 pub use model::{Format, Model, ModelFile};
 pub use tensor::Tensor;

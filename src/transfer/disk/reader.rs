@@ -15,6 +15,7 @@ use super::ring::Ring;
 use crate::base::{Error, FileError, Result};
 use crate::transfer::board::{Board, Taken, Work};
 use crate::transfer::files::Files;
+use crate::transfer::home::HomeMemory;
 use crate::transfer::plan::{Into, Piece};
 
 /// Starts the readers of `board`. They end when it is closed.
@@ -208,6 +209,17 @@ fn copy_from_ram(work: &Work) -> bool {
         }
     }
     true
+}
+
+/// Keeps a chunk that was read to a slot of the window in a home, where it is the caller's to fill.
+pub(in crate::transfer) fn keep(memory: &HomeMemory, work: &Work, chunk: usize) {
+    let Some(chunk) = work.cut().chunks.get(chunk) else { return };
+    // SAFETY: the slot holds the chunk and is the readers' until its job is closed. The memory has
+    // room for the unit of which this is a chunk, and nobody else reads or writes that part of it.
+    unsafe {
+        let (from, to) = (work.landing.at(chunk.at), memory.at(chunk.start));
+        std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
+    }
 }
 
 /// Where a piece is read to.
