@@ -53,6 +53,8 @@ pub struct PrefetchStats {
     pub bytes_moved: u64,
     /// Bytes of copies that are known to be done.
     pub arrived_bytes: u64,
+    /// Bytes of tensors that were read from files.
+    pub disk_bytes: u64,
     /// Nanoseconds of device time the link was busy, in copies that are done.
     pub copy_busy_ns: u64,
     /// Times CPU code waited for a lease ([`Lease::wait_host`](super::Lease::wait_host)).

@@ -12,6 +12,7 @@
 //! in its file: it is cast on that way.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::formats::float_format;
 use crate::device::FloatFormat;
@@ -37,6 +38,8 @@ const MAX_GAP_BYTES: u64 = 16 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub struct LoadPlan {
     pub(super) len_bytes: u64,
+    /// What of which file lies where: units with the same are the same bytes.
+    pub(super) spans: Arc<[ReadSpan]>,
     /// Through the window: every chunk in a landing of its own.
     pub(super) window: Cut,
     /// Through a home: all chunks in one landing.
@@ -52,6 +55,7 @@ impl LoadPlan {
         let ends = ends(spans, len_bytes, chunk_bytes);
         Self {
             len_bytes,
+            spans: spans.into(),
             window: Cut::new(spans, &ends, read_bytes, None),
             home: Cut::new(spans, &ends, read_bytes, Some(lead(spans, 0))),
         }

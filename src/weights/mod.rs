@@ -4,6 +4,7 @@
 
 mod cursor;
 mod dtype;
+mod experts;
 mod gguf;
 mod gguf_pairs;
 mod joined;
@@ -19,6 +20,7 @@ mod tensor;
 mod units;
 
 pub use dtype::Dtype;
+pub use experts::ExpertLayer;
 pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, SpanCast, UnitLayout};
 pub use lora::{LoraPair, LoraTargets};
 pub use model::{Format, Model, ModelFile};

@@ -16,6 +16,7 @@ use crate::base::{Error, FileError, Result};
 use crate::device::cast;
 use crate::transfer::board::{Board, Taken, Work};
 use crate::transfer::files::Files;
+use crate::transfer::home::HomeMemory;
 use crate::transfer::plan::{Into, Narrowing, Piece};
 
 /// Starts the readers of `board`. They end when it is closed.
@@ -115,6 +116,9 @@ impl Reader {
 
     /// Begins a piece; one that needs no waiting is done here.
     fn begin(&mut self, work: Work) {
+        if copy_from_ram(&work) {
+            return self.board.finish(&work, Ok(()));
+        }
         let files = Arc::clone(&self.files);
         let piece = &work.cut().pieces[work.piece];
         let Some(file) = files.0.get(piece.file) else {
@@ -190,6 +194,32 @@ impl Reader {
         }
         self.bounces.extend(flight.bounce.take());
         self.board.finish(&flight.work, outcome.map_err(Error::from));
+    }
+}
+
+/// Fills a slot of the window from memory that has the bytes; false where there is none.
+fn copy_from_ram(work: &Work) -> bool {
+    let Some((memory, chunk)) = &work.ram else { return false };
+    if let Some(chunk) = work.cut().chunks.get(*chunk) {
+        // SAFETY: the memory holds the whole unit of which this is a chunk, and nobody writes it
+        // any more. The landing has room for the chunk and is the readers' until the piece is
+        // reported.
+        unsafe {
+            let (from, to) = (memory.at(chunk.start), work.landing.at(chunk.at));
+            std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
+        }
+    }
+    true
+}
+
+/// Keeps a chunk that was read to a slot of the window in a home, where it is the caller's to fill.
+pub(in crate::transfer) fn keep(memory: &HomeMemory, work: &Work, chunk: usize) {
+    let Some(chunk) = work.cut().chunks.get(chunk) else { return };
+    // SAFETY: the slot holds the chunk and is the readers' until its job is closed. The memory has
+    // room for the unit of which this is a chunk, and nobody else reads or writes that part of it.
+    unsafe {
+        let (from, to) = (work.landing.at(chunk.at), memory.at(chunk.start));
+        std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
     }
 }
 
