@@ -246,6 +246,12 @@ impl State {
         if is_right || is_in_use {
             return Ok(true);
         }
+        if fit.ring_bytes == 0 && !streaming.prefetcher.goes_round() {
+            // A block of nothing is none.
+            self.streaming = None;
+            supplies.allocator.settle()?;
+            return self.change_ring(supplies, fit, bound);
+        }
         let has_room = streaming.change(supplies, &self.pieces, &stays, fit.ring_bytes)?;
         let after = streaming.ring_bytes;
         self.stats.ring_shrinks += u64::from(after < before && bound == Bound::Down);

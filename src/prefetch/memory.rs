@@ -270,7 +270,7 @@ impl Memory {
     pub(super) fn is_sound(&self) -> bool {
         match self {
             Self::Line { buffer, .. } => !buffer.is_empty(),
-            Self::Round { space, .. } => space.is_mirrored(),
+            Self::Round { space, .. } => space.is_mirrored() || space.len_bytes() == 0,
         }
     }
 
