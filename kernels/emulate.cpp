@@ -91,6 +91,9 @@ extern "C" int riverbed_emulate(
     if (is("riverbed_fill")) return run(riverbed_fill, block, BLOCK, args, bytes);
     if (is("riverbed_gather")) return run(riverbed_gather, block, BLOCK, args, bytes);
     if (is("riverbed_cast")) return run(riverbed_cast, block, BLOCK, args, bytes);
+    if (is("riverbed_dequantise")) return run(riverbed_dequantise, block, BLOCK, args, bytes);
+    if (is("riverbed_patch")) return run(riverbed_patch, block, BLOCK, args, bytes);
+    if (is("riverbed_patch_singly")) return run(riverbed_patch_singly, block, BLOCK, args, bytes);
     if (is("riverbed_busy")) return run(riverbed_busy, block, 1, args, bytes);
     return no_such_function;
 }

@@ -119,27 +119,27 @@ template <typename Format> struct Access {
     DEVICE_MEMBER static bool aligned(u64 at) { return (at & (size - 1)) == 0; }
 };
 
-template <typename Format> DEVICE void read_row(Row &row, u64 at) {
+// `at` is aligned for it.
+template <typename Format> DEVICE void read_aligned_row(Row &row, u64 at) {
     typedef Access<Format> Wide;
     typedef typename Word<Format::size>::type Code;
-    if (Wide::aligned(at)) {
-        u32 words[Wide::bytes / 4];
+    u32 words[Wide::bytes / 4];
 #pragma unroll
-        for (u32 i = 0; i < Wide::bytes; i += Wide::size) {
-            const auto wide = load<typename Wide::type>(at + i);
-            __builtin_memcpy(words + i / 4, &wide, Wide::size);
-        }
-#pragma unroll
-        for (u32 i = 0; i < ROW; ++i) {
-            const u32 byte = i * Format::size;
-            row.number[i] = (Code)(words[byte / 4] >> (8 * (byte % 4)));
-        }
-    } else {
-#pragma unroll
-        for (u32 i = 0; i < ROW; ++i) row.number[i] = load<Code>(at + i * Format::size);
+    for (u32 i = 0; i < Wide::bytes; i += Wide::size) {
+        const auto wide = load<typename Wide::type>(at + i);
+        __builtin_memcpy(words + i / 4, &wide, Wide::size);
     }
 #pragma unroll
-    for (u32 i = 0; i < ROW; ++i) row.number[i] = widen<Format>(row.number[i]);
+    for (u32 i = 0; i < ROW; ++i) {
+        const u32 byte = i * Format::size;
+        row.number[i] = widen<Format>((Code)(words[byte / 4] >> (8 * (byte % 4))));
+    }
+}
+
+template <typename Format> DEVICE void read_row(Row &row, u64 at) {
+    if (Access<Format>::aligned(at)) return read_aligned_row<Format>(row, at);
+#pragma unroll
+    for (u32 i = 0; i < ROW; ++i) row.number[i] = read_one<Format>(at + i * Format::size);
 }
 
 // `at` is aligned for it.
@@ -172,11 +172,33 @@ template <typename Format> DEVICE void write_row(const Row &row, u64 at, bool sa
 
 DEVICE u32 read_one(u32 format, u64 at) { BY_FORMAT(format, read_one, at) }
 DEVICE void read_row(u32 format, Row &row, u64 at) { BY_FORMAT(format, read_row, row, at) }
+DEVICE void read_aligned_row(u32 format, Row &row, u64 at) {
+    BY_FORMAT(format, read_aligned_row, row, at)
+}
 DEVICE void write_one(u32 format, u64 at, u32 number, bool saturate) {
     BY_FORMAT(format, write_one, at, number, saturate)
 }
 DEVICE void write_row(u32 format, const Row &row, u64 at, bool saturate) {
     BY_FORMAT(format, write_row, row, at, saturate)
+}
+
+// The same for the formats layers compute in: fp8 is no result of what sums and scales.
+#define BY_WIDE_FORMAT(format, function, ...)                                                       \
+    switch (format) {                                                                              \
+    case F16::number: return function<F16>(__VA_ARGS__);                                            \
+    case Bf16::number: return function<Bf16>(__VA_ARGS__);                                          \
+    default: return function<F32>(__VA_ARGS__);                                                     \
+    }
+
+DEVICE u32 read_wide_one(u32 format, u64 at) { BY_WIDE_FORMAT(format, read_one, at) }
+DEVICE void read_wide_row(u32 format, Row &row, u64 at) {
+    BY_WIDE_FORMAT(format, read_aligned_row, row, at)
+}
+DEVICE void write_wide_one(u32 format, u64 at, u32 number, bool saturate) {
+    BY_WIDE_FORMAT(format, write_one, at, number, saturate)
+}
+DEVICE void write_wide_row(u32 format, const Row &row, u64 at, bool saturate) {
+    BY_WIDE_FORMAT(format, write_row, row, at, saturate)
 }
 
 DEVICE u32 size_of(u32 format) {

@@ -11,12 +11,17 @@
 // | `riverbed_fill` | `dst`, `bytes`, `value` (the byte, in all 8 bytes) |
 // | `riverbed_gather` | `count`, `tile_bytes`, then 128 times `src`, `dst`, `end` |
 // | `riverbed_cast` | `src`, `dst`, `count`, `from`, `to`, `saturate` (0 or 1) |
+// | `riverbed_dequantise` | `src`, `dst`, `count`, `from` (a block format), `to`, `saturate` |
+// | `riverbed_patch` | the 12 words of `Patch` in patch.h: eight columns at once |
+// | `riverbed_patch_singly` | the same |
 // | `riverbed_busy` | `ticks` of the device's clock |
 //
 // Blocks have 256 threads and grids any number of blocks, both of one dimension; the kernels that
 // say so have one thread.
+#include "blocks.h"
 #include "bytes.h"
 #include "floats.h"
+#include "patch.h"
 
 // Checksum --------------------------------------------------------------------------------------
 
@@ -119,6 +124,22 @@ KERNEL(BLOCK) void riverbed_cast(Cast args) {
     const u32 from = (u32)args.from, to = (u32)args.to;
     convert_all(args.src, args.dst, args.count, from, to, args.saturate != 0);
 }
+
+// Dequantise ------------------------------------------------------------------------------------
+
+struct Dequantise {
+    u64 src, dst, count, from, to, saturate;
+};
+
+KERNEL(BLOCK) void riverbed_dequantise(Dequantise args) {
+    const u32 from = (u32)args.from, to = (u32)args.to;
+    dequantise_all(args.src, args.dst, args.count, from, to, args.saturate != 0);
+}
+
+// Patch -----------------------------------------------------------------------------------------
+
+KERNEL(BLOCK) void riverbed_patch(Patch args) { patch_by_rows(args); }
+KERNEL(BLOCK) void riverbed_patch_singly(Patch args) { patch_singly(args); }
 
 // Busy ------------------------------------------------------------------------------------------
 

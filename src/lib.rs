@@ -23,6 +23,7 @@ pub mod device;
 pub mod event;
 pub mod fence;
 pub mod ledger;
+pub mod modes;
 pub mod offload;
 pub mod pack;
 pub mod pinned;

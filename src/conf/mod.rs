@@ -36,7 +36,7 @@ mod reserve;
 mod roundup;
 mod settings;
 mod spec;
-mod suggest;
+pub(crate) mod suggest;
 mod table;
 mod tokens;
 

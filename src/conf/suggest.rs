@@ -5,7 +5,7 @@ const NAME_LEN_MAX: usize = 64;
 
 /// The candidate nearest to `given`, letter case aside, if one is near enough: at most a
 /// third of its letters differ, or only its unit suffix is missing.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     given: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -27,7 +27,7 @@ pub(super) fn nearest<'a>(
 }
 
 /// `" (did you mean 'x'?)"`, or nothing.
-pub(super) fn hint<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn hint<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     nearest(given, candidates).map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default()
 }
 

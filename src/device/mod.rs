@@ -35,7 +35,10 @@ pub use contract::{
 };
 pub use handles::{Event, Gate, Stream};
 pub use info::{DeviceInfo, DriverInfo, MemoryInfo};
-pub use kernel::{Checksum, FloatFormat, Kernel, Piece, cast, cast_bits, checksum};
+pub use kernel::{
+    BlockFormat, Checksum, FloatFormat, Kernel, LowRank, Piece, cast, cast_bits, checksum,
+    dequantise, patch,
+};
 pub use open::{Device, Listing, list};
 pub use reaper::settle;
 pub(crate) use reaper::{GivingUp, reap};

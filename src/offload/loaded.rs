@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::residents::{LoadProgress, Residents};
-use crate::base::{Error, Result};
+use super::changes::Changes;
+use super::residents::{LoadProgress, ResidentPlan, Residents};
+use crate::base::{Error, Result, align_up};
 use crate::conf::{Conf, Pytorch};
 use crate::device::Device;
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
+use crate::prefetch::{ArrivalOptions, Transform, UnitSizes};
 use crate::transfer::{DiskReport, Files, Loader, LoaderOptions};
-use crate::weights::{Model, Unit, UnitLayout};
+use crate::weights::{Model, Unit};
 
 /// Settings of a [`LoadedModel`].
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,10 @@ pub struct LoadOptions {
     /// Settings of the allocator and the pinned pool, over those of `RIVERBED_ALLOC_CONF`. The
     /// limit above counts beside its own.
     pub conf: Conf,
+    /// What becomes of tensors on the device.
+    pub arrival: ArrivalOptions,
+    /// A transform of the caller's own, in place of `arrival`.
+    pub transform: Option<Arc<dyn Transform>>,
 }
 
 /// Every tensor of a model in device memory, in one segment, each aligned to
@@ -75,11 +81,18 @@ impl LoadedModel {
         let total_bytes = device.info().total_bytes;
         let limit_bytes = [options.limit_bytes, conf.limit_bytes, Some(total_bytes)];
         let limit_bytes = limit_bytes.into_iter().flatten().min().unwrap_or(total_bytes);
-        let layout = UnitLayout::new(&model, &Unit::whole(&model))?;
-        if layout.len_bytes > limit_bytes {
+        let changes = Changes::new(&model, options.arrival, options.transform)?;
+        let (unit, transform) = (Unit::whole(&model), changes.transform());
+        let place_bytes = UnitSizes::of(&model, &unit, transform.as_ref())?.place_bytes;
+        let pages = |bytes| align_up(bytes, device.info().granularity_bytes).unwrap_or(u64::MAX);
+        let needed_bytes = match changes.device_bytes() {
+            0 => place_bytes,
+            factors_bytes => place_bytes.saturating_add(pages(factors_bytes)),
+        };
+        if needed_bytes > limit_bytes {
             return Err(Error::TooLarge {
                 what: "the whole model".into(),
-                requested_bytes: layout.len_bytes,
+                requested_bytes: needed_bytes,
                 available_bytes: limit_bytes,
                 way_out: "stream it (StreamedModel, or 'riverbed stream --vram ...')".into(),
             });
@@ -87,7 +100,11 @@ impl LoadedModel {
         let pinned = PinnedPool::new(device, &conf);
         let allocator = Allocator::builder(device).conf(conf).limit_bytes(limit_bytes)?.build()?;
         let mut loader = Loader::new(device, &pinned, Files::open(&model)?, options.loader)?;
-        let tensors = Residents::load(&model, layout, &allocator, &mut loader, watch)?;
+        changes.settle(&allocator, &pinned)?;
+        // What a transform reads from, a tensor or several at a time, goes when it has run.
+        let staging_bytes = limit_bytes.saturating_sub(pages(needed_bytes));
+        let plan = ResidentPlan { model: Arc::clone(&model), unit, transform, staging_bytes };
+        let tensors = Residents::load(plan, &allocator, &mut loader, watch)?;
         let link_busy = Duration::from_nanos(loader.busy_ns());
         let (disk, elapsed) = (loader.disk().clone(), begun.elapsed());
         Ok(Self { model, tensors, allocator, pinned, elapsed, link_busy, disk })

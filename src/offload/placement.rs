@@ -1,8 +1,11 @@
 //! Which units stay on the device and which are streamed, and how large the ring is: a pure
 //! function of the model's header and the limit.
 
+use std::sync::Arc;
+
 use crate::base::{Error, Result, align_up, format_bytes};
-use crate::weights::{Grouping, Model, Unit, UnitLayout};
+use crate::prefetch::{Transform, UnitSizes};
+use crate::weights::{Grouping, Model, Unit};
 
 /// What lives where. All sizes in bytes.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct Placement {
 struct Sized<'a> {
     unit: &'a Unit,
     packed_bytes: u64,
+    /// Beside its place, while it is loaded.
+    staging_bytes: u64,
 }
 
 impl Placement {
@@ -46,9 +51,28 @@ impl Placement {
         page_bytes: u64,
         depth: usize,
     ) -> Result<Self> {
+        let of = (model, grouping);
+        Self::with_transform(of, limit_bytes, working_bytes, page_bytes, depth, None)
+    }
+
+    /// As [`new`](Self::new), with units as a transform makes them, and room in the ring for the
+    /// raw bytes of the largest that is made anew; residents are made there too, before the ring
+    /// is used.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); what the transform says.
+    pub fn with_transform(
+        (model, grouping): (&Model, &Grouping),
+        limit_bytes: u64,
+        working_bytes: u64,
+        page_bytes: u64,
+        depth: usize,
+        transform: Option<&Arc<dyn Transform>>,
+    ) -> Result<Self> {
         let sized = |unit| {
-            let packed_bytes = UnitLayout::new(model, unit)?.len_bytes;
-            Ok(Sized { unit, packed_bytes })
+            let sizes = UnitSizes::of(model, unit, transform)?;
+            let (packed_bytes, staging_bytes) = (sizes.place_bytes, sizes.staging_bytes);
+            Ok(Sized { unit, packed_bytes, staging_bytes })
         };
         let layers = grouping.layers.iter().map(sized).collect::<Result<Vec<_>>>()?;
         let mut rest = grouping.rest.iter().map(sized).collect::<Result<Vec<_>>>()?;
@@ -58,11 +82,18 @@ impl Placement {
         let two_slots = layer_bytes.saturating_mul(2);
         let working_bytes = pages(working_bytes);
 
+        let staging = |units: &[Sized<'_>]| units.iter().map(|unit| unit.staging_bytes).max();
+        let layers_staging = staging(&layers).unwrap_or(0);
+        // Raw bytes beside the places, with the first `kept` of the rest as residents.
+        let staging_with =
+            |kept: usize| staging(&rest[kept..]).map_or(layers_staging, |s| s.max(layers_staging));
+
         // What the first `kept` of the rest need as residents, with the others in the ring.
         let need = |kept: usize| {
             let resident: u64 = rest[..kept].iter().map(|sized| sized.packed_bytes).sum();
             let largest = rest[kept..].last().map_or(0, |sized| sized.packed_bytes);
-            (pages(resident), pages(two_slots.max(largest)))
+            let ring = two_slots.max(largest).saturating_add(staging_with(kept));
+            (pages(resident), pages(ring.max(staging(&rest[..kept]).unwrap_or(0))))
         };
         let total = |kept: usize| {
             let (resident, ring) = need(kept);
@@ -79,6 +110,7 @@ impl Placement {
         let all: u64 = sizes.clone().sum();
         let largest = sizes.max().unwrap_or(0);
         let useful = largest.saturating_mul((depth as u64).saturating_add(1)).min(all);
+        let useful = useful.saturating_add(staging_with(kept));
         let room_bytes = limit_bytes - resident_bytes - working_bytes;
         let ring_bytes = pages(useful).min(room_bytes / page_bytes * page_bytes);
         let mut residents: Vec<usize> =

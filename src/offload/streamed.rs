@@ -1,17 +1,21 @@
 //! A model that runs under a limit: residents on the device, everything else through the ring.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::changes::{Changes, Repatched};
 use super::placement::Placement;
-use super::residents::Residents;
-use crate::base::{MIB, Result};
+use super::residents::{ResidentPlan, Residents};
+use crate::base::{Error, MIB, Result, align_up};
 use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
-use crate::prefetch::{Lease, PassReport, PrefetchOptions, Prefetcher};
+use crate::prefetch::{
+    Arrival, ArrivalOptions, Lease, PassReport, PrefetchOptions, Prefetcher, Transform,
+};
 use crate::transfer::{Files, Loader, LoaderOptions, RamCache, RamLease};
-use crate::weights::{Grouping, Model, Unit, UnitLayout};
+use crate::weights::{Grouping, Model, Unit};
 
 /// Settings of a [`StreamedModel`].
 #[derive(Debug, Clone)]
@@ -32,6 +36,11 @@ pub struct StreamOptions {
     /// model is called there. Its pinned pool is used, and the model is in use there for as long
     /// as it is loaded.
     pub ram: Option<(RamCache, String)>,
+    /// What becomes of tensors on the device, streamed and resident ones alike. Factors of LoRAs
+    /// stay on the device, within the limit.
+    pub arrival: ArrivalOptions,
+    /// A transform of the caller's own, in place of `arrival`.
+    pub transform: Option<Arc<dyn Transform>>,
 }
 
 impl StreamOptions {
@@ -45,6 +54,8 @@ impl StreamOptions {
             loader: LoaderOptions::default(),
             conf: Conf::default(),
             ram: None,
+            arrival: ArrivalOptions::default(),
+            transform: None,
         }
     }
 }
@@ -78,6 +89,7 @@ pub struct StreamedModel {
     residents: Option<Residents>,
     prefetcher: Prefetcher,
     _in_use: Option<RamLease>,
+    changes: Changes,
 }
 
 impl StreamedModel {
@@ -95,14 +107,19 @@ impl StreamedModel {
     ) -> Result<Self> {
         let conf = options.conf.over_env(Pytorch::Ignore)?;
         let limit_bytes = options.limit_bytes.min(conf.limit_bytes.unwrap_or(u64::MAX));
-        let placement = Placement::new(
-            &model,
-            grouping,
+        let changes = Changes::new(&model, options.arrival, options.transform)?;
+        let transform = changes.transform();
+        let page_bytes = device.info().granularity_bytes;
+        let factors_bytes = align_up(changes.device_bytes(), page_bytes).unwrap_or(u64::MAX);
+        let mut placement = Placement::with_transform(
+            (&model, grouping),
             limit_bytes.min(device.info().total_bytes),
-            options.working_bytes,
-            device.info().granularity_bytes,
+            options.working_bytes.saturating_add(factors_bytes),
+            page_bytes,
             options.prefetch.depth,
+            transform.as_ref(),
         )?;
+        placement.working_bytes = placement.working_bytes.saturating_sub(factors_bytes);
         let ram = options.ram.as_ref().map(|(cache, name)| (cache, name.as_str()));
         let pinned = match ram {
             Some((cache, _)) => cache.pinned(device, &conf),
@@ -110,6 +127,7 @@ impl StreamedModel {
         };
         let in_use = ram.map(|(cache, name)| cache.begin(name));
         let allocator = Allocator::builder(device).conf(conf).limit_bytes(limit_bytes)?.build()?;
+        changes.settle(&allocator, &pinned)?;
         let files = Files::open(&model)?;
         let mut loader = match ram {
             Some(ram) => Loader::with_ram(device, &pinned, files, options.loader, ram)?,
@@ -118,20 +136,67 @@ impl StreamedModel {
         let residents = if placement.residents.is_empty() {
             None
         } else {
-            let unit = Unit::of(&model, "residents", placement.residents.clone());
-            let layout = UnitLayout::new(&model, &unit)?;
-            Some(Residents::load(&model, layout, &allocator, &mut loader, |_| true)?)
+            let plan = ResidentPlan {
+                model: Arc::clone(&model),
+                unit: Unit::of(&model, "residents", placement.residents.clone()),
+                transform: transform.clone(),
+                // The ring is taken after them.
+                staging_bytes: placement.ring_bytes,
+            };
+            Some(Residents::load(plan, &allocator, &mut loader, |_| true)?)
         };
         let home = Stream::new(device, Priority::Normal)?;
         let ring = allocator.alloc_dedicated::<u8>(placement.ring_bytes as usize, &home)?;
-        let prefetcher = Prefetcher::new(
-            Arc::clone(&model),
-            &placement.streamed,
-            ring,
-            loader,
-            options.prefetch,
-        )?;
-        Ok(Self { model, placement, allocator, pinned, residents, prefetcher, _in_use: in_use })
+        let (units, prefetch) = (&placement.streamed, options.prefetch);
+        let prefetcher = match &transform {
+            Some(transform) => Prefetcher::with_transform(
+                Arc::clone(&model),
+                units,
+                ring,
+                loader,
+                prefetch,
+                transform,
+            )?,
+            None => Prefetcher::new(Arc::clone(&model), units, ring, loader, prefetch)?,
+        };
+        let _in_use = in_use;
+        Ok(Self { model, placement, allocator, pinned, residents, prefetcher, _in_use, changes })
+    }
+
+    /// What happens to weights on arrival, if `arrival` was asked for.
+    #[must_use]
+    pub fn arrival(&self) -> Option<&Arc<Arrival>> {
+        self.changes.arrival()
+    }
+
+    /// Changes the strength of a LoRA between passes: 0 takes it away. Streamed units that are
+    /// in the ring are loaded again before their next use, and residents it is for at once: from
+    /// their files or the page cache. Blocks until the residents are there. Work on residents must
+    /// be over; units that are leased keep what they have, and are counted.
+    ///
+    /// # Errors
+    /// As [`Arrival::set_strength`]; residents that cannot be loaded again (they are then not to
+    /// be used).
+    pub fn set_lora_strength(&mut self, lora: &str, strength: f32) -> Result<Repatched> {
+        let Some(arrival) = self.changes.arrival() else {
+            return Err(Error::invalid("LoRA", lora, "there are none"));
+        };
+        if arrival.strengths().iter().any(|(name, old)| name == lora && *old == strength) {
+            return Ok(Repatched::default());
+        }
+        arrival.set_strength(lora, strength)?;
+        let patched: HashSet<&str> = arrival.patched_by(lora).collect();
+        let (tensors, units) = (self.model.tensors(), &self.placement.streamed);
+        let is_patched = |unit: &Unit| {
+            unit.tensors.iter().any(|&tensor| patched.contains(&tensors[tensor].name[..]))
+        };
+        let ring = self.prefetcher.forget(|unit| units.get(unit).is_some_and(is_patched))?;
+        let residents = match &mut self.residents {
+            Some(residents) => residents
+                .remake(&self.allocator, &self.prefetcher, |name| patched.contains(name))?,
+            None => 0,
+        };
+        Ok(Repatched { residents, ring })
     }
 
     /// Leases streamed unit number `unit`; see [`Prefetcher::acquire`].

@@ -4,18 +4,27 @@
 //! pass takes, the least any plan could take, and why. Knows no device, no file and no clock;
 //! the same input gives the same plan.
 
+mod cycle;
 mod devices;
+mod division;
+mod held;
 mod job;
-mod plan;
+mod optimum;
+mod phase;
+mod planned;
 mod planner;
 mod profile;
+mod reasons;
 mod refusal;
+mod regroup;
 mod rules;
+mod simulate;
 mod split;
+mod tiers;
 
 pub use devices::{DevicePart, DevicesPlan, PlanDevice, plan_devices};
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
-pub use plan::{ComponentPlan, PhasePlan, Plan, UnitPlan};
+pub use planned::{ComponentPlan, MadeOf, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;
 pub use profile::{Budgets, DeviceRates};
 pub use refusal::{Refusal, WayOut};

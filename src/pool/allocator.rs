@@ -408,6 +408,7 @@ impl Inner {
                 splits.blocks += blocks;
                 splits.bytes += bytes;
             }
+            totals.reserved_bytes += shared.paged_bytes();
             // Asked first: while all heaps stand still nothing sets out.
             let in_transit = shared.in_transit();
             // SAFETY: every heap is held.

@@ -87,7 +87,7 @@ impl Inner {
             segment_bytes: growth.segment_bytes,
             limit_bytes: shared.limit_bytes,
             reserved_bytes: stats.reserved_bytes.all.current,
-            active_bytes: stats.allocated_bytes.all.current,
+            active_bytes: stats.allocated_bytes.all.current + shared.paged_bytes(),
             retired_bytes: stats.retired_bytes,
             largest_free_bytes,
             device_free_bytes,

@@ -59,6 +59,8 @@ struct Books {
     /// Promised to callers of the driver, or on the way back to it.
     in_transit_bytes: u64,
     releasing: usize,
+    /// Behind the pages of paged spaces; counted as reserved.
+    paged_bytes: u64,
     /// Bytes by [`Lifetime`], in the order of its declaration.
     lifetimes: [Stat; Lifetime::ALL.len()],
     pools_made: u64,
@@ -106,6 +108,11 @@ impl Shared {
     pub(super) fn memory_stays(&self, error: &dyn fmt::Display, what: &str) {
         tracing::warn!(%error, "{what}");
         *lock(&self.refusal) = Some(format!("{what} ({error})"));
+    }
+
+    /// What else was done for whoever runs short, to be told if that was not enough.
+    pub(super) fn explain(&self, tried: String) {
+        *lock(&self.refusal) = Some(tried);
     }
 
     /// What was said since this was asked last.
@@ -192,6 +199,28 @@ impl Shared {
         books.stats.reserved_bytes.take_off(CLASS, bytes);
         books.stats.num_device_free += 1;
         books.pool_gave_back(pool, bytes);
+    }
+
+    /// The driver gave what was promised, as pages of a paged space.
+    pub(super) fn paged(&self, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.in_transit_bytes -= bytes;
+        books.paged_bytes += bytes;
+        books.stats.reserved_bytes.add(CLASS, bytes);
+        books.stats.num_device_alloc += 1;
+    }
+
+    /// Pages of a paged space are with the driver again.
+    pub(super) fn unpaged(&self, bytes: u64) {
+        let mut books = lock(&self.books);
+        books.paged_bytes -= bytes;
+        books.stats.reserved_bytes.take_off(CLASS, bytes);
+        books.stats.num_device_free += 1;
+    }
+
+    /// Bytes behind the pages of paged spaces.
+    pub(super) fn paged_bytes(&self) -> u64 {
+        lock(&self.books).paged_bytes
     }
 
     /// The driver did not give what was promised.

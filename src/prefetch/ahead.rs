@@ -1,9 +1,11 @@
 //! What is loaded before anybody asks: the order's next units, nearest first, as far as depth
 //! and room allow.
 
+use super::loading::Loaded;
 use super::order::Moved;
 use super::ring::Ring;
-use super::unit::{Hold, NEVER};
+use super::unit::{Hold, NEVER, RingUnit};
+use crate::base::Result;
 use crate::fence::EventPool;
 use crate::transfer::Urgency;
 
@@ -49,6 +51,10 @@ impl Ring {
         if self.broken.is_some() {
             return;
         }
+        if let Err(error) = self.drop_spent_half(events) {
+            tracing::warn!(%error, "a unit that was half loaded cannot make room");
+            return;
+        }
         for steps in 1..=self.horizon() {
             let Some(number) = self.order.upcoming(steps) else { return };
             let use_at = self.step + steps as u64;
@@ -57,15 +63,26 @@ impl Ring {
             if unit.next_use <= self.step || unit.next_use > use_at {
                 unit.next_use = use_at;
             }
+            if unit.plan.place_bytes() == 0 {
+                continue;
+            }
             if let Some(entry) = &mut unit.entry {
                 if entry.hold == Hold::Spent {
                     entry.hold = Hold::Ahead;
                 }
-                continue;
+                if entry.rest.is_none() {
+                    continue;
+                }
             }
-            match self.load(number, Urgency::Ahead, events, |other| other.yields_to(use_at)) {
-                Ok(true) => {}
-                Ok(false) => return,
+            let may_evict = |other: &RingUnit| other.yields_to(use_at);
+            let loaded = match self.half {
+                Some(half) if half == number => self.load_rest(number, events, may_evict),
+                half => self.load(number, Urgency::Ahead, events, half.is_none(), may_evict),
+            };
+            match loaded {
+                Ok(Loaded::Whole) => {}
+                // What comes behind it follows when it is whole.
+                Ok(Loaded::Half | Loaded::NoRoom) => return,
                 Err(error) => {
                     // Whoever asks for the unit tries again and is told.
                     let unit = &self.units[number].plan.name;
@@ -73,6 +90,18 @@ impl Ring {
                     return;
                 }
             }
+        }
+    }
+
+    /// Gives up a half that nobody is known to want.
+    fn drop_spent_half(&mut self, events: &EventPool) -> Result<()> {
+        let is_spent = |unit: &usize| {
+            let entry = self.units[*unit].entry.as_ref();
+            entry.is_none_or(|entry| entry.hold == Hold::Spent)
+        };
+        match self.half.filter(is_spent) {
+            Some(half) => self.drop_half(half, events),
+            None => Ok(()),
         }
     }
 

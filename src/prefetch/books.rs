@@ -8,29 +8,38 @@ impl Ring {
         if self.broken.is_some() {
             return Ok(()); // The driver failed half-way: the books stand where it did.
         }
-        let mut end = 0;
+        let (mut end, mut first) = (0, None);
         for (offset, bytes, number) in self.space.places() {
+            first.get_or_insert(offset);
             if offset < end {
                 return Err(format!("unit {number} at {offset} overlaps what ends at {end}"));
             }
             end = offset.saturating_add(bytes);
             let unit =
                 self.units.get(number).ok_or_else(|| format!("there is no unit {number}"))?;
-            let at = unit.entry.as_ref().map(|entry| entry.offset);
-            if at != Some(offset) || unit.plan.place_bytes() != bytes {
-                return Err(format!("unit {number} has a place at {offset}, and is at {at:?}"));
+            let at = unit.entry.as_ref().map(|entry| (entry.offset, entry.taken_bytes));
+            if at != Some((offset, bytes)) {
+                let place = (offset, bytes);
+                return Err(format!("unit {number} has a place {place:?}, and says {at:?}"));
             }
         }
-        if end > self.ring_bytes {
-            return Err(format!("a place ends at {end} of {} bytes", self.ring_bytes));
+        // Where the ring goes round, the last place may reach as far as the first one.
+        let over = if self.at.goes_round { first.unwrap_or(0) } else { 0 };
+        if end > self.at.ring_bytes.saturating_add(over) {
+            return Err(format!("a place ends at {end} of {} bytes", self.at.ring_bytes));
         }
         let has_place = |unit: usize| self.space.places().any(|(.., number)| number == unit);
         for (number, unit) in self.units.iter().enumerate() {
             match &unit.entry {
                 Some(entry) => {
                     let fixed = self.fixed.as_ref().and_then(|places| places.get(number));
-                    if unit.plan.place_bytes() > 0 && !has_place(number) {
+                    if !has_place(number) {
                         return Err(format!("unit {number} is there without a place"));
+                    }
+                    let is_half = entry.taken_bytes < unit.plan.place_bytes();
+                    if is_half != entry.rest.is_some() || is_half && self.half != Some(number) {
+                        let half = self.half;
+                        return Err(format!("unit {number}: half {is_half}, {half:?} is known"));
                     }
                     if fixed.is_some_and(|fixed| *fixed != entry.offset) {
                         return Err(format!("unit {number} left its fixed place {fixed:?}"));

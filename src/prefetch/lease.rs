@@ -27,6 +27,8 @@ pub struct Lease {
     stream: Stream,
     /// The other streams it is for.
     others: Vec<Stream>,
+    /// Whether it keeps bytes in the ring.
+    holds: bool,
     status: Arc<LoadStatus>,
     /// Marks the end of its work, where passes are timed.
     done: Option<DoneMark>,
@@ -40,9 +42,9 @@ impl Lease {
         view: UnitView,
         stream: &Stream,
     ) -> Self {
-        let Granted { status, done, .. } = granted;
+        let Granted { status, done, holds, .. } = granted;
         let (stream, others) = (stream.clone(), Vec::new());
-        Self { shared, unit, view, stream, others, status, done }
+        Self { shared, unit, view, stream, others, holds, status, done }
     }
 
     /// The stream it was acquired for.
@@ -60,7 +62,7 @@ impl Lease {
         if *stream == self.stream || self.others.contains(stream) {
             return Ok(());
         }
-        self.shared.ring_buffer.record_use(stream)?;
+        self.shared.record_use(stream)?;
         // The entry keeps its place, and so its event, while this lease lives.
         if let Some(ready) = self.shared.ready(self.unit) {
             stream.wait(&ready)?;
@@ -140,13 +142,19 @@ impl Drop for Lease {
             done.record(&self.stream);
             (done, StreamKey::of(&self.stream))
         });
+        if !self.holds {
+            if done.is_some() {
+                self.shared.give_back(Returned { unit, end: None, done, last: true });
+            }
+            return;
+        }
         // Its own stream comes last, and takes the hold off the place.
         for stream in self.others.iter().chain([&self.stream]) {
             let last = *stream == self.stream;
             match self.shared.events.record(stream) {
                 Ok(end) => {
                     let done = if last { done.take() } else { None };
-                    self.shared.give_back(Returned { unit, end, done, last });
+                    self.shared.give_back(Returned { unit, end: Some(end), done, last });
                 }
                 // Nobody can tell when the use ends, so the place is never used again.
                 Err(error) => {

@@ -3,14 +3,19 @@
 //! waits, and a pass allocates nothing.
 
 mod ahead;
+mod arrival;
+mod aside;
 mod books;
 mod fixed;
 mod homes;
 mod lease;
 mod loading;
+mod memory;
 mod options;
 mod order;
+mod planned;
 mod prefetcher;
+mod renew;
 mod ring;
 mod space;
 mod stalls;
@@ -19,9 +24,14 @@ mod transform;
 mod unit;
 mod view;
 
+pub use arrival::{Arrival, ArrivalOptions, ArrivalStats, Lora};
 pub use lease::{HostView, Lease};
+pub use memory::RingMemory;
 pub use options::{PassReport, PrefetchOptions, PrefetchStats};
+pub(crate) use planned::PlannedUnit;
+pub use planned::UnitSizes;
 pub use prefetcher::Prefetcher;
+pub use renew::Forgotten;
 pub use stalls::{PassStalls, StallCauses, UnitStall};
 pub use transform::{Cast, Change, Transform};
 pub use view::{TensorRef, UnitView};

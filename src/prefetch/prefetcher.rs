@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::lease::Lease;
+use super::memory::{Memory, Needs, RingMemory};
 use super::options::{PassReport, PrefetchOptions, PrefetchStats};
 use super::ring::{Returned, Ring};
 use super::transform::Transform;
 use super::unit::{RingUnit, UnitPlan};
 use super::view::UnitView;
 use crate::base::{Error, Result, lock};
-use crate::device::{Event, Stream};
+use crate::device::{Device, Event, Stream};
 use crate::fence::EventPool;
-use crate::pool::Buffer;
 use crate::transfer::{DiskReport, Loader, Urgency};
-use crate::weights::{ALIGN_BYTES, Model, Unit};
+use crate::weights::{Model, Unit};
 
 /// Streams the units of a model through a ring of device bytes. Clones share one. Methods may
 /// be called from any thread; only [`finish_pass`](Self::finish_pass),
@@ -30,7 +30,9 @@ pub struct Prefetcher(pub(super) Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Shared {
     model: Arc<Model>,
-    pub(super) ring_buffer: Buffer<u8>,
+    device: Device,
+    /// Locked after the ring, where both are.
+    pub(super) memory: Mutex<Memory>,
     pub(super) events: EventPool,
     ring: Mutex<Ring>,
     /// Leases that were dropped while the lock was taken: whoever holds it next takes them
@@ -40,19 +42,21 @@ pub(super) struct Shared {
 }
 
 impl Prefetcher {
-    /// Streams `units` of `model` through `ring`. Loads nothing yet.
+    /// Streams `units` of `model` through `ring`: a buffer, or [memory](RingMemory) that can be
+    /// resized. Loads nothing yet. A ring of one largest unit will do: copies then wait for the
+    /// unit's end. A unit without tensors takes no room and is never waited for.
     ///
     /// # Errors
     /// A ring too small for the largest unit, or for stable addresses: with one that would do;
-    /// no units; what the driver says.
+    /// no units; no room for the ring; what the driver says.
     pub fn new(
         model: Arc<Model>,
         units: &[Unit],
-        ring: Buffer<u8>,
+        ring: impl Into<RingMemory>,
         loader: Loader,
         options: PrefetchOptions,
     ) -> Result<Self> {
-        Self::build(model, units, ring, loader, options, None)
+        Self::build(model, units, ring.into(), loader, options, None)
     }
 
     /// As [`new`](Self::new), with weights changed on their way into the ring. Where a transform
@@ -64,30 +68,34 @@ impl Prefetcher {
     pub fn with_transform(
         model: Arc<Model>,
         units: &[Unit],
-        ring: Buffer<u8>,
+        ring: impl Into<RingMemory>,
         loader: Loader,
         options: PrefetchOptions,
         transform: &Arc<dyn Transform>,
     ) -> Result<Self> {
-        Self::build(model, units, ring, loader, options, Some(transform))
+        Self::build(model, units, ring.into(), loader, options, Some(transform))
     }
 
     fn build(
         model: Arc<Model>,
         units: &[Unit],
-        ring: Buffer<u8>,
+        ring: RingMemory,
         mut loader: Loader,
         options: PrefetchOptions,
         transform: Option<&Arc<dyn Transform>>,
     ) -> Result<Self> {
         let plan = |unit| UnitPlan::new(&model, unit, transform, &loader);
         let plans = units.iter().map(plan).collect::<Result<Vec<_>>>()?;
-        let ring_bytes = places_bytes(&plans, ring.size_bytes())?;
+        let needs = Needs::of(plans.iter())?;
+        let memory = Memory::take(ring, &needs)?;
+        let at = memory.stretch(&needs)?;
         // Everything a steady state needs is made now: a pass makes no event. A pass's copies
         // and those ahead of it may be untimed yet when the next begins.
         let copies = plans.iter().map(|plan| plan.load.copies()).sum::<usize>();
-        loader.reserve(2 * plans.len(), 2 * copies)?;
-        let device = ring.stream().device();
+        // Each unit in the way cuts a copy in two at most.
+        loader.reserve(2 * plans.len(), 2 * (copies + plans.len()))?;
+        let device = memory.device();
+        device.same_as(loader.stream().device(), "loader")?;
         let events = EventPool::new(device);
         // Each unit has one entry at most, with the end of a lease and perhaps that of the lease
         // before; and one event is in hand while it orders two streams.
@@ -97,13 +105,14 @@ impl Prefetcher {
         let units = units.collect::<Result<Vec<_>>>()?;
         // Whatever was enqueued on the buffer before comes before the first load.
         for urgency in [Urgency::Ahead, Urgency::Demand] {
-            ring.use_on(loader.stream_for(urgency))?;
+            memory.use_on(loader.stream_for(urgency))?;
         }
-        let places = (ring.ptr(), ring_bytes);
+        let device = device.clone();
         Ok(Self(Arc::new(Shared {
-            ring: Mutex::new(Ring::new(units, Arc::clone(&model), places, loader, options)?),
+            ring: Mutex::new(Ring::new(units, Arc::clone(&model), at, loader, options)?),
             model,
-            ring_buffer: ring,
+            device,
+            memory: Mutex::new(memory),
             events,
             returned,
             host_waits: AtomicU64::new(0),
@@ -120,19 +129,17 @@ impl Prefetcher {
     /// device; what the driver says.
     pub fn acquire(&self, unit: usize, stream: &Stream) -> Result<Lease> {
         let shared = &self.0;
-        let device = shared.ring_buffer.stream().device();
-        device.same_as(stream.device(), "stream")?;
+        shared.device.same_as(stream.device(), "stream")?;
         let mut ring = shared.enter();
         let Some(content) = ring.units.get(unit).map(|unit| Arc::clone(&unit.plan.content)) else {
             return Err(Error::invalid("unit", unit, format!("there are {}", ring.units.len())));
         };
-        shared.ring_buffer.record_use(stream)?;
+        shared.record_use(stream)?;
         let granted = ring.lease(unit, stream, &shared.events)?;
         ring.load_ahead(&shared.events);
         ring.ask_for_homes();
         drop(ring);
-        let base = shared.ring_buffer.ptr().offset(granted.offset);
-        let view = UnitView::of(Arc::clone(&shared.model), content, base);
+        let view = UnitView::of(Arc::clone(&shared.model), content, granted.at);
         Ok(Lease::new(Arc::clone(shared), unit, granted, view, stream))
     }
 
@@ -257,38 +264,9 @@ impl Prefetcher {
     }
 }
 
-/// Bytes of the ring that are left for places beside the staging part.
-fn places_bytes(plans: &[UnitPlan], ring_bytes: u64) -> Result<u64> {
-    let largest = plans.iter().map(UnitPlan::place_bytes).max();
-    let largest = largest.ok_or_else(|| Error::invalid("units", "none", "give at least one"))?;
-    let staging = plans.iter().map(UnitPlan::staging_bytes).max().unwrap_or(0);
-    let needed = staging.checked_add(largest);
-    // Sums over all units are made below; none may wrap.
-    let all = plans.iter().try_fold(staging, |sum, plan| sum.checked_add(plan.place_bytes()));
-    let (Some(needed), Some(_)) = (needed, all) else {
-        return Err(Error::invalid("units", "all", "they make more than 2^64 bytes"));
-    };
-    if needed > ring_bytes {
-        let what = match staging {
-            0 => "the largest unit",
-            _ => "the largest unit and the raw bytes of a transform",
-        };
-        return Err(Error::TooLarge {
-            what: what.into(),
-            requested_bytes: needed,
-            available_bytes: ring_bytes,
-            way_out: "make the ring larger".into(),
-        });
-    }
-    // The staging part begins aligned as units are.
-    let places = ring_bytes - staging;
-    let below = places / ALIGN_BYTES * ALIGN_BYTES;
-    Ok(if staging == 0 { places } else { below })
-}
-
 impl Shared {
     /// The lock, with returned leases taken back.
-    fn enter(&self) -> MutexGuard<'_, Ring> {
+    pub(super) fn enter(&self) -> MutexGuard<'_, Ring> {
         let mut ring = lock(&self.ring);
         self.take_back(&mut ring);
         ring
@@ -302,6 +280,11 @@ impl Shared {
             ring.give_back(returned, &self.events);
         }
         ring.returning = list;
+    }
+
+    /// Notes that work on `stream` uses the ring's memory.
+    pub(super) fn record_use(&self, stream: &Stream) -> Result<()> {
+        lock(&self.memory).record_use(stream)
     }
 
     /// The end of the latest load of a unit.

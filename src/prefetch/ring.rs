@@ -3,18 +3,21 @@
 //!
 //! Invariants
 //! 1. A unit has at most one entry. A leased entry keeps its place.
-//! 2. Before a copy stream writes a place, it is made to wait for every use of what was there
-//!    before, and for its load: when an entry is evicted, both copy streams are made to wait for
-//!    its uses, and the one it was not loaded on for its load. Streams are in order, so that this
-//!    holds for all later copies too.
+//! 2. Before a copy stream writes a byte of a place, it is made to wait for every use of what was
+//!    there before, and for its load: when an entry is evicted, both copy streams are made to wait
+//!    for its uses, and the one it was not loaded on for its load. Streams are in order, so that
+//!    this holds for all later copies too. What was evicted is waited for before the first byte
+//!    that lies over it, and before anything else is loaded.
 //! 3. Once every unit was loaded, nothing here takes memory.
 
 use std::sync::Arc;
 
 use super::fixed::fixed_places;
+use super::loading::Loaded;
+use super::memory::Stretch;
 use super::options::{PrefetchOptions, PrefetchStats};
 use super::order::Order;
-use super::space::Space;
+use super::space::{Evicted, Space};
 use super::timing::{DoneMark, Timing};
 use super::unit::{Hold, NEVER, RingUnit};
 use crate::base::{Error, Result};
@@ -27,9 +30,8 @@ use crate::weights::Model;
 pub(super) struct Ring {
     pub(super) units: Vec<RingUnit>,
     pub(super) model: Arc<Model>,
-    pub(super) base: DevicePtr,
-    /// Without the staging part, which lies behind it.
-    pub(super) ring_bytes: u64,
+    /// Where it is.
+    pub(super) at: Stretch,
     pub(super) loader: Loader,
     pub(super) options: PrefetchOptions,
     /// Whether a unit that is loaded asks for a home.
@@ -42,12 +44,16 @@ pub(super) struct Ring {
     pub(super) step: u64,
     pub(super) timing: Option<Timing>,
     pub(super) stats: PrefetchStats,
+    /// How it is with units of no bytes.
+    nothing: Arc<LoadStatus>,
     /// Loads that were leased and may still fail, of units that have been loaded again since.
     unsure: Vec<(usize, Arc<LoadStatus>)>,
     /// An empty list, in turn with the one that leases are returned to.
     pub(super) returning: Vec<Returned>,
-    /// Keys of evicted places, while they are retired.
-    pub(super) evicted: Vec<usize>,
+    /// Evicted places, until they are retired: the first in the way last.
+    pub(super) evicted: Vec<Evicted>,
+    /// The unit that is a half, if one is.
+    pub(super) half: Option<usize>,
     /// Set when the driver failed where order could not be kept: nothing is loaded any more.
     pub(super) broken: Option<Error>,
 }
@@ -55,7 +61,9 @@ pub(super) struct Ring {
 /// What a lease gets to know.
 #[derive(Debug)]
 pub(super) struct Granted {
-    pub(super) offset: u64,
+    pub(super) at: DevicePtr,
+    /// Whether it keeps bytes in the ring.
+    pub(super) holds: bool,
     pub(super) status: Arc<LoadStatus>,
     pub(super) done: Option<DoneMark>,
 }
@@ -64,43 +72,39 @@ pub(super) struct Granted {
 #[derive(Debug)]
 pub(super) struct Returned {
     pub(super) unit: usize,
-    /// The end of its work on one stream.
-    pub(super) end: Event,
+    /// The end of its work on one stream; none where it has no bytes to be worked on.
+    pub(super) end: Option<Event>,
     pub(super) done: Option<(DoneMark, StreamKey)>,
     /// Whether the lease is gone with it; else the end on another stream follows.
     pub(super) last: bool,
 }
 
 impl Ring {
-    /// A ring at `base`; the staging part, if any unit needs one, is behind `ring_bytes`.
+    /// A ring in this stretch of memory.
     pub(super) fn new(
         units: Vec<RingUnit>,
         model: Arc<Model>,
-        (base, ring_bytes): (DevicePtr, u64),
+        at: Stretch,
         loader: Loader,
         options: PrefetchOptions,
     ) -> Result<Self> {
         let sizes: Vec<u64> = units.iter().map(|unit| unit.plan.place_bytes()).collect();
-        let fixed = match options.stable_addresses {
-            true => Some(
-                fixed_places(&sizes, ring_bytes).map_err(|least| too_small(least, ring_bytes))?,
-            ),
-            false => None,
-        };
+        let fixed = fixed(&sizes, &at, &options)?;
         let timing = match options.timing {
             true => Some(Timing::new(loader.stream().device(), units.len())?),
             false => None,
         };
         Ok(Self {
-            space: Space::new(ring_bytes, sizes.into_iter()),
+            space: Space::new(&at, sizes.into_iter()),
             order: Order::new(units.len()),
             returning: Vec::with_capacity(units.len()),
             evicted: Vec::with_capacity(units.len()),
             unsure: Vec::with_capacity(units.len()),
             units,
             model,
-            base,
-            ring_bytes,
+            at,
+            half: None,
+            nothing: Arc::default(),
             // Where a home is pinned at once, each is when its unit is loaded.
             asks_for_homes: loader.pinner().is_at_once(),
             loader,
@@ -123,11 +127,17 @@ impl Ring {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        if self.units[unit].plan.place_bytes() == 0 {
+            return self.lease_nothing(unit, stream);
+        }
         self.drop_if_failed(unit, events)?;
         let asked = match &mut self.timing {
             Some(timing) => timing.ask(stream)?,
             None => None,
         };
+        if self.half == Some(unit) {
+            self.load_half_on_demand(unit, stream, events)?;
+        }
         if self.units[unit].entry.is_none() {
             self.load_on_demand(unit, stream, events)?;
             // A transform that failed is known at once. A read that failed already is told like one
@@ -146,11 +156,27 @@ impl Ring {
             Hold::Leased(leases) => Hold::Leased(leases + 1),
             Hold::Ahead | Hold::Spent => Hold::Leased(1),
         };
-        let granted = Granted { offset: entry.offset, status: Arc::clone(&entry.status), done };
+        let status = Arc::clone(&entry.status);
+        let granted = Granted { at: self.at.base.offset(entry.offset), holds: true, status, done };
         self.note_leased(unit, &granted.status);
         self.stats.leases += 1;
         self.advance(unit);
         Ok(granted)
+    }
+
+    /// Leases a unit of no bytes: there is nothing to wait for, and nothing to keep.
+    fn lease_nothing(&mut self, unit: usize, stream: &Stream) -> Result<Granted> {
+        let done = match &mut self.timing {
+            Some(timing) => match timing.ask(stream)? {
+                Some(asked) => Some(timing.ready(asked, unit, 0, stream)?),
+                None => None,
+            },
+            None => None,
+        };
+        self.stats.leases += 1;
+        self.advance(unit);
+        let status = Arc::clone(&self.nothing);
+        Ok(Granted { at: self.at.base, holds: false, status, done })
     }
 
     /// Takes a lease back.
@@ -159,7 +185,7 @@ impl Ring {
         if let (Some(timing), Some((mark, stream))) = (&mut self.timing, done) {
             timing.done(mark, stream);
         }
-        let Some(unit) = self.units.get_mut(unit) else { return };
+        let (Some(unit), Some(end)) = (self.units.get_mut(unit), end) else { return };
         unit.note_use(end, events);
         if let Some(entry) = unit.entry.as_mut().filter(|_| last) {
             entry.hold = match entry.hold {
@@ -183,9 +209,28 @@ impl Ring {
         }
         self.stats.demand_loads += 1;
         // A unit somebody asked for goes before units nobody has asked for yet.
-        let loaded = self.load(unit, urgency, events, |other| other.yields_to(NEVER))?
-            || self.load(unit, urgency, events, |other| other.leases() == 0)?;
+        let mut load = |may_evict: fn(&RingUnit) -> bool| -> Result<bool> {
+            Ok(self.load(unit, urgency, events, false, may_evict)? == Loaded::Whole)
+        };
+        let loaded = load(|other| other.yields_to(NEVER))? || load(|other| other.leases() == 0)?;
         if loaded { Ok(()) } else { Err(self.held(unit)) }
+    }
+
+    /// Has the rest of a half loaded; where leases are in its way, all of it at another place.
+    fn load_half_on_demand(
+        &mut self,
+        unit: usize,
+        stream: &Stream,
+        events: &EventPool,
+    ) -> Result<()> {
+        let mut load = |may_evict: fn(&RingUnit) -> bool| -> Result<bool> {
+            Ok(self.load_rest(unit, events, may_evict)? == Loaded::Whole)
+        };
+        if load(|other| other.yields_to(NEVER))? || load(|other| other.leases() == 0)? {
+            return Ok(());
+        }
+        self.drop_half(unit, events)?;
+        self.load_on_demand(unit, stream, events)
     }
 
     /// Why there is no room for `unit`.
@@ -195,7 +240,7 @@ impl Ring {
             unit: self.units[unit].plan.name.clone(),
             unit_bytes: self.units[unit].plan.place_bytes(),
             held_bytes: leased().map(|unit| unit.plan.place_bytes()).sum(),
-            ring_bytes: self.ring_bytes,
+            ring_bytes: self.at.ring_bytes,
             live_leases: leased().map(RingUnit::leases).sum(),
         }
     }
@@ -248,6 +293,19 @@ impl Ring {
             ..self.stats
         }
     }
+}
+
+/// Where units of these sizes lie for good, if they are to.
+pub(super) fn fixed(
+    sizes: &[u64],
+    at: &Stretch,
+    options: &PrefetchOptions,
+) -> Result<Option<Vec<u64>>> {
+    if !options.stable_addresses {
+        return Ok(None);
+    }
+    let places = fixed_places(sizes, at.ring_bytes);
+    places.map(Some).map_err(|least| too_small(least, at.ring_bytes))
 }
 
 fn too_small(least_bytes: u64, ring_bytes: u64) -> Error {

@@ -46,13 +46,16 @@ struct Wait {
     dry_since: Option<u64>,
 }
 
-/// A load being timed.
+/// A load being timed, or a part of one.
 #[derive(Debug)]
 struct Load {
     number: u64,
     marks: LoadMarks,
     status: Arc<LoadStatus>,
+    /// Whether nothing of it had to be read.
     only_link: bool,
+    /// Which bytes of how many it is of.
+    share: (u64, u64),
     urgency: Urgency,
 }
 
@@ -102,7 +105,9 @@ impl DoneMark {
 impl Timing {
     /// With all the events that passes over `units` units need.
     pub(super) fn new(device: &Device, units: usize) -> Result<Self> {
-        let (most_waits, most_loads) = (LEASES_PER_UNIT * units + 16, 2 * units + 16);
+        // A pass has a load of each unit, in two parts on average: at the end of each unit in the
+        // way another begins.
+        let (most_waits, most_loads) = (LEASES_PER_UNIT * units + 16, 4 * units + 16);
         let events = 3 * (2 * units + 2 + most_loads);
         Ok(Self {
             device: device.clone(),
@@ -186,12 +191,12 @@ impl Timing {
     }
 
     /// Takes in a load whose last mark was recorded; gives its number. `only_link` says that
-    /// nothing of it had to be read.
+    /// nothing of it had to be read, `share` how many of its unit's bytes it moved.
     pub(super) fn loaded(
         &mut self,
         marks: LoadMarks,
         status: &Arc<LoadStatus>,
-        only_link: bool,
+        (only_link, share): (bool, (u64, u64)),
         urgency: Urgency,
     ) -> u64 {
         if self.loads.len() == self.most_loads {
@@ -200,7 +205,7 @@ impl Timing {
         }
         self.next_load += 1;
         let (number, status) = (self.next_load, Arc::clone(status));
-        self.loads.push_back(Load { number, marks, status, only_link, urgency });
+        self.loads.push_back(Load { number, marks, status, only_link, share, urgency });
         number
     }
 
@@ -297,12 +302,14 @@ impl Load {
         let LoadMarks { entered, roomed, loaded } = &self.marks;
         let moving_ns = loaded.elapsed_ns_since(roomed)?;
         let steps = self.status.steps();
+        let (bytes, of_bytes) = self.share;
+        let of_part = |ns: u64| (ns as f64 * (bytes as f64 / of_bytes.max(1) as f64)) as u64;
         Ok(LoadSpan {
             entered: since(entered)?,
             roomed: since(roomed)?,
             loaded: since(loaded)?,
             moving_ns,
-            link_ns: if self.only_link { moving_ns } else { steps.link_ns() },
+            link_ns: if self.only_link { moving_ns } else { of_part(steps.link_ns()) },
             disk_share: steps.disk_ns(),
             window_share: steps.window_ns(),
         })

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::view::{ContentTensor, TensorRef, UnitContent};
 use crate::base::{Error, Result, align_up};
-use crate::device::{DevicePtr, FloatFormat, Kernel, Stream};
+use crate::device::{DevicePtr, Kernel, Stream};
+use crate::transfer::float_format;
 use crate::weights::{ALIGN_BYTES, Dtype, Model, Tensor, UnitLayout};
 
 /// Changes tensors on their way into the ring. Called under the prefetcher's lock: it must not
@@ -101,18 +102,6 @@ impl Transform for Cast {
         // for as many numbers, the two are apart, and nothing else touches either.
         Ok(unsafe { stream.device().driver().launch(stream.id(), &kernel) }?)
     }
-}
-
-/// The format of a type the device casts.
-fn float_format(dtype: Dtype) -> Option<FloatFormat> {
-    Some(match dtype {
-        Dtype::F8_E4M3 => FloatFormat::F8E4M3,
-        Dtype::F8_E5M2 => FloatFormat::F8E5M2,
-        Dtype::F16 => FloatFormat::F16,
-        Dtype::BF16 => FloatFormat::Bf16,
-        Dtype::F32 => FloatFormat::F32,
-        _ => return None,
-    })
 }
 
 fn not_a_float(name: &str, dtype: Dtype) -> Error {

@@ -7,7 +7,7 @@ use super::view::UnitContent;
 use crate::base::{Error, Result};
 use crate::device::{Device, Event};
 use crate::fence::EventPool;
-use crate::transfer::{Home, LoadPlan, LoadStatus, Loader, Urgency};
+use crate::transfer::{Home, LoadInParts, LoadPlan, LoadStatus, Loader, Urgency};
 use crate::weights::{Model, Unit, UnitLayout};
 
 /// What never changes of a unit.
@@ -54,6 +54,16 @@ impl UnitPlan {
         self.content.len_bytes
     }
 
+    /// How much of it can be loaded where only the first `room` bytes of its place are free.
+    pub(super) fn first_part(&self, room: u64) -> u64 {
+        match room >= self.place_bytes() {
+            true => self.place_bytes(),
+            // What lies beside its place is needed whole, and the room of the result at once.
+            false if self.staging_bytes() > 0 => 0,
+            false => self.load.whole_chunks(room),
+        }
+    }
+
     /// Bytes it needs beside its place while it is loaded.
     pub(super) fn staging_bytes(&self) -> u64 {
         match &self.transform {
@@ -86,13 +96,19 @@ pub(super) struct RingUnit {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) offset: u64,
+    /// So many bytes of its place are its own: all but for a half.
+    pub(super) taken_bytes: u64,
+    /// What is still to be enqueued of a half.
+    pub(super) rest: Option<LoadInParts>,
     pub(super) status: Arc<LoadStatus>,
+    /// Whether nothing of it has to be read.
+    pub(super) only_link: bool,
     /// Why its transform could not be enqueued.
     pub(super) failed: Option<Error>,
     pub(super) hold: Hold,
     /// Which of the loader's streams it was loaded on.
     pub(super) urgency: Urgency,
-    /// The load's number for the attribution of stalls.
+    /// The number of its last part for the attribution of stalls.
     pub(super) load: u64,
 }
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::board::{Board, Job, LaneId, Target};
 use super::disk::{self, DiskReport};
 use super::files::{FileSet, Files};
-use super::home::{Home, HomeCell, HomeChunk, HomeMemory};
-use super::landing::Landing;
+use super::home::{Home, HomeCell, HomeMemory};
 use super::marks::Marks;
 use super::options::LoaderOptions;
+use super::parts::{From, LoadInParts};
 use super::pinner::Pinner;
-use super::plan::{Chunk, LoadPlan, SLACK_BYTES};
+use super::plan::{LoadPlan, SLACK_BYTES};
 use super::ram::{Keeper, Need, RamCache};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
@@ -37,18 +37,18 @@ pub struct Loader {
     /// Without `demand`, where the pinned budget is too tight for two windows.
     ahead: Way,
     demand: Option<Way>,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     pinner: Arc<Pinner>,
     /// What its files are.
     files: Arc<FileSet>,
     /// The cache its homes are of, if it has one.
     keeper: Option<Keeper>,
     report: DiskReport,
-    marks: Marks,
+    pub(super) marks: Marks,
     statuses: Statuses,
     chunk_bytes: u64,
     read_bytes: u64,
-    bytes_moved: u64,
+    pub(super) bytes_moved: u64,
 }
 
 impl Loader {
@@ -234,6 +234,23 @@ impl Loader {
         home: Option<&Home>,
         urgency: Urgency,
     ) -> Result<Arc<LoadStatus>> {
+        let mut load = self.begin(plan, home, urgency)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.go_on(&mut load, dst, plan.len_bytes) }?;
+        Ok(Arc::clone(load.status()))
+    }
+
+    /// Begins a load as [`load`](Self::load) does, and enqueues none of it yet:
+    /// [`go_on`](Self::go_on) does.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn begin(
+        &mut self,
+        plan: &Arc<LoadPlan>,
+        home: Option<&Home>,
+        urgency: Urgency,
+    ) -> Result<LoadInParts> {
         if self.board.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -259,18 +276,27 @@ impl Loader {
             };
             keeper.note_load(plan.len_bytes, is_hit);
         }
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (source, home) {
-                (Source::Home(memory), Some(home)) => self.load_home(dst, &home.0, &memory, lane),
-                (Source::Ram(memory), _) => self.load_window(dst, plan, Some(&memory), None, lane),
-                // What others may want as well is not read twice.
-                (_, home) => {
-                    let keep = home.filter(|_| self.keeper.is_some()).map(|home| &home.0);
-                    self.load_window(dst, plan, None, keep.cloned().as_ref(), lane)
+        let (from, plan, status) = match (source, home) {
+            (Source::Home(memory), Some(Home(home))) => {
+                memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
+                if !memory.is_whole() {
+                    self.read_home(home, &memory, lane);
+                    if lane == LaneId::Demand {
+                        self.board.hurry(&memory);
+                    }
                 }
+                // As whoever asked for the home first has cut it.
+                let (plan, status) = (&home.plan, Arc::clone(&home.status));
+                (From::Home(memory), plan, status)
             }
-        }
+            (Source::Ram(memory), _) => (From::Ram(memory), plan, self.statuses.take()),
+            // What others may want as well is not read twice.
+            (_, home) => {
+                let keep = home.filter(|_| self.keeper.is_some()).map(|home| Arc::clone(&home.0));
+                (From::Files(keep), plan, self.statuses.take())
+            }
+        };
+        Ok(LoadInParts::new(plan, from, status, lane))
     }
 
     /// Where the bytes of a unit with a home come from now. Has the home pinned, or opened to this
@@ -300,33 +326,6 @@ impl Loader {
         Source::Files
     }
 
-    /// # Safety
-    /// As [`load`](Self::load).
-    unsafe fn load_home(
-        &mut self,
-        dst: DevicePtr,
-        home: &HomeCell,
-        memory: &Arc<HomeMemory>,
-        lane: LaneId,
-    ) -> Result<Arc<LoadStatus>> {
-        memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
-        if !memory.is_whole() {
-            self.read_home(home, memory, lane);
-            if lane == LaneId::Demand {
-                self.board.hurry(memory);
-            }
-        }
-        // As whoever reads it has cut it.
-        for (at, chunk) in home.plan.home.chunks.iter().enumerate() {
-            let source = HomeChunk(Arc::clone(memory), at);
-            let (number, opened) = self.board.push_home_copy(lane, chunk.len, source);
-            let of = (lane, number, opened);
-            // SAFETY: the home holds the whole unit, and so does `dst` by the caller's promise.
-            unsafe { self.enqueue(dst, chunk, &memory.landing, of, &home.status) }?;
-        }
-        Ok(Arc::clone(&home.status))
-    }
-
     /// Queues the reading of what a home is missing.
     fn read_home(&self, home: &HomeCell, memory: &Arc<HomeMemory>, lane: LaneId) {
         for chunk in (0..home.plan.home.chunks.len()).filter(|&chunk| memory.begin_chunk(chunk)) {
@@ -343,85 +342,7 @@ impl Loader {
         }
     }
 
-    /// Through the window: from memory that has all of the unit, or from its files, and then into
-    /// its home too, as far as that is pinned by the time.
-    ///
-    /// # Safety
-    /// As [`load`](Self::load).
-    unsafe fn load_window(
-        &mut self,
-        dst: DevicePtr,
-        plan: &Arc<LoadPlan>,
-        ram: Option<&Arc<HomeMemory>>,
-        keep: Option<&Arc<HomeCell>>,
-        lane: LaneId,
-    ) -> Result<Arc<LoadStatus>> {
-        let status = self.statuses.take();
-        for (at, chunk) in plan.window.chunks.iter().enumerate() {
-            let (landing, after) = self.way(lane).next_slot();
-            // Queued before anything of it is enqueued: even if the driver then fails, the gate
-            // opens and nobody is left waiting.
-            let number = self.board.push_slot(lane, after, chunk.len, |target| Job {
-                target,
-                plan: Arc::clone(plan),
-                chunk: at,
-                landing: Arc::clone(&landing),
-                status: Arc::clone(&status),
-                ram: ram.cloned(),
-                keep: keep.cloned(),
-            });
-            self.way(lane).used(number);
-            // SAFETY: a chunk is at most a slot, and lies in the unit `dst` has room for.
-            unsafe { self.enqueue(dst, chunk, &landing, (lane, number, false), &status) }?;
-        }
-        Ok(status)
-    }
-
-    /// Enqueues copy `number` of a lane, which may be through its gate already: of `chunk` from
-    /// its landing.
-    ///
-    /// # Safety
-    /// `landing` holds the chunk where the plan says; `dst` as for
-    /// [`load`](Self::load).
-    unsafe fn enqueue(
-        &mut self,
-        dst: DevicePtr,
-        chunk: &Chunk,
-        landing: &Landing,
-        (lane, number, opened): (LaneId, u64, bool),
-        load: &Arc<LoadStatus>,
-    ) -> Result<()> {
-        self.harvest(lane);
-        let stream = self.way(lane).stream.clone();
-        let (dst, src) = (dst.offset(chunk.start), landing.at(chunk.at));
-        let waits = match opened {
-            true => Ok(()),
-            false => stream.wait_gate(self.board.gate(lane), number),
-        };
-        let copied = waits.and_then(|()| {
-            self.marks.time(lane, (number, chunk.len), load, &stream, || {
-                // SAFETY: the ranges are the caller's promise. The landing's use is recorded, so
-                // it outlives the copy, and until that is over no reader writes it.
-                Ok(unsafe { stream.device().driver().copy_h2d(stream.id(), dst, src, chunk.len) }?)
-            })
-        });
-        match copied {
-            Ok(mark) => self.board.set_mark(lane, number, mark),
-            Err(error) => {
-                // The driver is failing. What did reach the stream is waited for, so that the
-                // memory is unused when it is filled again; if that fails too, it never is.
-                match stream.synchronize() {
-                    Ok(()) => self.board.abandon(lane, number),
-                    Err(_) => self.cancel(),
-                }
-                return Err(error);
-            }
-        }
-        self.bytes_moved += chunk.len;
-        Ok(())
-    }
-
-    fn way(&mut self, lane: LaneId) -> &mut Way {
+    pub(super) fn way(&mut self, lane: LaneId) -> &mut Way {
         match (lane, &mut self.demand) {
             (LaneId::Demand, Some(demand)) => demand,
             _ => &mut self.ahead,
@@ -492,7 +413,7 @@ impl Loader {
     }
 
     /// Counts what is over, and lets the board know.
-    fn harvest(&mut self, lane: LaneId) {
+    pub(super) fn harvest(&mut self, lane: LaneId) {
         if let Some(over) = self.marks.harvest(lane) {
             self.board.set_over(lane, over);
         }

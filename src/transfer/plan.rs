@@ -69,6 +69,13 @@ impl LoadPlan {
     pub fn copies(&self) -> usize {
         self.window.chunks.len()
     }
+
+    /// The end of the last chunk that lies in the first `bytes` of the unit.
+    pub(crate) fn whole_chunks(&self, bytes: u64) -> u64 {
+        let chunks = &self.window.chunks;
+        let whole = chunks.partition_point(|chunk| chunk.start + chunk.len <= bytes);
+        whole.checked_sub(1).map_or(0, |last| chunks[last].start + chunks[last].len)
+    }
 }
 
 /// A unit in chunks.

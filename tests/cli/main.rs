@@ -15,6 +15,9 @@ mod load;
 mod model_files;
 mod models;
 mod pack;
+#[path = "../support/pass_replay.rs"]
+mod pass_replay;
+mod plan;
 mod process;
 mod real;
 mod refusals;

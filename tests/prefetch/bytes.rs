@@ -51,7 +51,7 @@ fn a_ring_that_holds_all_is_loaded_once() {
                 sums.verify();
             }
             let stats = rig.prefetcher.stats();
-            assert_eq!((stats.loads, stats.leases), (7, 28), "depth {depth}");
+            assert_eq!((stats.loads, stats.leases), (6, 28), "the empty one is not, depth {depth}");
             assert_eq!(stats.bytes_moved, all, "depth {depth}");
         }
     });
@@ -155,7 +155,8 @@ fn random_programs_of_acquire_and_drop_show_the_bytes_of_the_file() {
                 match rig.prefetcher.acquire(unit, stream) {
                     Ok(lease) => held.push((unit, lease)),
                     Err(Error::RingHeld { held_bytes, live_leases, .. }) => {
-                        let mut units: Vec<usize> = held.iter().map(|(unit, _)| *unit).collect();
+                        let units = held.iter().map(|(unit, _)| *unit);
+                        let mut units: Vec<usize> = units.filter(|&at| sizes[at] > 0).collect();
                         assert_eq!(live_leases, units.len());
                         units.sort_unstable();
                         units.dedup();

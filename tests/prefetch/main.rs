@@ -8,6 +8,7 @@ mod chaos;
 mod components;
 mod failures;
 mod faults;
+mod fidelity;
 mod held;
 #[path = "../support/held.rs"]
 mod held_pinning;
@@ -18,6 +19,8 @@ mod order;
 mod pace;
 #[path = "../support/paced.rs"]
 mod paced;
+#[path = "../support/pass_replay.rs"]
+mod pass_replay;
 mod stable;
 mod stalls;
 mod steady;

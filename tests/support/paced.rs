@@ -8,7 +8,7 @@ use std::sync::Arc;
 use riverbed::device::{Device, Priority, Stream};
 use riverbed::pinned::PinnedPool;
 use riverbed::pool::Allocator;
-use riverbed::prefetch::{PrefetchOptions, Prefetcher};
+use riverbed::prefetch::{PrefetchOptions, Prefetcher, RingMemory};
 use riverbed::transfer::{Files, Loader, LoaderOptions};
 use riverbed::weights::{Grouping, Model};
 
@@ -58,6 +58,33 @@ impl Paced {
         link: u64,
         options: PrefetchOptions,
     ) -> Self {
+        let ring = |allocator: &Allocator, stream: &Stream| {
+            allocator.alloc::<u8>(ring_bytes as usize, stream).unwrap().into()
+        };
+        Self::with_ring(device, stacks, ring, link, options)
+    }
+
+    /// With a ring that goes round, of whole pages.
+    pub fn going_round(
+        stacks: &[Stack],
+        ring_bytes: u64,
+        link: u64,
+        options: PrefetchOptions,
+    ) -> Self {
+        let device = Device::open(&format!("sim:h2d={link}B/s")).unwrap();
+        assert!(ring_bytes.is_multiple_of(device.info().granularity_bytes));
+        let ring =
+            |allocator: &Allocator, stream: &Stream| RingMemory::of(allocator, ring_bytes, stream);
+        Self::with_ring(device, stacks, ring, link, options)
+    }
+
+    fn with_ring(
+        device: Device,
+        stacks: &[Stack],
+        ring: impl FnOnce(&Allocator, &Stream) -> RingMemory,
+        link: u64,
+        options: PrefetchOptions,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let model = Arc::new(model_of(directory.path(), stacks));
         let grouping = Grouping::by_pattern(&model, "layers.{i}.").unwrap();
@@ -65,7 +92,7 @@ impl Paced {
         let pinned = PinnedPool::new(&device, &conf.parse().unwrap());
         let stream = Stream::new(&device, Priority::Normal).unwrap();
         let allocator = Allocator::builder(&device).build().unwrap();
-        let ring = allocator.alloc::<u8>(ring_bytes as usize, &stream).unwrap();
+        let ring = ring(&allocator, &stream);
         let files = Files::open(&model).unwrap();
         let loader = Loader::new(&device, &pinned, files, LoaderOptions::default()).unwrap();
         let prefetcher =
@@ -82,6 +109,11 @@ impl Paced {
     /// What no pass can take less than: all compute, and all copies.
     pub fn bound_ns(&self) -> u64 {
         self.compute_ns.iter().sum::<u64>().max(self.copies_ns)
+    }
+
+    /// Nanoseconds of each layer's compute.
+    pub fn compute_ns(&self) -> &[u64] {
+        &self.compute_ns
     }
 
     /// Runs a pass; gives how long it took on the virtual clock.

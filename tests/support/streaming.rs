@@ -97,8 +97,12 @@ impl Content {
     /// With tensors `rest{j}` behind the layers.
     pub fn new(layers: &[&[usize]], rest: &[usize]) -> Self {
         let mut random = Random::new(layers.len() as u64 + 77);
-        let mut bytes_of =
-            |len: usize| (0..len).map(|_| (random.next() >> 40) as u8).collect::<Vec<u8>>();
+        let mut bytes_of = |len: usize| {
+            let words = (0..len.div_ceil(8)).map(|_| random.next().to_le_bytes());
+            let mut bytes = words.collect::<Vec<_>>().concat();
+            bytes.truncate(len);
+            bytes
+        };
         let mut tensors: Vec<(String, Vec<u8>)> = Vec::new();
         for (layer, sizes) in layers.iter().enumerate() {
             for (number, &size) in sizes.iter().enumerate() {
@@ -304,6 +308,12 @@ impl Sums {
             self.wanted.push((tensor.name.to_owned(), Some(content.sums[tensor.name])));
         }
         Ok(())
+    }
+
+    /// Has a checksum enqueued that must come to `sum`.
+    pub fn enqueue_by(&mut self, name: &str, sum: u64, enqueue: impl FnOnce(&Buffer<u64>, usize)) {
+        enqueue(&self.out, self.wanted.len());
+        self.wanted.push((name.to_owned(), Some(sum)));
     }
 
     /// Enqueues the checksum of a leased tensor on another stream than its lease's.

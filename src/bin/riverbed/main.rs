@@ -12,6 +12,7 @@ mod interrupt;
 mod load;
 mod model_path;
 mod pack;
+mod plan;
 mod replay;
 mod selftest;
 mod stream;
@@ -51,6 +52,7 @@ enum Command {
     Inspect(inspect::Args),
     Load(load::Args),
     Pack(pack::Args),
+    Plan(plan::Args),
     Replay(replay::Args),
     Selftest(selftest::Args),
     Stream(stream::Args),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Pack(args) => pack::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Stream(args) => stream::run(&args),

@@ -1,7 +1,7 @@
 //! Kernels on the host device: the references, on the memory the addresses stand for.
 
 use crate::device::contract::DevicePtr;
-use crate::device::kernel::{Kernel, Piece, cast, checksum};
+use crate::device::kernel::{Kernel, LowRank, Piece, cast, checksum, dequantise, patch};
 
 /// Does what the kernel is for; [`Kernel::Busy`] takes time and no work.
 ///
@@ -30,7 +30,56 @@ pub(super) unsafe fn compute(kernel: &Kernel) {
             let (src, dst) = unsafe { (read(*src, bytes[0]), write(*dst, bytes[1])) };
             cast(src, dst, *from, *to, *saturate);
         }
+        Kernel::Dequantise { src, dst, count, from, to, saturate } => {
+            let blocks = count / from.block_numbers();
+            let bytes = [blocks * from.block_bytes(), count * to.size_bytes()];
+            // SAFETY: the caller's promise; in a sound kernel the two do not overlap.
+            let (src, dst) = unsafe { (read(*src, bytes[0]), write(*dst, bytes[1])) };
+            dequantise(src, dst, *from, *to, *saturate);
+        }
+        // SAFETY: the caller's promise.
+        Kernel::Patch { .. } => unsafe { compute_patch(kernel) },
         Kernel::Busy { .. } => {}
+    }
+}
+
+/// # Safety
+/// As [`compute`].
+unsafe fn compute_patch(kernel: &Kernel) {
+    let Kernel::Patch {
+        src,
+        dst,
+        rows,
+        columns,
+        from,
+        to,
+        up,
+        down,
+        scales,
+        rank,
+        factors,
+        saturate,
+    } = kernel
+    else {
+        return;
+    };
+    let (count, size) = (rows * columns, factors.size_bytes());
+    if count == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise; in a sound kernel the result overlaps nothing but the source,
+    // which is then not shown beside it.
+    unsafe {
+        let low_rank = LowRank {
+            up: read(*up, rows * rank * size),
+            down: read(*down, rank * columns * size),
+            scales: read(*scales, rank * 4),
+            factors: *factors,
+            columns: *columns,
+        };
+        let source = (src != dst).then(|| read(*src, count * from.size_bytes()));
+        let result = write(*dst, count * to.size_bytes());
+        patch(source, result, &low_rank, [*from, *to], *saturate);
     }
 }
 

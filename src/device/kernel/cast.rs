@@ -2,6 +2,8 @@
 //! [`Kernel::Cast`](super::Kernel::Cast). Written for the eye, in exact `f64` arithmetic; the
 //! device code does the same on bits.
 
+use std::sync::OnceLock;
+
 /// How a float is kept. All but `F32` are parts of `F32`: their numbers are `f32`s too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -92,13 +94,8 @@ pub fn cast(src: &[u8], dst: &mut [u8], from: FloatFormat, to: FloatFormat, satu
     let (source, result) = (from.size_bytes() as usize, to.size_bytes() as usize);
     let count = (src.len() / source).min(dst.len() / result);
     let (src, dst) = (&src[..count * source], &mut dst[..count * result]);
-    // Many small numbers: every code is worked out once.
     let codes: u32 = if source < 4 { 1 << (8 * source) } else { 0 };
-    let table: Vec<u32> = if count > codes as usize {
-        (0..codes).map(|code| cast_bits(code, from, to, saturate)).collect()
-    } else {
-        Vec::new()
-    };
+    let table = if count > codes as usize { table(codes, from, to, saturate) } else { &[] };
     let convert = |code: u32| match table.get(code as usize) {
         Some(&converted) => converted,
         None => cast_bits(code, from, to, saturate),
@@ -114,6 +111,15 @@ pub fn cast(src: &[u8], dst: &mut [u8], from: FloatFormat, to: FloatFormat, satu
             write(codes.map(|&code| convert(u32::from_le_bytes(code))), dst, result);
         }
     }
+}
+
+/// What becomes of every one of so many codes. Made once and kept, so that a cast that was done
+/// before takes nothing from the heap: 256 KiB for a pair of formats from 16 bits.
+fn table(codes: u32, from: FloatFormat, to: FloatFormat, saturate: bool) -> &'static [u32] {
+    type Tables = [[[OnceLock<Box<[u32]>>; 2]; 5]; 5];
+    static TABLES: Tables = [const { [const { [const { OnceLock::new() }; 2] }; 5] }; 5];
+    let table = &TABLES[from as usize][to as usize][usize::from(saturate)];
+    table.get_or_init(|| (0..codes).map(|code| cast_bits(code, from, to, saturate)).collect())
 }
 
 /// Writes codes of so many bytes, one after the other.

@@ -13,7 +13,7 @@ use std::sync::{Mutex, OnceLock};
 use libloading::Library;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-use super::{FloatFormat, Kernel, Piece, cast, checksum};
+use super::{BlockFormat, FloatFormat, Kernel, LowRank, Piece, cast, checksum, dequantise, patch};
 use crate::base::lock;
 use crate::device::DevicePtr;
 
@@ -35,6 +35,7 @@ fn build() -> Option<Library> {
     for compiler in ["c++", "g++", "clang++"] {
         let built = Command::new(compiler)
             .args(["-shared", "-fPIC", "-O1", "-std=c++17", "-fno-strict-aliasing"])
+            .arg("-ffp-contract=off")
             .args(["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"])
             .arg(&source)
             .arg("-o")
@@ -329,6 +330,133 @@ fn casts_of_any_length_and_alignment_write_their_range_and_no_more() {
                 let codes = &codes[..count * size];
                 if !check_cast(codes, formats, false, [src, dst], &mut memory) {
                     return;
+                }
+            }
+        }
+    }
+}
+
+const RESULTS: [FloatFormat; 3] = [FloatFormat::F16, FloatFormat::Bf16, FloatFormat::F32];
+
+#[test]
+fn dequantised_numbers_are_those_of_the_reference() {
+    let (mut src, mut dst) = (Fenced::new(4 * PAGE), Fenced::new(4 * PAGE));
+    let mut numbers = Numbers(6);
+    for from in BlockFormat::ALL {
+        for (to, blocks) in RESULTS.into_iter().flat_map(|to| [0, 1, 3, 40].map(|n| (to, n))) {
+            let (read, count) = (blocks * from.block_bytes(), blocks * from.block_numbers());
+            for at in places(&src, read as usize) {
+                // All bytes: also scales that are infinite or no numbers.
+                numbers.fill(&mut src.slice()[at..at + read as usize]);
+                let saturate = at % 2 == 0;
+                let mut whole = vec![0xee; dst.bytes];
+                dst.slice().fill(0xee);
+                let written = 48..48 + (count * to.size_bytes()) as usize;
+                let blocks = &src.slice()[at..at + read as usize];
+                dequantise(blocks, &mut whole[written], from, to, saturate);
+                let (src, place) = (src.at(at), dst.at(48));
+                let kernel = Kernel::Dequantise { src, dst: place, count, from, to, saturate };
+                if !run(&kernel) {
+                    return;
+                }
+                assert!(*dst.slice() == whole, "{kernel:?}");
+            }
+        }
+    }
+}
+
+/// Random numbers of a size that weights have, in a format; now and then anything at all.
+fn weights(numbers: &mut Numbers, count: u64, format: FloatFormat) -> Vec<u8> {
+    let mut codes = vec![0; (count * format.size_bytes()) as usize];
+    for code in codes.chunks_exact_mut(format.size_bytes() as usize) {
+        let number = (numbers.below(2001) as f32 - 1000.0) / 700.0;
+        match numbers.below(100) {
+            0 => numbers.fill(code),
+            _ if format == FloatFormat::F32 => code.copy_from_slice(&number.to_le_bytes()),
+            _ => cast(&number.to_le_bytes(), code, FloatFormat::F32, format, true),
+        }
+    }
+    codes
+}
+
+/// Patches a matrix of random numbers `shift` elements behind an aligned place.
+fn check_patch(
+    [rows, columns, rank]: [u64; 3],
+    [from, to, factors]: [FloatFormat; 3],
+    shift: u64,
+    memory: &mut [Fenced; 5],
+) -> bool {
+    let mut numbers = Numbers(rows << 32 | columns << 16 | rank);
+    let source = weights(&mut numbers, rows * columns, from);
+    let up = weights(&mut numbers, rows * rank, factors);
+    let down = weights(&mut numbers, rank * columns, factors);
+    let mut scales = weights(&mut numbers, rank, FloatFormat::F32);
+    // Strengths of 0 among them.
+    scales.chunks_exact_mut(4).skip(1).step_by(3).for_each(|scale| scale.fill(0));
+    let formats = [from, to, factors, factors, FloatFormat::F32];
+    let at = formats.map(|format| (shift * format.size_bytes()) as usize);
+    let contents = [&source[..], &[], &up, &down, &scales];
+    for ((memory, bytes), at) in memory.iter_mut().zip(contents).zip(at) {
+        memory.slice().fill(0xee);
+        memory.slice()[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let mut whole = vec![0xee; memory[1].bytes];
+    let written = at[1]..at[1] + (rows * columns * to.size_bytes()) as usize;
+    let low_rank = LowRank { up: &up, down: &down, scales: &scales, factors, columns };
+    patch(Some(&source), &mut whole[written.clone()], &low_rank, [from, to], true);
+    let places: Vec<DevicePtr> = memory.iter().zip(at).map(|(memory, at)| memory.at(at)).collect();
+    let [src, dst, up, down, scales] = places[..] else { return false };
+    let saturate = true;
+    let kernel = Kernel::Patch {
+        src,
+        dst,
+        rows,
+        columns,
+        from,
+        to,
+        up,
+        down,
+        scales,
+        rank,
+        factors,
+        saturate,
+    };
+    let ran = run(&kernel);
+    assert!(!ran || *memory[1].slice() == whole, "{kernel:?}");
+    if ran && from == to {
+        // In place.
+        memory[1].slice()[written.clone()].copy_from_slice(&source);
+        let kernel = Kernel::Patch {
+            src: dst,
+            dst,
+            rows,
+            columns,
+            from,
+            to,
+            up,
+            down,
+            scales,
+            rank,
+            factors,
+            saturate,
+        };
+        run(&kernel);
+        assert!(memory[1].slice()[written.clone()] == whole[written], "in place: {kernel:?}");
+    }
+    ran
+}
+
+#[test]
+fn patched_numbers_are_those_of_the_reference() {
+    let mut memory = [(); 5].map(|()| Fenced::new(2 * PAGE));
+    let shapes = [[1, 8, 1], [2, 16, 4], [7, 72, 3], [33, 24, 16], [5, 9, 2], [3, 1, 5], [4, 8, 0]];
+    for shape in shapes.into_iter().chain([[0, 8, 2], [8, 0, 2], [130, 200, 4]]) {
+        for from in FloatFormat::ALL {
+            for (to, factors) in RESULTS.into_iter().flat_map(|to| RESULTS.map(|f| (to, f))) {
+                for shift in [0, 1] {
+                    if !check_patch(shape, [from, to, factors], shift, &mut memory) {
+                        return;
+                    }
                 }
             }
         }

@@ -11,11 +11,15 @@
 //! | `riverbed_fill` | `dst`, `bytes`, `value` (the byte, in all 8 bytes) |
 //! | `riverbed_gather` | `count`, `tile_bytes`, then 128 times `src`, `dst`, `end` |
 //! | `riverbed_cast` | `src`, `dst`, `count`, `from`, `to`, `saturate` (0 or 1) |
+//! | `riverbed_dequantise` | `src`, `dst`, `count`, `from` (a block format), `to`, `saturate` |
+//! | `riverbed_patch` | `src`, `dst`, `rows`, `columns`, `from`, `to`, `up`, `down`, `scales`, `rank`, `factors`, `saturate`: eight columns at once |
+//! | `riverbed_patch_singly` | the same |
 //! | `riverbed_busy` | `ticks` of the device's clock |
 //!
 //! `end` is where the piece ends in all pieces laid end to end: the sum of its own and all
 //! earlier sizes. Unused pieces are zeros. A block of threads copies tiles of `tile_bytes` of
-//! that whole. Formats are numbered from 0 as in [`FloatFormat::ALL`](super::FloatFormat::ALL).
+//! that whole. Formats are numbered from 0 as in [`FloatFormat::ALL`](super::FloatFormat::ALL) and
+//! [`BlockFormat::ALL`](super::BlockFormat::ALL).
 
 use std::ffi::CStr;
 
@@ -31,12 +35,15 @@ const WIDE_BYTES: u64 = 16;
 const TILE_BYTES: [u64; 2] = [1 << 10, 1 << 16];
 
 /// Names of all functions.
-pub(in crate::device) const FUNCTIONS: [&CStr; 6] = [
+pub(in crate::device) const FUNCTIONS: [&CStr; 9] = [
     c"riverbed_checksum_start",
     c"riverbed_checksum",
     c"riverbed_fill",
     c"riverbed_gather",
     c"riverbed_cast",
+    c"riverbed_dequantise",
+    c"riverbed_patch",
+    c"riverbed_patch_singly",
     c"riverbed_busy",
 ];
 
@@ -65,9 +72,12 @@ impl Kernel {
                 let words = strided(c"riverbed_checksum", *bytes, [out.0, *bytes, src.0]);
                 if *bytes == 0 { vec![start] } else { vec![start, words] }
             }
-            Self::Fill { bytes: 0, .. } | Self::Busy { ns: 0 } | Self::Cast { count: 0, .. } => {
-                Vec::new()
-            }
+            Self::Fill { bytes: 0, .. }
+            | Self::Busy { ns: 0 }
+            | Self::Cast { count: 0, .. }
+            | Self::Dequantise { count: 0, .. }
+            | Self::Patch { rows: 0, .. }
+            | Self::Patch { columns: 0, .. } => Vec::new(),
             Self::Fill { dst, bytes, value } => {
                 let word = u64::from_ne_bytes([*value; 8]);
                 vec![strided(c"riverbed_fill", *bytes, [dst.0, *bytes, word])]
@@ -79,11 +89,62 @@ impl Kernel {
                 let args = [src.0, dst.0, *count, from, to, u64::from(*saturate)];
                 vec![strided(c"riverbed_cast", bytes, args)]
             }
+            Self::Dequantise { src, dst, count, from, to, saturate } => {
+                // A thread reads eight numbers, whatever their size, and writes them.
+                let bytes = count.saturating_mul(2);
+                let args = [src.0, dst.0, *count, from.number(), to.number(), u64::from(*saturate)];
+                vec![strided(c"riverbed_dequantise", bytes, args)]
+            }
+            Self::Patch { .. } => self.patch().into_iter().collect(),
             Self::Busy { ns } => {
                 let ticks = ticks(*ns, clock_khz);
                 vec![Launch { block: 1, ..strided(c"riverbed_busy", 0, [ticks]) }]
             }
         }
+    }
+}
+
+impl Kernel {
+    /// The launch of a patch of something.
+    fn patch(&self) -> Option<Launch> {
+        let Self::Patch {
+            src,
+            dst,
+            rows,
+            columns,
+            from,
+            to,
+            up,
+            down,
+            scales,
+            rank,
+            factors,
+            saturate,
+        } = self
+        else {
+            return None;
+        };
+        let args = [
+            src.0,
+            dst.0,
+            *rows,
+            *columns,
+            from.number(),
+            to.number(),
+            up.0,
+            down.0,
+            scales.0,
+            *rank,
+            factors.number(),
+            u64::from(*saturate),
+        ];
+        let count = rows.saturating_mul(*columns);
+        let is_aligned = [src, dst, down].iter().all(|at| at.0.is_multiple_of(16));
+        // A thread works at two rows of eight numbers, or at one number.
+        Some(match columns.is_multiple_of(8) && is_aligned {
+            true => strided(c"riverbed_patch", count, args),
+            false => strided(c"riverbed_patch_singly", count.saturating_mul(WIDE_BYTES), args),
+        })
     }
 }
 

@@ -1,19 +1,23 @@
-//! The kernels the device contract knows. Their references in Rust are [`checksum`], [`cast`]
-//! and plain copies; `kernels/riverbed.cu` holds the device code, and every implementation must
+//! The kernels the device contract knows. Their references in Rust are [`checksum`], [`cast`],
+//! [`dequantise`], [`patch`] and plain copies; `kernels/riverbed.cu` holds the device code, and every implementation must
 //! give the reference's results bit for bit. `docs/kernels.md` has the rules.
 
 mod cast;
 mod checksum;
+mod dequantise;
 // Takes glibc: its emulator switches between contexts.
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod emulated;
 mod launch;
 mod objects;
+mod patch;
 
 pub use cast::{FloatFormat, cast, cast_bits};
 pub use checksum::{Checksum, checksum};
+pub use dequantise::{BlockFormat, dequantise};
 pub(in crate::device) use launch::{FUNCTIONS, Launch};
 pub(in crate::device) use objects::{code_objects, ptx};
+pub use patch::{LowRank, patch};
 
 use super::contract::DevicePtr;
 
@@ -69,6 +73,54 @@ pub enum Kernel {
         /// Whether what is too large becomes the largest number of `to`.
         saturate: bool,
     },
+    /// Dequantises `count` numbers of whole blocks at `src` to `dst`, as [`dequantise`] does. The
+    /// blocks have any alignment; `dst` is 16-aligned, overlaps them nowhere, and holds
+    /// [`F16`](FloatFormat::F16), [`Bf16`](FloatFormat::Bf16) or [`F32`](FloatFormat::F32).
+    Dequantise {
+        /// Where to read.
+        src: DevicePtr,
+        /// Where to write.
+        dst: DevicePtr,
+        /// How many numbers.
+        count: u64,
+        /// The format at `src`.
+        from: BlockFormat,
+        /// The format at `dst`.
+        to: FloatFormat,
+        /// Whether what is too large becomes the largest number of `to`.
+        saturate: bool,
+    },
+    /// Adds a product of two thin matrices to a wide one, as [`patch`] does:
+    /// `dst = src + up * diag(scales) * down`. Everything is aligned to its element; fastest where
+    /// `columns` is a multiple of 8 and `src`, `dst` and `down` are 16-aligned. `dst` is `src`, of
+    /// one format, or overlaps nothing else. `to` and `factors` are
+    /// [`F16`](FloatFormat::F16), [`Bf16`](FloatFormat::Bf16) or [`F32`](FloatFormat::F32).
+    Patch {
+        /// Where to read the matrix, `rows x columns`.
+        src: DevicePtr,
+        /// Where to write the result, of the same shape.
+        dst: DevicePtr,
+        /// Rows of the wide matrix.
+        rows: u64,
+        /// Columns of the wide matrix.
+        columns: u64,
+        /// The format at `src`.
+        from: FloatFormat,
+        /// The format at `dst`.
+        to: FloatFormat,
+        /// The first factor, `rows x rank`.
+        up: DevicePtr,
+        /// The second factor, `rank x columns`.
+        down: DevicePtr,
+        /// What each rank is multiplied with: `rank` numbers of 32 bits.
+        scales: DevicePtr,
+        /// Columns of the first factor, rows of the second.
+        rank: u64,
+        /// How both factors are kept.
+        factors: FloatFormat,
+        /// Whether what is too large becomes the largest number of `to`.
+        saturate: bool,
+    },
     /// Keeps the stream busy for so many nanoseconds: compute time to hide copies behind.
     Busy {
         /// How long.
@@ -99,6 +151,15 @@ impl Kernel {
                 out.0.is_multiple_of(8) && apart((*src, *bytes), (*out, 8))
             }
             Self::Fill { .. } | Self::Busy { .. } => true,
+            Self::Dequantise { src, dst, count, from, to, .. } => {
+                count.is_multiple_of(from.block_numbers())
+                    && dst.0.is_multiple_of(16)
+                    && is_wide(*to)
+                    // Both ranges can be told in bytes: a block's are fewer than 4 a number.
+                    && count.checked_mul(4).is_some()
+                    && apart((*src, blocks_bytes(*count, *from)), (*dst, count * to.size_bytes()))
+            }
+            Self::Patch { .. } => self.is_sound_patch(),
             Self::Gather { pieces } => are_apart(pieces),
             Self::Cast { src, dst, count, from, to, .. } => {
                 from != to
@@ -111,18 +172,81 @@ impl Kernel {
         }
     }
 
+    fn is_sound_patch(&self) -> bool {
+        let Self::Patch {
+            src, dst, rows, columns, from, to, up, down, scales, rank, factors, ..
+        } = self
+        else {
+            return false;
+        };
+        let bytes = |a: u64, b: u64| a.checked_mul(b).is_some_and(|n| n.checked_mul(4).is_some());
+        if !(bytes(*rows, *columns) && bytes(*rows, *rank) && bytes(*rank, *columns)) {
+            return false;
+        }
+        let aligned =
+            |at: &DevicePtr, format: &FloatFormat| at.0.is_multiple_of(format.size_bytes());
+        let result = (*dst, rows * columns * to.size_bytes());
+        let source = (*src, rows * columns * from.size_bytes());
+        let others = [
+            (*up, rows * rank * factors.size_bytes()),
+            (*down, rank * columns * factors.size_bytes()),
+            (*scales, rank * 4),
+        ];
+        is_wide(*to)
+            && is_wide(*factors)
+            && aligned(src, from)
+            && aligned(dst, to)
+            && aligned(up, factors)
+            && aligned(down, factors)
+            && scales.0.is_multiple_of(4)
+            && ((src == dst && from == to) || apart(source, result))
+            && others.into_iter().all(|other| apart(other, result))
+    }
+
     /// The ranges it touches, of a kernel that [is sound](Self::is_sound); none is empty.
     pub(crate) fn touched(&self) -> impl Iterator<Item = (DevicePtr, u64)> + '_ {
         let nothing = (DevicePtr::default(), 0);
+        let two = |a, b| [a, b, nothing, nothing, nothing];
         let (ranges, pieces): (_, &[Piece]) = match self {
-            Self::Checksum { src, bytes, out } => ([(*src, *bytes), (*out, 8)], &[]),
-            Self::Fill { dst, bytes, .. } => ([(*dst, *bytes), nothing], &[]),
-            Self::Gather { pieces } => ([nothing; 2], pieces),
+            Self::Checksum { src, bytes, out } => (two((*src, *bytes), (*out, 8)), &[]),
+            Self::Fill { dst, bytes, .. } => (two((*dst, *bytes), nothing), &[]),
+            Self::Gather { pieces } => ([nothing; 5], pieces),
             Self::Cast { src, dst, count, from, to, .. } => {
                 let bytes = |format: &FloatFormat| count.saturating_mul(format.size_bytes());
-                ([(*src, bytes(from)), (*dst, bytes(to))], &[])
+                (two((*src, bytes(from)), (*dst, bytes(to))), &[])
             }
-            Self::Busy { .. } => ([nothing; 2], &[]),
+            Self::Dequantise { src, dst, count, from, to, .. } => {
+                let result = count.saturating_mul(to.size_bytes());
+                (two((*src, blocks_bytes(*count, *from)), (*dst, result)), &[])
+            }
+            Self::Patch {
+                src,
+                dst,
+                rows,
+                columns,
+                from,
+                to,
+                up,
+                down,
+                scales,
+                rank,
+                factors,
+                ..
+            } => {
+                let bytes = |a: &u64, b: &u64, format: &FloatFormat| {
+                    a.saturating_mul(*b).saturating_mul(format.size_bytes())
+                };
+                let ranges = [
+                    (*src, bytes(rows, columns, from)),
+                    (*dst, bytes(rows, columns, to)),
+                    (*up, bytes(rows, rank, factors)),
+                    (*down, bytes(rank, columns, factors)),
+                    (*scales, rank.saturating_mul(4)),
+                ];
+                // With nothing to patch nothing is read.
+                (if ranges[1].1 == 0 { [nothing; 5] } else { ranges }, &[])
+            }
+            Self::Busy { .. } => ([nothing; 5], &[]),
         };
         let of_pieces =
             pieces.iter().flat_map(|piece| [(piece.src, piece.bytes), (piece.dst, piece.bytes)]);
@@ -135,6 +259,16 @@ impl Kernel {
         let touched = self.touched().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes));
         touched - result
     }
+}
+
+/// Whether it is a format of results that are worked out.
+fn is_wide(format: FloatFormat) -> bool {
+    matches!(format, FloatFormat::F16 | FloatFormat::Bf16 | FloatFormat::F32)
+}
+
+/// Bytes of `count` numbers in whole blocks.
+fn blocks_bytes(count: u64, format: BlockFormat) -> u64 {
+    (count / format.block_numbers()).saturating_mul(format.block_bytes())
 }
 
 fn apart(a: (DevicePtr, u64), b: (DevicePtr, u64)) -> bool {

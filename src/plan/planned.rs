@@ -6,17 +6,31 @@ use super::profile::{Budgets, DeviceRates};
 use super::rules::{Rules, Source};
 use crate::base::{Error, Result};
 
+/// What a planned unit is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeOf {
+    /// Indices into the component's units as described: one, or a group of them.
+    pub units: std::ops::Range<usize>,
+    /// Which parts of that one unit, where it was cut into several; `None` is all of it, or a
+    /// slice of a unit without parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<std::ops::Range<usize>>,
+}
+
 /// One unit's place in a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitPlan {
     /// Its name.
     pub name: String,
+    /// What it is made of.
+    pub made_of: MadeOf,
     /// Bytes on the device.
     pub bytes: u64,
     /// How many of them stay there; the rest is streamed in every pass.
     pub resident_bytes: u64,
-    /// Which parts stay, by index into the unit's parts ([`Grains::Parts`](super::Grains));
-    /// empty where it is divided otherwise.
+    /// Which parts stay, by index into this unit's parts ([`Grains::Parts`](super::Grains), those
+    /// of a group one after the other, those of a piece from its first); empty where it is
+    /// divided otherwise, or stays whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resident_parts: Vec<usize>,
     /// Bytes of all of it that cross the link.

@@ -1,0 +1,112 @@
+//! `riverbed plan`: what would live where, how long a pass would take, and why. Nothing is
+//! loaded.
+
+mod args;
+mod budgets;
+mod json;
+mod picture;
+mod rates;
+mod rules;
+mod table;
+mod timeline;
+
+use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Overrides, Tables};
+use riverbed::plan::{Job, Plan, WayOut, plan};
+
+use crate::Failure;
+use crate::model_path::resolve;
+use crate::text::{print, print_json};
+
+use args::TablesArg;
+
+pub(crate) use args::Args;
+
+/// What "1 GB more" is, in bytes.
+const MORE_BYTES: u64 = 1_000_000_000;
+
+/// A plan with what is told beside it.
+struct Outcome {
+    job: Job,
+    plan: Plan,
+    /// The same with [`MORE_BYTES`] more device memory.
+    with_more: Option<Plan>,
+    /// What was assumed, in sentences.
+    notes: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let described = describe(args, args.tables.into())?;
+    let DescribedJob { job, mut notes, backings, .. } = described;
+    notes.extend(notes_on_options(args, &backings));
+    let target = rates::target(args)?;
+    let budgets = budgets::of(args, &target, &job, &mut notes)?;
+    let rules = rules::of(args)?;
+    match plan(&job, &target.rates, &budgets, &rules) {
+        Ok(planned) => {
+            let mut more = budgets;
+            more.vram_bytes = more.vram_bytes.saturating_add(MORE_BYTES);
+            let with_more = plan(&job, &target.rates, &more, &rules).ok();
+            let outcome = Outcome { job, plan: planned, with_more, notes };
+            if args.json {
+                print_json(&json::Planned::new(&outcome))
+            } else {
+                print(&table::for_people(&outcome))
+            }
+        }
+        Err(mut refusal) => {
+            // Embedding tables that stay take room that a pass hardly needs.
+            if args.tables != TablesArg::Host && backings.iter().any(is_model) {
+                let job = describe(args, Tables::Host)?.job;
+                let planned = plan(&job, &target.rates, &budgets, &rules).ok();
+                refusal.ways_out.extend(planned.as_ref().and_then(tables_on_host));
+            }
+            if args.json {
+                print_json(&json::Refused::new(&refusal, &notes))?;
+            }
+            Err(Failure::Failed(table::refusal(&refusal)))
+        }
+    }
+}
+
+/// What a refused job would take with its tables in host memory.
+fn tables_on_host(planned: &Plan) -> Option<WayOut> {
+    let seconds_per_pass = planned.main_phase()?.seconds_per_pass;
+    Some(WayOut { change: "--tables host".into(), seconds_per_pass })
+}
+
+fn describe(args: &Args, tables: Tables) -> Result<DescribedJob, Failure> {
+    fn texts(list: &[String]) -> Vec<&str> {
+        list.iter().map(String::as_str).collect()
+    }
+    let mut options = DescribeOptions::default();
+    options.tokens = args.tokens.unwrap_or(options.tokens);
+    options.dtype = args.dtype;
+    options.tables = tables;
+    options.overrides =
+        Overrides::new(&texts(&args.always), &texts(&args.never), &texts(&args.unit))?;
+    let path = resolve(&args.target);
+    Ok(DescribedJob::open(path, args.layers.as_deref(), args.passes, &options)?)
+}
+
+fn is_model(backing: &Backing) -> bool {
+    matches!(backing, Backing::Model { .. })
+}
+
+/// What is assumed where an option is not given, and which are of no use here.
+fn notes_on_options(args: &Args, backings: &[Backing]) -> Vec<String> {
+    let models = backings.iter().any(is_model);
+    if models && args.tokens.is_none() {
+        let note = "work is counted for 1 token a pass where nothing else is said: --tokens N for \
+                    more";
+        return vec![note.into()];
+    }
+    let of_models = [
+        ("--tokens", args.tokens.is_some()),
+        ("--layers", args.layers.is_some()),
+        ("--tables", args.tables != TablesArg::Device),
+    ];
+    let unused = of_models.into_iter().filter(|&(_, given)| given && !models);
+    unused
+        .map(|(option, _)| format!("{option} has no effect: there is no model, only shapes"))
+        .collect()
+}

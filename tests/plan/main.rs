@@ -1,0 +1,9 @@
+//! The planner against what is known of real models, and against an independent replay.
+
+#[path = "../support/pass_replay.rs"]
+mod pass_replay;
+
+mod cells;
+mod jobs;
+mod random;
+mod reference;
