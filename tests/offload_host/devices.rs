@@ -122,7 +122,9 @@ fn ranges_that_leave_units_out_are_refused_and_empty_ones_are_none() {
             ranges.iter().map(|range| part(&device, range.clone(), &cache)).collect();
         MultiDevice::load(&content.model, content.units(), &parts)
     };
-    for ranges in [&[0..3][..], &[0..2, 3..4], &[0..3, 2..4], &[0..5], &[0..0], &[]] {
+    for ranges in
+        [&[0..0, 0..3][..], &[0..2, 3..4], &[0..3, 2..4], &[0..3, 3..5], &[0..0, 0..0], &[]]
+    {
         let error = load(ranges).unwrap_err();
         assert_says(&error.to_string(), &["units of a device", "in order, each once"]);
     }
