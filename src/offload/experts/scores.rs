@@ -163,7 +163,6 @@ mod tests {
         let passes = tokens(&mut random, 1000, 0);
         for (slots, more) in [(12, 0.2), (24, 0.1), (48, 0.08), (96, 0.03)] {
             let (ours, lru) = (ours(&passes, slots), lru(&passes, slots));
-            println!("{slots} slots of {}: {ours:.3}, lru {lru:.3}", LAYERS * EXPERTS);
             assert!(ours > lru + more, "{slots}: {ours} {lru}");
         }
     }
@@ -180,7 +179,6 @@ mod tests {
             (all * passes.len() as f64 - before * drift as f64) / (passes.len() - drift) as f64
         };
         let (ours, kept, lru) = (only_after(ours), only_after(counts_for_ever), only_after(lru));
-        println!("after a change: {ours:.3}, counts kept {kept:.3}, lru {lru:.3}");
         assert!(ours > kept + 0.05 && ours > lru, "{ours} {kept} {lru}");
     }
 
