@@ -154,7 +154,7 @@ impl UnitLease {
             });
         }
         let wait = |part| match part {
-            &Part::Ring(ref lease) => lease.wait_host().map(Some),
+            Part::Ring(lease) => lease.wait_host().map(Some),
             Part::Resident(part) => {
                 if let Some(ready) = &part.ready {
                     ready.synchronize()?;

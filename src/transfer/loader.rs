@@ -15,7 +15,7 @@ use super::files::{FileSet, Files};
 use super::home::{Home, HomeCell, HomeMemory};
 use super::marks::Marks;
 use super::options::LoaderOptions;
-use super::parts::{LoadInParts, Source};
+use super::parts::{From, LoadInParts};
 use super::pinner::Pinner;
 use super::plan::{LoadPlan, SLACK_BYTES};
 use super::ram::{Keeper, Need, RamCache};
@@ -267,49 +267,54 @@ impl Loader {
             (Urgency::Demand, Some(_)) => LaneId::Demand,
             _ => LaneId::Ahead,
         };
-        let found = home.map_or(Found::Files, |home| self.find(home));
+        let source = home.map_or(Source::Files, |home| self.source(home));
         if let Some(keeper) = &self.keeper {
-            let is_hit = match &found {
-                Found::Files => false,
-                Found::Ram(_) => true,
-                Found::Home(memory) => memory.is_whole(),
+            let is_hit = match &source {
+                Source::Files => false,
+                Source::Ram(_) => true,
+                Source::Home(memory) => memory.is_whole(),
             };
             keeper.note_load(plan.len_bytes, is_hit);
         }
-        let window =
-            |ram, keep, status| LoadInParts::new(plan, Source::Window { ram, keep }, status, lane);
-        Ok(match (found, home) {
-            (Found::Home(memory), Some(Home(home))) => {
-                self.begin_home(home, &memory, lane);
-                // Cut as whoever reads it has cut it.
-                let status = Arc::clone(&home.status);
-                LoadInParts::new(&home.plan, Source::Home(memory), status, lane)
+        let (from, plan, status) = match (source, home) {
+            (Source::Home(memory), Some(Home(home))) => {
+                memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
+                if !memory.is_whole() {
+                    self.read_home(home, &memory, lane);
+                    if lane == LaneId::Demand {
+                        self.board.hurry(&memory);
+                    }
+                }
+                // As whoever asked for the home first has cut it.
+                let (plan, status) = (&home.plan, Arc::clone(&home.status));
+                (From::Home(memory), plan, status)
             }
-            (Found::Ram(memory), _) => window(Some(memory), None, self.statuses.take()),
+            (Source::Ram(memory), _) => (From::Ram(memory), plan, self.statuses.take()),
             // What others may want as well is not read twice.
             (_, home) => {
                 let keep = home.filter(|_| self.keeper.is_some()).map(|home| Arc::clone(&home.0));
-                window(None, keep, self.statuses.take())
+                (From::Files(keep), plan, self.statuses.take())
             }
-        })
+        };
+        Ok(LoadInParts::new(plan, from, status, lane))
     }
 
     /// Where the bytes of a unit with a home come from now. Has the home pinned, or opened to this
     /// device, where that is still to be done.
-    fn find(&self, home: &Home) -> Found {
+    fn source(&self, home: &Home) -> Source {
         self.pinner.ask(&home.0);
-        let Some(memory) = home.0.memory() else { return Found::Files };
+        let Some(memory) = home.0.memory() else { return Source::Files };
         let device = self.ahead.stream.device();
         if memory.is_open_to(device) {
             // Another who reads it may end before it is read.
             if memory.is_whole() || memory.is_read_by(&self.board) {
-                return Found::Home(memory);
+                return Source::Home(memory);
             }
         } else if memory.is_whole() {
             self.pinner.ask_for_guest(&memory);
             return match memory.is_open_to(device) {
-                true => Found::Home(memory),
-                false => Found::Ram(memory),
+                true => Source::Home(memory),
+                false => Source::Ram(memory),
             };
         }
         if memory.is_abandoned() {
@@ -318,18 +323,7 @@ impl Loader {
             drop(memory);
             drop(home.0.take_idle());
         }
-        Found::Files
-    }
-
-    /// Sees to it that a home is read, and stays until its copies are over.
-    fn begin_home(&self, home: &HomeCell, memory: &Arc<HomeMemory>, lane: LaneId) {
-        memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
-        if !memory.is_whole() {
-            self.read_home(home, memory, lane);
-            if lane == LaneId::Demand {
-                self.board.hurry(memory);
-            }
-        }
+        Source::Files
     }
 
     /// Queues the reading of what a home is missing.
@@ -433,7 +427,7 @@ impl Loader {
 }
 
 /// Where the bytes of a load come from.
-enum Found {
+enum Source {
     /// Files, through the window.
     Files,
     /// Host memory the device does not copy from, through the window.

@@ -18,9 +18,8 @@ use crate::device::{DevicePtr, Stream};
 /// [`Loader::abandon`].
 #[derive(Debug)]
 pub(crate) struct LoadInParts {
-    /// As it is cut: the unit's own, or that of whoever reads its home.
     plan: Arc<LoadPlan>,
-    source: Source,
+    from: From,
     status: Arc<LoadStatus>,
     lane: LaneId,
     /// The chunk that is to be copied next, or the rest of it.
@@ -32,11 +31,12 @@ pub(crate) struct LoadInParts {
 
 /// Where a load comes from.
 #[derive(Debug)]
-pub(super) enum Source {
-    /// Through the window: from host memory that has all of it and that the device does not copy
-    /// from, or from its files, and then into a home too, as far as that is pinned by the time.
-    Window { ram: Option<Arc<HomeMemory>>, keep: Option<Arc<HomeCell>> },
-    /// Straight from a home.
+pub(super) enum From {
+    /// Files, through the window; and into this home, as far as it is pinned by then.
+    Files(Option<Arc<HomeCell>>),
+    /// Memory that has all of the unit and that the device does not copy from, through the window.
+    Ram(Arc<HomeMemory>),
+    /// A home, straight.
     Home(Arc<HomeMemory>),
 }
 
@@ -51,11 +51,11 @@ struct Open {
 impl LoadInParts {
     pub(super) fn new(
         plan: &Arc<LoadPlan>,
-        source: Source,
+        from: From,
         status: Arc<LoadStatus>,
         lane: LaneId,
     ) -> Self {
-        Self { plan: Arc::clone(plan), source, status, lane, chunk: 0, done: 0, open: None }
+        Self { plan: Arc::clone(plan), from, status, lane, chunk: 0, done: 0, open: None }
     }
 
     /// Whether it failed, and what took its time.
@@ -65,18 +65,15 @@ impl LoadInParts {
 
     /// Whether every copy is enqueued.
     pub(crate) fn is_whole(&self) -> bool {
-        self.chunk == self.chunks().len()
-    }
-
-    fn chunks(&self) -> &[Chunk] {
-        match self.source {
-            Source::Window { .. } => &self.plan.window.chunks,
-            Source::Home(_) => &self.plan.home.chunks,
-        }
+        self.chunk == self.plan.window.chunks.len()
     }
 
     fn next(&self) -> Option<Chunk> {
-        self.chunks().get(self.chunk).cloned()
+        let cut = match self.from {
+            From::Home(_) => &self.plan.home,
+            From::Files(_) | From::Ram(_) => &self.plan.window,
+        };
+        cut.chunks.get(self.chunk).cloned()
     }
 }
 
@@ -137,13 +134,17 @@ impl Loader {
     /// Queues the copy of the next chunk, and makes the stream wait for its bytes.
     fn open(&mut self, load: &LoadInParts, chunk: &Chunk, stream: &Stream) -> Result<Open> {
         let LoadInParts { lane, plan, status, .. } = load;
-        let (number, opened, landing) = match &load.source {
-            Source::Home(home) => {
+        let (number, opened, landing) = match &load.from {
+            From::Home(home) => {
                 let source = HomeChunk(Arc::clone(home), load.chunk);
                 let (number, opened) = self.board.push_home_copy(*lane, chunk.len, source);
                 (number, opened, Arc::clone(&home.landing))
             }
-            Source::Window { ram, keep } => {
+            From::Files(_) | From::Ram(_) => {
+                let (ram, keep) = match &load.from {
+                    From::Files(keep) => (None, keep.clone()),
+                    From::Ram(memory) | From::Home(memory) => (Some(Arc::clone(memory)), None),
+                };
                 let (landing, after) = self.way(*lane).next_slot();
                 // Queued before anything of it is enqueued: even if the driver then fails, the
                 // gate opens and nobody is left waiting.
@@ -153,8 +154,8 @@ impl Loader {
                     chunk: load.chunk,
                     landing: Arc::clone(&landing),
                     status: Arc::clone(status),
-                    ram: ram.clone(),
-                    keep: keep.clone(),
+                    ram,
+                    keep,
                 });
                 self.way(*lane).used(number);
                 (number, false, landing)

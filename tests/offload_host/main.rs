@@ -1,6 +1,7 @@
 //! Weights in host memory, shared by models and devices; models over several devices; experts.
 
 mod devices;
+mod devices_plan;
 mod experts;
 #[path = "../support/model_files.rs"]
 mod model_files;
