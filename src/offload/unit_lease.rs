@@ -153,16 +153,16 @@ impl UnitLease {
                 way_out: "copy it to the host".into(),
             });
         }
-        let wait = |part| match part {
-            &Part::Ring(ref lease) => lease.wait_host().map(Some),
+        let rings = self.parts.iter().map(|part| match part {
+            Part::Ring(lease) => lease.wait_host().map(Some),
             Part::Resident(part) => {
                 if let Some(ready) = &part.ready {
                     ready.synchronize()?;
                 }
                 part.status.check().map(|()| None)
             }
-        };
-        let rings = self.parts.iter().map(wait).collect::<Result<Vec<_>>>()?;
+        });
+        let rings = rings.collect::<Result<Vec<_>>>()?;
         Ok(UnitHostView { lease: self, rings })
     }
 
