@@ -6,6 +6,8 @@
 //!   both their ends alive.
 //! - [`offload::StreamedModel`]: a model ([`weights`]) whose layers stream through a hard limit
 //!   on device memory, with leases that never make the host wait ([`prefetch`]).
+//! - [`modes`]: the low-VRAM modes and config files of InvokeAI, SD.Next, AUTOMATIC1111 and
+//!   DiffSynth-Studio, as rules for the planner ([`plan`]).
 //! - [`process_pool::install`]: a conf for everybody in the process who allocates from the
 //!   driver's own pool.
 //! - [`replay`]: recorded allocations against any policy and conf, measured and ranked.

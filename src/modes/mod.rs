@@ -4,7 +4,7 @@
 //! reads the config files of InvokeAI, SD.Next, AUTOMATIC1111 and DiffSynth-Studio, keys and
 //! units as they are there, into [`OffloadSettings`]. Beside them stand the rules of those
 //! systems that have a figure as their outcome ([`RamCacheSize`], [`working`]) and their own
-//! policies as simulations, to compare plans with ([`reference`]).
+//! policies as simulations, to compare plans with ([`mod@reference`]).
 //!
 //! *Invariants*: everything here is a pure function of its input, but for reading the config
 //! file. A name or a key means what it means in the system it comes from; where two systems

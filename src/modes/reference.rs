@@ -323,6 +323,13 @@ mod tests {
     }
 
     #[test]
+    fn policies_are_called_as_the_modes_that_stand_for_them() {
+        for policy in Policy::ALL {
+            assert!(crate::modes::Mode::parse(policy.name()).is_ok(), "{}", policy.name());
+        }
+    }
+
+    #[test]
     fn an_empty_component_takes_no_time() {
         let empty = Component::new("none", Vec::new());
         let rates = DeviceRates::of_link(GB, GB);

@@ -2,13 +2,13 @@
 
 use crate::base::Result;
 use crate::conf::Conf;
-use crate::plan::{Job, Source};
+use crate::plan::{Budgets, Job, Source};
 use crate::weights::Dtype;
 
 use super::components::{Moves, keep_components};
 use super::defaults::{a1111_card, sdnext_card};
 use super::limit::{Card, VramLimit};
-use super::presets::{Mode, Preset};
+use super::presets::{Mode, ModeKind, Preset};
 use super::ram_cache::RamCacheSize;
 use super::states::States;
 use super::system::System;
@@ -126,13 +126,37 @@ impl OffloadSettings {
     /// What they come to on this card. What was given goes over what the mode brings.
     #[must_use]
     pub fn preset(&self, card: &Card) -> Preset {
-        let mut preset = self.mode.preset(card);
+        let mode = match (self.mode.kind(), self.limit) {
+            // Of a limit it also hangs how the mode streams.
+            (ModeKind::Limit(_), Some(limit)) => {
+                self.mode.clone().with_kind(ModeKind::Limit(limit))
+            }
+            _ => self.mode.clone(),
+        };
+        let mut preset = mode.preset(card);
         preset.limit = self.limit.unwrap_or(preset.limit);
         preset.working_bytes = self.working_bytes.unwrap_or(preset.working_bytes);
         preset.rules.source = self.source.unwrap_or(preset.rules.source);
         preset.rules.split |= self.split;
         preset.rules.single_buffer |= self.single_buffer;
         preset
+    }
+
+    /// The budgets for a plan on this card, in a system with `ram_bytes` of RAM, where device
+    /// memory is taken in pages of `page_bytes`. All in bytes. Where the limit is the
+    /// [smallest](VramLimit::Smallest), `vram_bytes` is 0, and
+    /// [`smallest`](super::smallest) finds it.
+    #[must_use]
+    pub fn budgets(&self, card: &Card, ram_bytes: u64, page_bytes: u64) -> Budgets {
+        let preset = self.preset(card);
+        let (ram_bytes, _) = self.ram_bytes(card, ram_bytes);
+        Budgets {
+            vram_bytes: preset.limit.bytes(card).unwrap_or(0),
+            ram_bytes,
+            pinned_bytes: self.pinned_bytes.unwrap_or(ram_bytes).min(ram_bytes),
+            working_bytes: preset.working_bytes,
+            page_bytes,
+        }
     }
 
     /// How much RAM weights may take, in bytes, of a system with `ram_bytes`; by InvokeAI's
@@ -213,6 +237,28 @@ mod tests {
         let card = Card::of(12 * GIB);
         assert_eq!(settings.ram_bytes(&card, 64 * GIB).0, 9 * GIB);
         assert_eq!(settings.preset(&card).working_bytes, 3 * GIB);
+    }
+
+    #[test]
+    fn budgets_are_what_the_settings_come_to() {
+        let mut settings = OffloadSettings::of(None, Mode::parse("partial=2").unwrap());
+        settings.ram = RamLimit::Bytes(20 * GIB);
+        settings.pinned_bytes = Some(30 * GIB);
+        let card = Card { total_bytes: 12 * GIB, free_bytes: 11 * GIB };
+        let budgets = settings.budgets(&card, 64 * GIB, 2 << 20);
+        assert_eq!((budgets.vram_bytes, budgets.working_bytes), (11 * GIB, 2 * GIB));
+        assert_eq!((budgets.ram_bytes, budgets.pinned_bytes), (20 * GIB, 20 * GIB));
+        settings.limit = Some(VramLimit::Smallest);
+        assert_eq!(settings.budgets(&card, 64 * GIB, 1).vram_bytes, 0);
+    }
+
+    #[test]
+    fn a_limit_given_over_one_of_zero_is_planned_as_any_limit() {
+        let mut settings = OffloadSettings::of(None, Mode::parse("vram_limit=0").unwrap());
+        settings.limit = Some(VramLimit::Bytes(8 * GIB));
+        let card = Card::of(12 * GIB);
+        let expected = Mode::parse("vram_limit=8").unwrap().preset(&card);
+        assert_eq!(settings.preset(&card), expected);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 mod changes;
 mod describe;
+mod experts;
 mod fit;
 mod ladder;
 mod latch;
 mod loaded;
 mod measured;
+mod multi_device;
 mod offloaded;
 mod phases;
 mod pieces;
@@ -25,11 +27,14 @@ mod streaming;
 mod unit_lease;
 mod weights;
 
+pub use crate::transfer::{RamCache, RamLease, RamOptions, RamStats};
 pub use changes::Repatched;
 pub use describe::{
     Backing, DescribeOptions, Described, DescribedJob, Overrides, Tables, parse_dtype,
 };
+pub use experts::{ExpertCache, ExpertLease, ExpertOptions, ExpertStats};
 pub use loaded::{LoadOptions, LoadedModel};
+pub use multi_device::{DeviceUnits, MultiDevice};
 pub use offloaded::{OffloadOptions, Offloaded};
 pub use placement::Placement;
 pub use promises::WorkingMemory;

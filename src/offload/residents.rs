@@ -130,13 +130,15 @@ impl Residents {
             let staging = staging.filter(|_| unit.sizes().staging_bytes > 0);
             let raw = staging.map_or(place, Buffer::ptr);
             let plan = loader.plan(&unit.layout);
+            let home = loader.resident_home(&plan);
             // SAFETY: the place lies in the buffer, and raw bytes in a staging part that holds the
             // largest. Both are this stream's, one batch after the other, and outlive what it is
             // given: it allocated the one and is noted to use the other.
             unsafe {
-                statuses.push(loader.load(raw, &plan, None, Urgency::Ahead)?);
+                statuses.push(loader.load(raw, &plan, home.as_ref(), Urgency::Ahead)?);
                 unit.enqueue(&self.plan.model, &stream, raw, place)?;
             }
+            loader.note_resident(&plan);
         }
         Ok(statuses)
     }

@@ -14,7 +14,7 @@ use crate::pool::Allocator;
 use crate::prefetch::{
     Arrival, ArrivalOptions, Lease, PassReport, PrefetchOptions, Prefetcher, RingMemory, Transform,
 };
-use crate::transfer::{Files, Loader, LoaderOptions};
+use crate::transfer::{Files, Loader, LoaderOptions, RamCache, RamLease};
 use crate::weights::{Grouping, Model, Unit};
 
 /// Settings of a [`StreamedModel`].
@@ -37,6 +37,10 @@ pub struct StreamOptions {
     pub arrival: ArrivalOptions,
     /// A transform of the caller's own, in place of `arrival`.
     pub transform: Option<Arc<dyn Transform>>,
+    /// A cache of weights in host memory, shared with other models and devices, and what this
+    /// model is called there. Its pinned pool is used, and the model is in use there for as long
+    /// as it is loaded.
+    pub ram: Option<(RamCache, String)>,
 }
 
 impl StreamOptions {
@@ -51,6 +55,7 @@ impl StreamOptions {
             conf: Conf::default(),
             arrival: ArrivalOptions::default(),
             transform: None,
+            ram: None,
         }
     }
 }
@@ -84,6 +89,7 @@ pub struct StreamedModel {
     residents: Option<Residents>,
     prefetcher: Prefetcher,
     changes: Changes,
+    _in_use: Option<RamLease>,
 }
 
 impl StreamedModel {
@@ -114,10 +120,19 @@ impl StreamedModel {
             transform.as_ref(),
         )?;
         placement.working_bytes = placement.working_bytes.saturating_sub(factors_bytes);
-        let pinned = PinnedPool::new(device, &conf);
+        let ram = options.ram.as_ref().map(|(cache, name)| (cache, name.as_str()));
+        let pinned = match ram {
+            Some((cache, _)) => cache.pinned(device, &conf),
+            None => PinnedPool::new(device, &conf),
+        };
+        let in_use = ram.map(|(cache, name)| cache.begin(name));
         let allocator = Allocator::builder(device).conf(conf).limit_bytes(limit_bytes)?.build()?;
         changes.settle(&allocator, &pinned)?;
-        let mut loader = Loader::new(device, &pinned, Files::open(&model)?, options.loader)?;
+        let files = Files::open(&model)?;
+        let mut loader = match ram {
+            Some(ram) => Loader::with_ram(device, &pinned, files, options.loader, ram)?,
+            None => Loader::new(device, &pinned, files, options.loader)?,
+        };
         let residents = if placement.residents.is_empty() {
             None
         } else {
@@ -144,7 +159,16 @@ impl StreamedModel {
             )?,
             None => Prefetcher::new(Arc::clone(&model), units, ring, loader, prefetch)?,
         };
-        Ok(Self { model, placement, allocator, pinned, residents, prefetcher, changes })
+        Ok(Self {
+            model,
+            placement,
+            allocator,
+            pinned,
+            residents,
+            prefetcher,
+            changes,
+            _in_use: in_use,
+        })
     }
 
     /// What happens to weights on arrival, if `arrival` was asked for.

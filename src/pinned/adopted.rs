@@ -309,11 +309,14 @@ impl Drop for Inner {
             slices.push(Slab::adopted(at, self.page_bytes(start, end), self.owner.clone()));
             start = end;
         }
+        // Copies may also use what another pool pinned, of which there is no slice here.
+        let owner = self.owner.clone();
         self.shared.after(&uses, move |shared, is_known| {
             if is_known {
                 shared.release_adopted(slices);
+                drop(owner);
             } else {
-                std::mem::forget(slices);
+                std::mem::forget((slices, owner));
             }
         });
     }

@@ -5,6 +5,7 @@
 //! the same input gives the same plan.
 
 mod cycle;
+mod devices;
 mod division;
 mod held;
 mod job;
@@ -18,8 +19,10 @@ mod refusal;
 mod regroup;
 mod rules;
 mod simulate;
+mod split;
 mod tiers;
 
+pub use devices::{DevicePart, DevicesPlan, PlanDevice, plan_devices};
 pub use job::{Component, Grains, Job, Keep, Phase, UnitShape};
 pub use planned::{ComponentPlan, MadeOf, PhasePlan, Plan, UnitPlan};
 pub use planner::plan;

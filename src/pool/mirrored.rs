@@ -202,7 +202,7 @@ impl Drop for Growth {
         shared.promise_broken(self.left_bytes);
         for &(page, bytes) in &self.made {
             // SAFETY: it was never mapped, and nobody names it again.
-            match unsafe { shared.device.driver().destroy_page(page) } {
+            match twice(|| unsafe { shared.device.driver().destroy_page(page) }) {
                 Ok(()) => shared.unpaged(bytes),
                 Err(error) => shared.memory_stays(&error, "the driver did not take a page back"),
             }
@@ -223,9 +223,7 @@ impl Pages {
     fn mirror(&mut self) -> Result<()> {
         if !self.is_mirrored && !self.pages.is_empty() {
             let pages: Vec<PageId> = self.pages.iter().map(|&(page, _)| page).collect();
-            // Once more if refused: without it nothing can be loaded any more.
-            let map = || self.driver().map_many(self.end(), &pages);
-            map().or_else(|_| map()).map_err(Error::from)?;
+            twice(|| self.driver().map_many(self.end(), &pages)).map_err(Error::from)?;
             self.is_mirrored = true;
         }
         Ok(())
@@ -238,7 +236,7 @@ impl Pages {
     unsafe fn unmirror(&mut self) -> DeviceResult<()> {
         if self.is_mirrored {
             // SAFETY: these are whole mappings of this space, and the caller promises the rest.
-            unsafe { self.driver().unmap(self.end(), self.len_bytes) }?;
+            twice(|| unsafe { self.driver().unmap(self.end(), self.len_bytes) })?;
             self.is_mirrored = false;
         }
         Ok(())
@@ -254,14 +252,14 @@ impl Pages {
         let shared = &shared.shared;
         let at = self.base.offset(self.len_bytes - bytes);
         // SAFETY: it is one mapping of this space, and the caller promises the rest.
-        if let Err(error) = unsafe { self.driver().unmap(at, bytes) } {
+        if let Err(error) = twice(|| unsafe { self.driver().unmap(at, bytes) }) {
             shared.memory_stays(&error, "the driver did not unmap a page");
             return false;
         }
         self.pages.pop();
         self.len_bytes -= bytes;
         // SAFETY: its mappings are gone, and nobody names it again.
-        match unsafe { self.driver().destroy_page(page) } {
+        match twice(|| unsafe { self.driver().destroy_page(page) }) {
             Ok(()) => shared.unpaged(bytes),
             Err(error) => shared.memory_stays(&error, "the driver did not take a page back"),
         }
@@ -282,12 +280,18 @@ impl Pages {
         while unsafe { self.drop_last() } {}
         if self.pages.is_empty() {
             // SAFETY: the addresses are those of one reservation, with nothing mapped.
-            let released = unsafe { self.driver().release(self.base, self.address_bytes) };
+            let release = || unsafe { self.driver().release(self.base, self.address_bytes) };
+            let released = twice(release);
             if let Err(error) = released {
                 tracing::warn!(%error, "the driver did not take addresses back");
             }
         }
     }
+}
+
+/// Asks the driver once more where it refuses: nobody will ask again.
+fn twice(call: impl Fn() -> DeviceResult<()>) -> DeviceResult<()> {
+    call().or_else(|_| call())
 }
 
 impl Drop for MirroredSpace {

@@ -24,10 +24,15 @@ impl Ring {
 
     /// Asks for a home for a unit, if it is to have one and has none.
     pub(super) fn find_home(&mut self, unit: usize) {
-        if !self.options.keep_in_ram || !self.asks_for_homes {
+        if !self.options.keep_in_ram {
             return;
         }
         let unit = &mut self.units[unit];
+        if !self.asks_for_homes {
+            // A cache may have it.
+            unit.home = unit.home.take().or_else(|| self.loader.cached_home(&unit.plan.load));
+            return;
+        }
         // A home that could not be read is of no use: it would fail every later load too.
         unit.home.take_if(|home| home.status().check().is_err());
         if unit.home.is_none() {

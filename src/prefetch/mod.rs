@@ -1,6 +1,6 @@
 //! Rank 7: the weight ring. Units of a model are loaded ahead of use into one ring of device
-//! bytes, allocated once; a lease says "it is there when the stream wants it". The host never
-//! waits, and a pass allocates nothing.
+//! bytes, each byte as soon as there is room for it; a lease says "it is there when the stream wants
+//! it". The host never waits, and a pass allocates nothing.
 
 mod ahead;
 mod arrival;

@@ -17,7 +17,7 @@ pub struct PrefetchOptions {
     /// given in: in another order, or with a lease kept in the way, fewer fit at once.
     pub stable_addresses: bool,
     /// Find out what each pass waited for ([`PassReport::stalls`]): three events more a lease,
-    /// and three a load.
+    /// and three a load, and as many again where it waits for room in between.
     pub timing: bool,
 }
 
@@ -53,6 +53,8 @@ pub struct PrefetchStats {
     pub bytes_moved: u64,
     /// Bytes of copies that are known to be done.
     pub arrived_bytes: u64,
+    /// Bytes of tensors that were read from files.
+    pub disk_bytes: u64,
     /// Nanoseconds of device time the link was busy, in copies that are done.
     pub copy_busy_ns: u64,
     /// Times CPU code waited for a lease ([`Lease::wait_host`](super::Lease::wait_host)).

@@ -57,6 +57,9 @@ impl Prefetcher {
         };
         shared.reserve(&mut ring.loader, next.len(), copies)?;
         memory.set_staging(staging);
+        if ring.at.goes_round {
+            ring.at = at; // Where it does not, the places are others too: once they are empty.
+        }
         for urgency in [Urgency::Ahead, Urgency::Demand] {
             memory.use_on(ring.loader.stream_for(urgency))?;
         }

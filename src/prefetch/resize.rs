@@ -1,7 +1,7 @@
 //! A ring that changes its size while it is used.
 #![allow(unsafe_code)]
 
-use super::memory::Needs;
+use super::memory::{Needs, Stretch};
 use super::prefetcher::Prefetcher;
 use super::ring::{Ring, fixed};
 use super::unit::RingUnit;
@@ -45,10 +45,10 @@ impl Prefetcher {
             ring.broken = Some(resized.clone().err().unwrap_or(Error::Cancelled));
             return resized.map(|()| 0);
         }
-        let at = memory.stretch(&needs)?;
-        ring.fixed = fixed(&ring.sizes(), at.ring_bytes, &ring.options)?;
-        ring.space.resize(&at, ring.sizes().into_iter());
-        ring.at = at;
+        if let Err(error) = ring.move_to(memory.stretch(&needs)) {
+            ring.broken = Some(error.clone());
+            return Err(error);
+        }
         for urgency in [Urgency::Ahead, Urgency::Demand] {
             memory.use_on(ring.loader.stream_for(urgency))?;
         }
@@ -75,6 +75,15 @@ impl Ring {
     /// Refuses to change what the driver left in an unknown state.
     pub(super) fn check_whole(&self) -> Result<()> {
         self.broken.as_ref().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Goes on in a stretch in which all that is there lies too.
+    fn move_to(&mut self, at: Result<Stretch>) -> Result<()> {
+        let (at, sizes) = (at?, self.sizes());
+        self.fixed = fixed(&sizes, at.ring_bytes, &self.options)?;
+        self.space.resize(&at, sizes.into_iter());
+        self.at = at;
+        Ok(())
     }
 
     /// Takes out all entries that reach beyond the first `kept_bytes`, and waits until the copy

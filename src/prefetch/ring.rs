@@ -298,6 +298,7 @@ impl Ring {
         PrefetchStats {
             bytes_moved: self.loader.bytes_moved(),
             arrived_bytes: self.loader.arrived_bytes(),
+            disk_bytes: self.loader.disk_bytes(),
             copy_busy_ns: self.loader.busy_ns(),
             host_waits,
             ..self.stats

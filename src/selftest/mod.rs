@@ -23,6 +23,7 @@
 //! ```
 
 mod allocator;
+mod arrivals;
 mod casts;
 mod check;
 mod contract;
@@ -55,6 +56,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         contract::counts::CHECKS,
         kernels::CHECKS,
         casts::CHECKS,
+        arrivals::CHECKS,
         allocator::CHECKS,
         streaming::CHECKS,
     ]

@@ -6,18 +6,20 @@
 //! do, it asks the oldest copy under way whether it is over, more and more rarely.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::home::{HomeChunk, HomeMemory};
+use super::disk::keep;
+use super::home::{HomeCell, HomeChunk, HomeMemory};
 use super::landing::Landing;
 use super::lane::Lane;
 use super::marks::CopyMark;
 use super::plan::{Cut, LoadPlan};
 use super::status::LoadStatus;
-use crate::base::sync::{Condvar, Mutex, MutexGuard};
+use crate::base::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::base::{Error, Result, lock, wait};
 use crate::device::{Device, Gate, GivingUp};
 
@@ -50,6 +52,10 @@ pub(super) struct Job {
     pub(super) chunk: usize,
     pub(super) landing: Arc<Landing>,
     pub(super) status: Arc<LoadStatus>,
+    /// Memory that has the bytes, in place of files.
+    pub(super) ram: Option<Arc<HomeMemory>>,
+    /// The home to keep them in, of what goes through the window.
+    pub(super) keep: Option<Arc<HomeCell>>,
 }
 
 impl Job {
@@ -57,6 +63,14 @@ impl Job {
         match self.target {
             Target::Slot { .. } => &self.plan.window,
             Target::Home(_) => &self.plan.home,
+        }
+    }
+
+    /// Its pieces: reads, or one copy out of memory.
+    fn pieces(&self) -> Range<usize> {
+        match &self.ram {
+            Some(_) => 0..1,
+            None => self.cut().chunks.get(self.chunk).map_or(0..0, |chunk| chunk.pieces.clone()),
         }
     }
 }
@@ -85,6 +99,8 @@ pub(super) struct Work {
     /// Its number in the [`Cut`].
     pub(super) piece: usize,
     pub(super) landing: Arc<Landing>,
+    /// Memory that has the bytes of a chunk, in place of files, and the chunk's number.
+    pub(super) ram: Option<(Arc<HomeMemory>, usize)>,
 }
 
 impl Work {
@@ -120,7 +136,7 @@ struct State {
 impl State {
     /// Queues a job; one without pieces is done.
     fn push(&mut self, lane: LaneId, job: Job) {
-        let pieces = job.cut().chunks.get(job.chunk).map_or(0..0, |chunk| chunk.pieces.clone());
+        let pieces = job.pieces();
         if self.cancelled {
             job.status.fail(Error::Cancelled);
         }
@@ -155,6 +171,7 @@ impl State {
                 of_home: matches!(active.job.target, Target::Home(_)),
                 piece: active.next,
                 landing: Arc::clone(&active.job.landing),
+                ram: active.job.ram.clone().map(|memory| (memory, active.job.chunk)),
             };
             active.next += 1;
             if active.next == active.end {
@@ -213,15 +230,23 @@ pub(super) struct Board {
     gates: [Gate; 2],
     /// Whether asking is what moves the device's clock.
     simulated: bool,
+    /// Bytes of tensors that were read from files, of this loader and, where it has one, of all
+    /// loaders of its cache.
+    disk_bytes: [Arc<AtomicU64>; 2],
     /// Once it is closed, until the last reader has let go of all of the above.
     closing: OnceLock<GivingUp>,
 }
 
 impl Board {
     /// An empty board; copies of both lanes have at most `limit_bytes` under way, or one copy
-    /// each.
-    pub(super) fn new(device: &Device, limit_bytes: u64) -> Result<Self> {
+    /// each. Bytes read are counted in `disk_bytes` too.
+    pub(super) fn new(
+        device: &Device,
+        limit_bytes: u64,
+        disk_bytes: Option<&Arc<AtomicU64>>,
+    ) -> Result<Self> {
         Ok(Self {
+            disk_bytes: [Arc::default(), disk_bytes.cloned().unwrap_or_default()],
             state: Mutex::new(State {
                 lanes: LANES.map(|_| Lane::new(limit_bytes)),
                 orders: LANES.map(|_| VecDeque::new()),
@@ -376,18 +401,40 @@ impl Board {
         }
     }
 
+    /// Bytes of tensors that were read from files.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.disk_bytes[0].load(Ordering::Relaxed)
+    }
+
     /// Reports a piece as read or failed.
-    pub(super) fn finish(&self, work: &Work, outcome: Result<()>) {
+    pub(super) fn finish(self: &Arc<Self>, work: &Work, outcome: Result<()>) {
+        if outcome.is_ok() && work.ram.is_none() {
+            let read = work.cut().pieces.get(work.piece).map(|piece| &piece.needed);
+            let bytes = read.map_or(0, |needed| needed.end.saturating_sub(needed.start));
+            self.disk_bytes.iter().for_each(|count| {
+                count.fetch_add(bytes, Ordering::Relaxed);
+            });
+        }
         let mut state = lock(&self.state);
         let Some(active) = state.jobs.get_mut(work.job) else { return };
         if let Err(error) = outcome {
             active.job.status.fail(error);
         }
         active.left -= 1;
-        if active.left == 0 {
-            state.close(work.job);
-            self.settle(state);
+        if active.left > 0 {
+            return;
         }
+        let (plan, chunk) = (Arc::clone(&active.job.plan), active.job.chunk);
+        let home = active.job.keep.take().filter(|_| active.job.status.check().is_ok());
+        if let Some(memory) = home.and_then(|home| home.begin_keeping(&plan, chunk, self)) {
+            // Until the job is closed the slot is still the readers'.
+            drop(state);
+            keep(&memory, work, chunk);
+            memory.set_filled(chunk);
+            state = lock(&self.state);
+        }
+        state.close(work.job);
+        self.settle(state);
     }
 
     /// Fails everything that is not read yet.

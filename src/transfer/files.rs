@@ -3,13 +3,22 @@
 use crate::base::{FileError, Result};
 use crate::weights::Model;
 
-use super::disk::{OpenFile, ReadFault};
+use super::disk::{Identity, OpenFile, ReadFault};
 
 /// The open files of a model.
 #[derive(Debug)]
 pub struct Files(pub(super) Vec<OpenFile>);
 
+/// What tells the state of one model's files from another's: bytes that were read from one set
+/// may stand for those of an equal one.
+pub(super) type FileSet = Vec<Identity>;
+
 impl Files {
+    /// What the files are.
+    pub(super) fn identity(&self) -> FileSet {
+        self.0.iter().map(OpenFile::identity).collect()
+    }
+
     /// Opens every file of `model`.
     ///
     /// # Errors

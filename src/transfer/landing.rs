@@ -6,6 +6,7 @@ use crate::device::Stream;
 use crate::pinned::{PinnedBlock, PinnedPool};
 
 use super::plan::{ALIGN, SLACK_BYTES};
+use super::ram::Claim;
 
 /// Pinned memory of an aligned start.
 #[derive(Debug)]
@@ -13,29 +14,58 @@ pub(super) struct Landing {
     block: PinnedBlock,
     /// Bytes of the block before the start.
     skipped: usize,
+    /// Bytes from there on.
+    len_bytes: u64,
+    /// What it counts in a cache, given back after the memory.
+    _claim: Option<Claim>,
 }
 
 impl Landing {
     /// Room for chunks of `bytes`, wherever they begin in their file, used by `streams`.
     pub(super) fn new(pinned: &PinnedPool, bytes: u64, streams: &[&Stream]) -> Result<Self> {
-        let mut block = Self::aligned(pinned.alloc_pinned((bytes + SLACK_BYTES) as usize)?);
-        if block.block.len() < block.skipped + (bytes + SLACK_BYTES) as usize {
+        let len_bytes = Self::bytes_for(bytes);
+        let mut landing = Self::aligned(pinned.alloc_pinned(len_bytes as usize)?, len_bytes);
+        if landing.block.len() < landing.skipped + len_bytes as usize {
             // A pool that aligns to less than a page.
-            block = Self::aligned(pinned.alloc_pinned((bytes + SLACK_BYTES + ALIGN) as usize)?);
+            let block = pinned.alloc_pinned((len_bytes + ALIGN) as usize)?;
+            landing = Self::aligned(block, len_bytes);
         }
         for stream in streams {
-            block.block.record_use(stream)?;
+            landing.block.record_use(stream)?;
         }
-        Ok(block)
+        Ok(landing)
     }
 
-    fn aligned(block: PinnedBlock) -> Self {
+    fn aligned(block: PinnedBlock, len_bytes: u64) -> Self {
         let skipped = block.as_mut_ptr().align_offset(ALIGN as usize);
-        Self { block, skipped }
+        Self { block, skipped, len_bytes, _claim: None }
+    }
+
+    /// What room for a unit of `bytes` takes.
+    pub(super) fn bytes_for(bytes: u64) -> u64 {
+        bytes.saturating_add(SLACK_BYTES)
+    }
+
+    /// Counts it in a cache, until it is gone.
+    pub(super) fn claimed_by(self, claim: Option<Claim>) -> Self {
+        Self { _claim: claim, ..self }
+    }
+
+    /// Keeps the memory for what is enqueued on `stream`.
+    ///
+    /// # Errors
+    /// A stream of another device.
+    pub(super) fn record_use(&self, stream: &Stream) -> Result<()> {
+        self.block.record_use(stream)
     }
 
     /// The byte at `offset` from the aligned start.
     pub(super) fn at(&self, offset: u64) -> *mut u8 {
         self.block.as_mut_ptr().wrapping_add(self.skipped + offset as usize)
+    }
+
+    /// Its size in bytes, from the aligned start: what it takes of a cache's budget.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.len_bytes
     }
 }

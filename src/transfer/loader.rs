@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use super::board::{Board, Job, LaneId, Target};
 use super::disk::{self, DiskReport};
-use super::files::Files;
+use super::files::{FileSet, Files};
 use super::home::{Home, HomeCell, HomeMemory};
 use super::marks::Marks;
 use super::options::LoaderOptions;
-use super::parts::LoadInParts;
+use super::parts::{LoadInParts, Source};
 use super::pinner::Pinner;
 use super::plan::{LoadPlan, SLACK_BYTES};
+use super::ram::{Keeper, Need, RamCache};
 use super::status::{LoadStatus, Statuses};
 use super::urgency::Urgency;
 use super::window::{Way, affordable_slots};
@@ -38,6 +39,10 @@ pub struct Loader {
     demand: Option<Way>,
     pub(super) board: Arc<Board>,
     pinner: Arc<Pinner>,
+    /// What its files are.
+    files: Arc<FileSet>,
+    /// The cache its homes are of, if it has one.
+    keeper: Option<Keeper>,
     report: DiskReport,
     pub(super) marks: Marks,
     statuses: Statuses,
@@ -55,9 +60,38 @@ impl Loader {
     pub fn new(
         device: &Device,
         pinned: &PinnedPool,
-        mut files: Files,
+        files: Files,
         options: LoaderOptions,
     ) -> Result<Self> {
+        Self::build(device, pinned, files, options, None)
+    }
+
+    /// As [`new`](Self::new), with homes of a cache, where they stay when this loader is gone and
+    /// where others find them. `component` names the model, or the part of one, as
+    /// [`RamCache::begin`] and [`RamCache::expect`] do. Units of the same component and the same
+    /// state of the same files are the same.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_ram(
+        device: &Device,
+        pinned: &PinnedPool,
+        files: Files,
+        options: LoaderOptions,
+        (cache, component): (&RamCache, &str),
+    ) -> Result<Self> {
+        Self::build(device, pinned, files, options, Some((cache, component)))
+    }
+
+    fn build(
+        device: &Device,
+        pinned: &PinnedPool,
+        mut files: Files,
+        options: LoaderOptions,
+        cache: Option<(&RamCache, &str)>,
+    ) -> Result<Self> {
+        let file_set = Arc::new(files.identity());
+        let keeper = cache.map(|(cache, component)| cache.keeper(component, &file_set));
         let (slots, slot_bytes) = affordable_slots(pinned, options.slots, options.chunk_bytes)?;
         let chunk_bytes = slot_bytes - SLACK_BYTES;
         let report = disk::probe(&mut files.0, options.disk, options.threads)?;
@@ -68,7 +102,8 @@ impl Loader {
             true => Some(Way::new(device, pinned, DEMAND_SLOTS, chunk_bytes)?),
             false => None,
         };
-        let board = Arc::new(Board::new(device, options.in_flight(device))?);
+        let disk_bytes = keeper.as_ref().map(Keeper::disk_bytes);
+        let board = Arc::new(Board::new(device, options.in_flight(device), disk_bytes)?);
         let streams = [&ahead, demand.as_ref().unwrap_or(&ahead)].map(|way| way.stream.clone());
         let pinner = Pinner::new(pinned, streams);
         let loader = Self {
@@ -76,6 +111,8 @@ impl Loader {
             demand,
             board,
             pinner,
+            files: file_set,
+            keeper,
             report,
             marks: Marks::default(),
             statuses: Statuses::default(),
@@ -119,12 +156,50 @@ impl Loader {
         Arc::new(LoadPlan::new(layout, self.chunk_bytes, self.read_bytes))
     }
 
-    /// A home for a unit. It is pinned by another thread, as far as the pinned budget goes and the
-    /// system lets it, one after the other in the order they were asked for; reading it begins
-    /// with the first load that finds it pinned. On a simulated device it is pinned at once.
+    /// A home for a unit that every pass needs. It is pinned by another thread, as far as the
+    /// pinned budget goes and the system lets it, one after the other in the order they were asked
+    /// for; reading it begins with the first load that finds it pinned. On a simulated device it is
+    /// pinned at once. With a cache it is the one that other loaders of the component have, and the
+    /// cache's budget counts too.
     #[must_use]
     pub fn home(&self, plan: &Arc<LoadPlan>) -> Home {
-        let home = Home(Arc::new(HomeCell::new(plan, &self.board)));
+        self.home_for(plan, Need::EveryPass)
+    }
+
+    /// A home for a unit that is loaded once to stay on the device, from which it comes back after
+    /// it had to leave. None without a cache, or with one that
+    /// [keeps no copies](super::RamOptions::keep_ram_copy) of residents, unless the bytes are there
+    /// anyway. Blocks until it is pinned or refused: what is loaded once is to be read into it.
+    #[must_use]
+    pub fn resident_home(&self, plan: &Arc<LoadPlan>) -> Option<Home> {
+        let keeper = self.keeper.as_ref()?;
+        if !keeper.keeps_ram_copy() {
+            return keeper.kept(plan);
+        }
+        let home = self.home_for(plan, Need::NextLoad);
+        self.wait_for_homes();
+        Some(home)
+    }
+
+    /// Tells that a unit was loaded to stay on the device: where no copies of residents are kept,
+    /// its home is let go of.
+    pub fn note_resident(&self, plan: &LoadPlan) {
+        if let Some(keeper) = self.keeper.as_ref().filter(|keeper| !keeper.keeps_ram_copy()) {
+            keeper.forget(plan);
+        }
+    }
+
+    /// The home of a unit if it is a cache's: asked for before the first load, it keeps what is read
+    /// for that.
+    pub(crate) fn cached_home(&self, plan: &Arc<LoadPlan>) -> Option<Home> {
+        self.keeper.is_some().then(|| self.home(plan))
+    }
+
+    fn home_for(&self, plan: &Arc<LoadPlan>, need: Need) -> Home {
+        let home = match &self.keeper {
+            Some(keeper) => keeper.home(plan, need),
+            None => Home(Arc::new(HomeCell::new(plan, &self.files, None))),
+        };
         self.pinner.ask(&home.0);
         home
     }
@@ -179,11 +254,8 @@ impl Loader {
         if self.board.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let ours = |home: &Home| {
-            Arc::ptr_eq(&home.0.plan, plan) && home.0.board.ptr_eq(&Arc::downgrade(&self.board))
-        };
-        if home.is_some_and(|home| !ours(home)) {
-            let expected = "it must be made by this loader with the plan of this load";
+        if home.is_some_and(|home| !home.0.is_of(plan, &self.files)) {
+            let expected = "it must be of the same tensors of the same files";
             return Err(Error::invalid("home", "of another unit", expected));
         }
         let longest = plan.window.chunks.iter().map(|chunk| chunk.len).max().unwrap_or(0);
@@ -195,35 +267,82 @@ impl Loader {
             (Urgency::Demand, Some(_)) => LaneId::Demand,
             _ => LaneId::Ahead,
         };
-        if let Some(home) = home {
-            self.pinner.ask(&home.0);
+        let found = home.map_or(Found::Files, |home| self.find(home));
+        if let Some(keeper) = &self.keeper {
+            let is_hit = match &found {
+                Found::Files => false,
+                Found::Ram(_) => true,
+                Found::Home(memory) => memory.is_whole(),
+            };
+            keeper.note_load(plan.len_bytes, is_hit);
         }
-        let pinned = home.and_then(|home| Some((&home.0.status, home.0.memory()?)));
-        let Some((status, memory)) = pinned else {
-            return Ok(LoadInParts::new(plan, None, self.statuses.take(), lane));
-        };
-        if memory.begin_reading() {
-            self.read_home(plan, (status, &memory), lane);
-        } else if lane == LaneId::Demand {
-            self.board.hurry(&memory);
-        }
-        Ok(LoadInParts::new(plan, Some(memory), Arc::clone(status), lane))
+        let window =
+            |ram, keep, status| LoadInParts::new(plan, Source::Window { ram, keep }, status, lane);
+        Ok(match (found, home) {
+            (Found::Home(memory), Some(Home(home))) => {
+                self.begin_home(home, &memory, lane);
+                // Cut as whoever reads it has cut it.
+                let status = Arc::clone(&home.status);
+                LoadInParts::new(&home.plan, Source::Home(memory), status, lane)
+            }
+            (Found::Ram(memory), _) => window(Some(memory), None, self.statuses.take()),
+            // What others may want as well is not read twice.
+            (_, home) => {
+                let keep = home.filter(|_| self.keeper.is_some()).map(|home| Arc::clone(&home.0));
+                window(None, keep, self.statuses.take())
+            }
+        })
     }
 
-    /// Queues the reading of a home.
-    fn read_home(
-        &self,
-        plan: &Arc<LoadPlan>,
-        (status, home): (&Arc<LoadStatus>, &Arc<HomeMemory>),
-        lane: LaneId,
-    ) {
-        for chunk in 0..plan.home.chunks.len() {
+    /// Where the bytes of a unit with a home come from now. Has the home pinned, or opened to this
+    /// device, where that is still to be done.
+    fn find(&self, home: &Home) -> Found {
+        self.pinner.ask(&home.0);
+        let Some(memory) = home.0.memory() else { return Found::Files };
+        let device = self.ahead.stream.device();
+        if memory.is_open_to(device) {
+            // Another who reads it may end before it is read.
+            if memory.is_whole() || memory.is_read_by(&self.board) {
+                return Found::Home(memory);
+            }
+        } else if memory.is_whole() {
+            self.pinner.ask_for_guest(&memory);
+            return match memory.is_open_to(device) {
+                true => Found::Home(memory),
+                false => Found::Ram(memory),
+            };
+        }
+        if memory.is_abandoned() {
+            // Of no use to anybody: pinned for another device, or read to by who is gone. Next
+            // time it is pinned for this one.
+            drop(memory);
+            drop(home.0.take_idle());
+        }
+        Found::Files
+    }
+
+    /// Sees to it that a home is read, and stays until its copies are over.
+    fn begin_home(&self, home: &HomeCell, memory: &Arc<HomeMemory>, lane: LaneId) {
+        memory.note_users([self.stream(), self.stream_for(Urgency::Demand)], &self.board);
+        if !memory.is_whole() {
+            self.read_home(home, memory, lane);
+            if lane == LaneId::Demand {
+                self.board.hurry(memory);
+            }
+        }
+    }
+
+    /// Queues the reading of what a home is missing.
+    fn read_home(&self, home: &HomeCell, memory: &Arc<HomeMemory>, lane: LaneId) {
+        for chunk in (0..home.plan.home.chunks.len()).filter(|&chunk| memory.begin_chunk(chunk)) {
             let job = Job {
-                target: Target::Home(Arc::clone(home)),
-                plan: Arc::clone(plan),
+                target: Target::Home(Arc::clone(memory)),
+                plan: Arc::clone(&home.plan),
                 chunk,
-                landing: Arc::clone(&home.landing),
-                status: Arc::clone(status),
+                landing: Arc::clone(&memory.landing),
+                status: Arc::clone(&home.status),
+                ram: None,
+                keep: None,
             };
             self.board.push_home_read(lane, job);
         }
@@ -279,6 +398,12 @@ impl Loader {
         self.bytes_moved
     }
 
+    /// Bytes of tensors that were read from files so far.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.board.disk_bytes()
+    }
+
     /// Bytes of copies that are done.
     pub fn arrived_bytes(&mut self) -> u64 {
         self.harvest(LaneId::Ahead);
@@ -305,6 +430,16 @@ impl Loader {
         self.board.cancel();
         self.pinner.close();
     }
+}
+
+/// Where the bytes of a load come from.
+enum Found {
+    /// Files, through the window.
+    Files,
+    /// Host memory the device does not copy from, through the window.
+    Ram(Arc<HomeMemory>),
+    /// A home, straight.
+    Home(Arc<HomeMemory>),
 }
 
 impl Drop for Loader {

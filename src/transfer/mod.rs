@@ -6,6 +6,7 @@ mod copy;
 mod disk;
 mod files;
 mod formats;
+mod guests;
 mod home;
 mod landing;
 mod lane;
@@ -15,9 +16,11 @@ mod options;
 mod parts;
 mod pinner;
 mod plan;
+mod ram;
 mod status;
 mod steps;
 mod urgency;
+mod users;
 mod window;
 
 pub use copy::{
@@ -34,6 +37,7 @@ pub use loader::Loader;
 pub use options::LoaderOptions;
 pub(crate) use parts::LoadInParts;
 pub use plan::LoadPlan;
+pub use ram::{RamCache, RamLease, RamOptions, RamStats};
 pub use status::LoadStatus;
 pub use steps::Steps;
 pub use urgency::Urgency;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::board::{Job, LaneId};
-use super::home::{HomeChunk, HomeMemory};
+use super::home::{HomeCell, HomeChunk, HomeMemory};
 use super::landing::Landing;
 use super::loader::Loader;
 use super::plan::{Chunk, LoadPlan};
@@ -18,9 +18,9 @@ use crate::device::{DevicePtr, Stream};
 /// [`Loader::abandon`].
 #[derive(Debug)]
 pub(crate) struct LoadInParts {
+    /// As it is cut: the unit's own, or that of whoever reads its home.
     plan: Arc<LoadPlan>,
-    /// Where it comes from; none is through the window.
-    home: Option<Arc<HomeMemory>>,
+    source: Source,
     status: Arc<LoadStatus>,
     lane: LaneId,
     /// The chunk that is to be copied next, or the rest of it.
@@ -28,6 +28,16 @@ pub(crate) struct LoadInParts {
     /// The first byte that was not copied yet.
     done: u64,
     open: Option<Open>,
+}
+
+/// Where a load comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Through the window: from host memory that has all of it and that the device does not copy
+    /// from, or from its files, and then into a home too, as far as that is pinned by the time.
+    Window { ram: Option<Arc<HomeMemory>>, keep: Option<Arc<HomeCell>> },
+    /// Straight from a home.
+    Home(Arc<HomeMemory>),
 }
 
 /// A chunk of which a part was copied, or that is about to be.
@@ -41,11 +51,11 @@ struct Open {
 impl LoadInParts {
     pub(super) fn new(
         plan: &Arc<LoadPlan>,
-        home: Option<Arc<HomeMemory>>,
+        source: Source,
         status: Arc<LoadStatus>,
         lane: LaneId,
     ) -> Self {
-        Self { plan: Arc::clone(plan), home, status, lane, chunk: 0, done: 0, open: None }
+        Self { plan: Arc::clone(plan), source, status, lane, chunk: 0, done: 0, open: None }
     }
 
     /// Whether it failed, and what took its time.
@@ -55,12 +65,18 @@ impl LoadInParts {
 
     /// Whether every copy is enqueued.
     pub(crate) fn is_whole(&self) -> bool {
-        self.chunk == self.plan.window.chunks.len()
+        self.chunk == self.chunks().len()
+    }
+
+    fn chunks(&self) -> &[Chunk] {
+        match self.source {
+            Source::Window { .. } => &self.plan.window.chunks,
+            Source::Home(_) => &self.plan.home.chunks,
+        }
     }
 
     fn next(&self) -> Option<Chunk> {
-        let cut = if self.home.is_some() { &self.plan.home } else { &self.plan.window };
-        cut.chunks.get(self.chunk).cloned()
+        self.chunks().get(self.chunk).cloned()
     }
 }
 
@@ -121,13 +137,13 @@ impl Loader {
     /// Queues the copy of the next chunk, and makes the stream wait for its bytes.
     fn open(&mut self, load: &LoadInParts, chunk: &Chunk, stream: &Stream) -> Result<Open> {
         let LoadInParts { lane, plan, status, .. } = load;
-        let (number, opened, landing) = match &load.home {
-            Some(home) => {
+        let (number, opened, landing) = match &load.source {
+            Source::Home(home) => {
                 let source = HomeChunk(Arc::clone(home), load.chunk);
                 let (number, opened) = self.board.push_home_copy(*lane, chunk.len, source);
                 (number, opened, Arc::clone(&home.landing))
             }
-            None => {
+            Source::Window { ram, keep } => {
                 let (landing, after) = self.way(*lane).next_slot();
                 // Queued before anything of it is enqueued: even if the driver then fails, the
                 // gate opens and nobody is left waiting.
@@ -137,6 +153,8 @@ impl Loader {
                     chunk: load.chunk,
                     landing: Arc::clone(&landing),
                     status: Arc::clone(status),
+                    ram: ram.clone(),
+                    keep: keep.clone(),
                 });
                 self.way(*lane).used(number);
                 (number, false, landing)

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
-use super::home::HomeCell;
+use super::home::{HomeCell, HomeMemory};
 use super::landing::Landing;
 use super::window::LateSlots;
 use crate::base::{Error, lock, wait};
@@ -53,6 +53,8 @@ enum Wanted {
     Slot(u64, Weak<LateSlots>),
     /// Who drops a home has it left out.
     Home(Weak<HomeCell>),
+    /// Memory that another device's loader has pinned and filled.
+    Guest(Weak<HomeMemory>),
 }
 
 /// What was refused for want of room.
@@ -89,18 +91,31 @@ impl Pinner {
             return;
         }
         if self.at_once {
-            return home.end(self.pin(home.plan.len_bytes));
+            return self.settle(home);
         }
         if !self.enqueue(Wanted::Home(Arc::downgrade(home))) {
-            home.end(None);
+            home.end(None, self.pinned.device());
         }
+    }
+
+    /// Has memory that another device's loader has filled pinned for this one's device too, unless
+    /// it is or is about to be.
+    pub(super) fn ask_for_guest(self: &Arc<Self>, memory: &Arc<HomeMemory>) {
+        if !memory.guests.begin(self.pinned.device()) {
+            return;
+        }
+        if self.at_once {
+            return memory.open_to(&self.pinned);
+        }
+        // Where nothing is pinned any more the loader ends.
+        self.enqueue(Wanted::Guest(Arc::downgrade(memory)));
     }
 
     /// Has a slot of a window pinned, for chunks of so many bytes. Where it is refused the window
     /// does with those it has.
     pub(super) fn ask_for_slot(self: &Arc<Self>, chunk_bytes: u64, window: &Arc<LateSlots>) {
         if self.at_once {
-            lock(window).extend(self.pin(chunk_bytes));
+            lock(window).extend(self.pin(chunk_bytes, &self.both()));
         } else {
             self.enqueue(Wanted::Slot(chunk_bytes, Arc::downgrade(window)));
         }
@@ -140,7 +155,7 @@ impl Pinner {
             if let Wanted::Home(home) = wanted
                 && let Some(home) = home.upgrade()
             {
-                home.end(None);
+                home.end(None, self.pinned.device());
             }
         }
     }
@@ -167,11 +182,15 @@ impl Pinner {
                 // Dropped meanwhile, and nobody's any more.
                 Wanted::Home(home) => {
                     let Some(home) = home.upgrade() else { continue };
-                    home.end(self.pin_if_room(home.plan.len_bytes));
+                    self.settle(&home);
+                }
+                Wanted::Guest(memory) => {
+                    let Some(memory) = memory.upgrade() else { continue };
+                    memory.open_to(&self.pinned);
                 }
                 Wanted::Slot(chunk_bytes, window) => {
                     let Some(window) = window.upgrade() else { continue };
-                    let slot = self.pin_if_room(chunk_bytes);
+                    let slot = self.pin_if_room(chunk_bytes, &self.both());
                     lock(&window).extend(slot);
                 }
             }
@@ -195,16 +214,46 @@ impl Pinner {
         }
     }
 
-    /// Pins so many bytes, unless as much was refused and nobody gave anything back since: each
+    /// Pins a home, or refuses it: within the budget of its cache, if it is of one, where others
+    /// that are needed later make room for it.
+    fn settle(&self, home: &HomeCell) {
+        home.end(self.pin_home(home), self.pinned.device());
+    }
+
+    fn pin_home(&self, home: &HomeCell) -> Option<Landing> {
+        let len_bytes = home.plan.len_bytes;
+        // Streams are noted with a home when they copy from it.
+        let Some(place) = &home.place else { return self.pin_if_room(len_bytes, &[]) };
+        let bytes = Landing::bytes_for(len_bytes);
+        let claim = match place.admit(bytes) {
+            Ok(claim) => claim,
+            Err(refused) => {
+                home.note_refused(refused.until);
+                return None;
+            }
+        };
+        let landing = self.pin_if_room(len_bytes, &[]).or_else(|| {
+            let has_room = place.make_room(bytes, self.pinned.device());
+            has_room.then(|| self.pin_if_room(len_bytes, &[])).flatten()
+        });
+        Some(landing?.claimed_by(Some(claim)))
+    }
+
+    fn both(&self) -> [&Stream; 2] {
+        let [ahead, demand] = &self.streams;
+        [ahead, demand]
+    }
+
+    /// Pins so many bytes for these streams, unless as much was refused and nobody gave anything back since: each
     /// attempt makes the pool give to the system whatever is free.
-    fn pin_if_room(&self, bytes: u64) -> Option<Landing> {
+    fn pin_if_room(&self, bytes: u64, streams: &[&Stream]) -> Option<Landing> {
         let refusal = lock(&self.queue).refusal;
         let hopeless =
             |refusal: Refusal| bytes >= refusal.bytes && self.room() <= refusal.room_bytes;
         if refusal.is_some_and(hopeless) {
             return None;
         }
-        let landing = self.pin(bytes);
+        let landing = self.pin(bytes, streams);
         if landing.is_none() {
             let bytes = refusal.map_or(bytes, |refusal| refusal.bytes.min(bytes));
             let refusal = Refusal { bytes, room_bytes: self.room() };
@@ -220,9 +269,8 @@ impl Pinner {
         self.pinned.budget().bytes.saturating_sub(held_bytes)
     }
 
-    fn pin(&self, bytes: u64) -> Option<Landing> {
-        let [ahead, demand] = &self.streams;
-        match Landing::new(&self.pinned, bytes, &[ahead, demand]) {
+    fn pin(&self, bytes: u64, streams: &[&Stream]) -> Option<Landing> {
+        match Landing::new(&self.pinned, bytes, streams) {
             Ok(landing) => Some(landing),
             // The budget is spent, or the system pins no more.
             Err(Error::PinnedBudget { .. } | Error::Unsupported { .. }) => None,

@@ -8,10 +8,14 @@
 //! for at either end if nobody else's bytes lie there. Chunks are cut at aligned offsets of the
 //! file, so that neighbours do not read the same block twice. Everything else (small tensors,
 //! parts of another congruence, ends without room around them) is read as ranges that cover
-//! many of them at once and is copied to its places from there.
+//! many of them at once and is copied to its places from there. So is what is kept narrower than
+//! in its file: it is cast on that way.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::formats::float_format;
+use crate::device::FloatFormat;
 use crate::weights::{ReadSpan, UnitLayout};
 
 /// What direct reads are aligned to, in bytes: what the drives of today ask for at most.
@@ -34,6 +38,8 @@ const MAX_GAP_BYTES: u64 = 16 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub struct LoadPlan {
     pub(super) len_bytes: u64,
+    /// What of which file lies where: units with the same are the same bytes.
+    pub(super) spans: Arc<[ReadSpan]>,
     /// Through the window: every chunk in a landing of its own.
     pub(super) window: Cut,
     /// Through a home: all chunks in one landing.
@@ -49,6 +55,7 @@ impl LoadPlan {
         let ends = ends(spans, len_bytes, chunk_bytes);
         Self {
             len_bytes,
+            spans: spans.into(),
             window: Cut::new(spans, &ends, read_bytes, None),
             home: Cut::new(spans, &ends, read_bytes, Some(lead(spans, 0))),
         }
@@ -117,6 +124,25 @@ pub(super) enum Into {
     Bounce(Range<usize>),
 }
 
+/// A cast of what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Narrowing {
+    pub(super) from: FloatFormat,
+    pub(super) to: FloatFormat,
+}
+
+impl Narrowing {
+    fn of(span: &ReadSpan) -> Option<Self> {
+        let cast = span.cast?;
+        Some(Self { from: float_format(cast.from)?, to: float_format(cast.to)? })
+    }
+
+    /// Of every format but those of 8 bits numbers that are too large become infinity.
+    pub(super) fn saturates(self) -> bool {
+        self.to.size_bytes() == 1
+    }
+}
+
 /// Bytes of a bounce buffer and where they belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scatter {
@@ -124,7 +150,10 @@ pub(super) struct Scatter {
     pub(super) from: u64,
     /// From the start of the landing.
     pub(super) to: u64,
+    /// Bytes that were read.
     pub(super) len: u64,
+    /// What is done with them on the way.
+    pub(super) cast: Option<Narrowing>,
 }
 
 /// Where chunks end. A chunk that ends inside a span ends at an aligned offset of the file.
@@ -134,7 +163,10 @@ fn ends(spans: &[ReadSpan], len_bytes: u64, chunk_bytes: u64) -> Vec<u64> {
         let mut end = len_bytes.min(start + chunk_bytes);
         let inside = spans.partition_point(|span| span.dst_offset_bytes < end).checked_sub(1);
         let span = inside.map(|at| &spans[at]).filter(|span| end < span_end(span));
-        if let Some(span) = span.filter(|_| end < len_bytes) {
+        if let Some(cast) = span.filter(|_| end < len_bytes).and_then(|span| span.cast) {
+            // Between two numbers: spans begin at one, and so does the chunk if it is inside.
+            end -= end % cast.to.block_bytes().max(1);
+        } else if let Some(span) = span.filter(|_| end < len_bytes) {
             let in_file = span.file_offset_bytes + (end - span.dst_offset_bytes);
             end = (end - start.max(span.dst_offset_bytes)).saturating_sub(in_file % ALIGN)
                 + start.max(span.dst_offset_bytes);
@@ -153,7 +185,8 @@ fn span_end(span: &ReadSpan) -> u64 {
 /// Where a chunk that starts at `start` begins in its landing, so that its longest part lies
 /// congruent to its file.
 fn lead(parts: &[ReadSpan], start: u64) -> u64 {
-    let longest = parts.iter().max_by_key(|part| part.len_bytes);
+    let as_they_are = parts.iter().filter(|part| part.cast.is_none());
+    let longest = as_they_are.max_by_key(|part| part.len_bytes);
     longest.map_or(0, |part| {
         part.file_offset_bytes.wrapping_sub(part.dst_offset_bytes - start) % ALIGN
     })
@@ -168,16 +201,28 @@ fn parts(spans: &[ReadSpan], start: u64, end: u64) -> Vec<ReadSpan> {
             let from = span.dst_offset_bytes.max(start);
             ReadSpan {
                 file: span.file,
-                file_offset_bytes: span.file_offset_bytes + (from - span.dst_offset_bytes),
+                file_offset_bytes: span.file_offset_bytes
+                    + span.ratio() * (from - span.dst_offset_bytes),
                 dst_offset_bytes: from,
                 len_bytes: span_end(span).min(end) - from,
+                cast: span.cast,
             }
         })
         .collect()
 }
 
-/// A part that goes through a bounce buffer: file, offset in it, place in the landing, length.
-type Small = (usize, u64, u64, u64);
+/// A part that goes through a bounce buffer.
+#[derive(Debug, Clone, Copy)]
+struct Small {
+    file: usize,
+    /// In the file.
+    from: u64,
+    /// In the landing.
+    place: u64,
+    /// Bytes of the file.
+    len: u64,
+    cast: Option<Narrowing>,
+}
 
 impl Cut {
     /// Cuts at `ends`. In one landing that begins with so many bytes of `room` before the unit,
@@ -211,8 +256,11 @@ impl Cut {
         for (index, part) in parts.iter().enumerate() {
             let place = at + (part.dst_offset_bytes - start);
             let congruent = place % ALIGN == part.file_offset_bytes % ALIGN;
-            if !congruent || part.len_bytes < MIN_IN_PLACE_BYTES {
-                small.push((part.file, part.file_offset_bytes, place, part.len_bytes));
+            let cast = Narrowing::of(part);
+            if !congruent || part.len_bytes < MIN_IN_PLACE_BYTES || cast.is_some() {
+                let len = part.len_bytes * part.ratio();
+                let (file, from) = (part.file, part.file_offset_bytes);
+                small.push(Small { file, from, place, len, cast });
                 continue;
             }
             let before = match index.checked_sub(1) {
@@ -248,11 +296,13 @@ impl Cut {
         let mut aligned = from - head..end.next_multiple_of(ALIGN);
         if head > 0 && place - head < free.start {
             aligned.start += ALIGN;
-            small.push((file, from, place, aligned.start - from));
+            let len = aligned.start - from;
+            small.push(Small { file, from, place, len, cast: None });
         }
         if tail > 0 && place + len_bytes + (ALIGN - tail) > free.end {
             aligned.end -= ALIGN;
-            small.push((file, aligned.end, place + (aligned.end - from), tail));
+            let place = place + (aligned.end - from);
+            small.push(Small { file, from: aligned.end, place, len: tail, cast: None });
         }
         let mut offset = aligned.start;
         while offset < aligned.end {
@@ -270,13 +320,18 @@ impl Cut {
 
     /// Adds reads that cover many small parts each.
     fn read_small(&mut self, small: &mut Vec<Small>) {
-        small.sort_unstable();
+        small.sort_unstable_by_key(|small| (small.file, small.from, small.place));
         let mut group: Option<Piece> = None;
-        for &mut (file, mut from, mut place, mut len) in small {
+        for &mut Small { file, mut from, mut place, mut len, cast } in small {
+            // Numbers that are cast are read whole.
+            let (step, ratio) = cast.map_or((1, 1), |Narrowing { from, to }| {
+                (from.size_bytes(), from.size_bytes() / to.size_bytes())
+            });
             while len > 0 {
                 let room = group.as_mut().filter(|group| {
                     let gap = from.saturating_sub(group.needed.end);
-                    group.file == file && gap <= MAX_GAP_BYTES && from < group.offset + BOUNCE_BYTES
+                    let fits = from + step <= group.offset + BOUNCE_BYTES;
+                    group.file == file && gap <= MAX_GAP_BYTES && fits
                 });
                 let Some(piece) = room else {
                     self.pieces.extend(group.take());
@@ -290,15 +345,16 @@ impl Cut {
                     });
                     continue;
                 };
-                let taken = len.min(piece.offset + BOUNCE_BYTES - from);
-                self.scatters.push(Scatter { from: from - piece.offset, to: place, len: taken });
+                let taken = len.min((piece.offset + BOUNCE_BYTES - from) / step * step);
+                let scatter = Scatter { from: from - piece.offset, to: place, len: taken, cast };
+                self.scatters.push(scatter);
                 piece.into = match &piece.into {
                     Into::Bounce(scatters) => Into::Bounce(scatters.start..self.scatters.len()),
                     Into::Place(_) => Into::Bounce(0..0),
                 };
                 piece.needed.end = piece.needed.end.max(from + taken);
                 piece.len = (piece.needed.end - piece.offset).next_multiple_of(ALIGN);
-                (from, place, len) = (from + taken, place + taken, len - taken);
+                (from, place, len) = (from + taken, place + taken / ratio, len - taken);
             }
         }
         self.pieces.extend(group);
@@ -320,9 +376,10 @@ fn next_start(spans: &[ReadSpan], offset: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::{Dtype, SpanCast};
 
     fn span(file_offset_bytes: u64, dst_offset_bytes: u64, len_bytes: u64) -> ReadSpan {
-        ReadSpan { file: 0, file_offset_bytes, dst_offset_bytes, len_bytes }
+        ReadSpan { file: 0, file_offset_bytes, dst_offset_bytes, len_bytes, cast: None }
     }
 
     const CHUNK: u64 = 1 << 20;
@@ -399,6 +456,47 @@ mod tests {
         assert_eq!(plan.copies(), 1);
         assert_eq!(plan.window.pieces.len(), 2, "a megabyte in half megabytes");
         assert_eq!(plan.window.scatters.len(), 201, "one tensor lies in both");
+    }
+
+    #[test]
+    fn what_is_cast_is_read_in_whole_numbers_each_to_its_place() {
+        let cast = |from, to| Some(SpanCast { from, to });
+        let spans = [
+            // Offsets that are no multiples of anything, as some files have them.
+            ReadSpan { cast: cast(Dtype::F32, Dtype::F8_E4M3), ..span(1003, 0, CHUNK + 77) },
+            ReadSpan {
+                cast: cast(Dtype::F32, Dtype::BF16),
+                ..span(9 * CHUNK + 1, CHUNK + 256, 300_002)
+            },
+            span(12 * CHUNK, CHUNK + 300_288, 150_000),
+        ];
+        let plan = plan(&spans);
+        for cut in [&plan.window, &plan.home] {
+            let mut read = [0; 3];
+            for chunk in &cut.chunks {
+                for piece in &cut.pieces[chunk.pieces.clone()] {
+                    let Into::Bounce(scatters) = &piece.into else {
+                        assert!(piece.needed.start >= 12 * CHUNK, "only the last is not cast");
+                        read[2] += piece.needed.end - piece.needed.start;
+                        continue;
+                    };
+                    assert!(piece.len <= BOUNCE_BYTES);
+                    for part in &cut.scatters[scatters.clone()] {
+                        let from = piece.offset + part.from;
+                        let of = spans.iter().rposition(|span| span.file_offset_bytes <= from);
+                        let span = &spans[of.unwrap()];
+                        let step = span.cast.map_or(1, |cast| cast.from.block_bytes());
+                        let before = from - span.file_offset_bytes;
+                        assert!(before.is_multiple_of(step) && part.len.is_multiple_of(step));
+                        let dst = span.dst_offset_bytes + before / span.ratio();
+                        assert_eq!(part.to, chunk.at + dst - chunk.start);
+                        assert_eq!(part.cast.is_some(), span.cast.is_some());
+                        read[of.unwrap()] += part.len;
+                    }
+                }
+            }
+            assert_eq!(read, [4 * (CHUNK + 77), 2 * 300_002, 150_000]);
+        }
     }
 
     #[test]

@@ -20,8 +20,10 @@ impl Model {
         };
         let mut joined =
             Self { files: Vec::new(), tensors: Vec::new(), total_bytes: 0, ..(*first).clone() };
+        joined.kept.clear();
         for (component, model) in components {
-            let files_before = joined.files.len();
+            let (files_before, before) = (joined.files.len(), joined.tensors.len());
+            joined.kept.extend(model.kept.iter().map(|(index, dtype)| (before + index, *dtype)));
             joined.files.extend_from_slice(&model.files);
             joined.tensors.extend(model.tensors.iter().map(|tensor| Tensor {
                 name: format!("{component}.{}", tensor.name),

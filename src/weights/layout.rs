@@ -3,6 +3,7 @@
 
 use crate::base::{Error, Result, align_up};
 
+use super::dtype::Dtype;
 use super::model::Model;
 use super::tensor::Tensor;
 use super::units::Unit;
@@ -24,7 +25,7 @@ pub struct PlacedTensor {
 }
 
 /// One read that fills a part of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReadSpan {
     /// Index into [`Model::files`].
     pub file: usize,
@@ -32,8 +33,27 @@ pub struct ReadSpan {
     pub file_offset_bytes: u64,
     /// Where to write, in bytes from the unit's start.
     pub dst_offset_bytes: u64,
-    /// How many bytes; never 0.
+    /// How many bytes of the unit; never 0. As many of the file, unless they are cast.
     pub len_bytes: u64,
+    /// How they are cast, if they are; a span that is cast is one tensor's.
+    pub cast: Option<SpanCast>,
+}
+
+/// A cast of what is read, to a narrower type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanCast {
+    /// The type in the file.
+    pub from: Dtype,
+    /// The type in the unit.
+    pub to: Dtype,
+}
+
+impl ReadSpan {
+    /// Bytes of the file for each of the unit: 1, 2 or 4.
+    #[must_use]
+    pub fn ratio(&self) -> u64 {
+        self.cast.map_or(1, |cast| cast.from.block_bytes() / cast.to.block_bytes().max(1))
+    }
 }
 
 /// A unit packed for one contiguous copy.
@@ -54,10 +74,15 @@ impl UnitLayout {
     /// [`Error::InvalidArgument`] when the unit names tensors the model does not have, or its
     /// padded length does not fit in 64 bits.
     pub fn new(model: &Model, unit: &Unit) -> Result<Self> {
-        Self::pack(model.tensors(), &unit.tensors, &unit.name)
+        Self::pack(model.tensors(), &unit.tensors, &unit.name, |index| model.cast_of(index))
     }
 
-    fn pack(all: &[Tensor], indices: &[usize], name: &str) -> Result<Self> {
+    fn pack(
+        all: &[Tensor],
+        indices: &[usize],
+        name: &str,
+        cast: impl Fn(usize) -> Option<SpanCast>,
+    ) -> Result<Self> {
         let (mut tensors, mut reads) = (Vec::with_capacity(indices.len()), Vec::new());
         let mut end_bytes = 0u64;
         for &index in indices {
@@ -71,7 +96,7 @@ impl UnitLayout {
                 .and_then(|end| align_up(end, ALIGN_BYTES))
                 .ok_or_else(|| Error::invalid("unit", name, "it packs to more than 2^64 bytes"))?;
             tensors.push(PlacedTensor { tensor: index, offset_bytes, len_bytes: tensor.len_bytes });
-            push_read(&mut reads, tensor, offset_bytes);
+            push_read(&mut reads, tensor, offset_bytes, cast(index));
         }
         Ok(Self { len_bytes: end_bytes, tensors, reads })
     }
@@ -87,11 +112,18 @@ impl UnitLayout {
 /// Adds a tensor's read, as a part of the last one when both keep the same distance between
 /// file and unit. A gap they then share is shorter than [`ALIGN_BYTES`] and is padding in the
 /// unit, so that reading it costs less than a second read and harms nothing.
-fn push_read(reads: &mut Vec<ReadSpan>, tensor: &Tensor, dst_offset_bytes: u64) {
+fn push_read(
+    reads: &mut Vec<ReadSpan>,
+    tensor: &Tensor,
+    dst_offset_bytes: u64,
+    cast: Option<SpanCast>,
+) {
     if tensor.len_bytes == 0 {
         return;
     }
-    if let Some(last) = reads.last_mut().filter(|last| last.file == tensor.file) {
+    let joins =
+        |last: &&mut ReadSpan| last.file == tensor.file && last.cast.is_none() && cast.is_none();
+    if let Some(last) = reads.last_mut().filter(joins) {
         let in_file = tensor.offset_bytes.checked_sub(last.file_offset_bytes);
         if in_file == dst_offset_bytes.checked_sub(last.dst_offset_bytes) && in_file.is_some() {
             last.len_bytes = dst_offset_bytes - last.dst_offset_bytes + tensor.len_bytes;
@@ -103,12 +135,12 @@ fn push_read(reads: &mut Vec<ReadSpan>, tensor: &Tensor, dst_offset_bytes: u64) 
         file_offset_bytes: tensor.offset_bytes,
         dst_offset_bytes,
         len_bytes: tensor.len_bytes,
+        cast,
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::dtype::Dtype;
     use super::*;
 
     fn tensor(file: usize, offset_bytes: u64, len_bytes: u64) -> Tensor {
@@ -118,15 +150,20 @@ mod tests {
 
     fn pack(tensors: &[Tensor]) -> UnitLayout {
         let indices: Vec<usize> = (0..tensors.len()).collect();
-        UnitLayout::pack(tensors, &indices, "unit").unwrap()
+        UnitLayout::pack(tensors, &indices, "unit", |_| None).unwrap()
     }
 
     #[test]
     fn neighbours_in_file_and_unit_are_one_read() {
         let layout = pack(&[tensor(0, 100, 512), tensor(0, 612, 256), tensor(0, 868, 10)]);
         assert_eq!(layout.len_bytes, 1024);
-        let read =
-            ReadSpan { file: 0, file_offset_bytes: 100, dst_offset_bytes: 0, len_bytes: 778 };
+        let read = ReadSpan {
+            file: 0,
+            file_offset_bytes: 100,
+            dst_offset_bytes: 0,
+            len_bytes: 778,
+            cast: None,
+        };
         assert_eq!(layout.reads(), [read]);
     }
 
@@ -160,9 +197,14 @@ mod tests {
 
     #[test]
     fn foreign_units_and_overflow_are_errors() {
-        assert!(UnitLayout::pack(&[], &[3], "u").unwrap_err().to_string().contains("tensor 3"));
+        assert!(
+            UnitLayout::pack(&[], &[3], "u", |_| None)
+                .unwrap_err()
+                .to_string()
+                .contains("tensor 3")
+        );
         let huge = [tensor(0, 0, u64::MAX - 300), tensor(0, 0, 600)];
-        let text = UnitLayout::pack(&huge, &[0, 1], "u").unwrap_err().to_string();
+        let text = UnitLayout::pack(&huge, &[0, 1], "u", |_| None).unwrap_err().to_string();
         assert!(text.contains("2^64"), "{text}");
     }
 }

@@ -4,6 +4,7 @@
 
 mod cursor;
 mod dtype;
+mod experts;
 mod gguf;
 mod gguf_pairs;
 mod joined;
@@ -11,6 +12,7 @@ mod layout;
 mod locate;
 mod lora;
 mod model;
+mod narrow;
 mod pattern;
 mod safetensors;
 mod shards;
@@ -18,7 +20,8 @@ mod tensor;
 mod units;
 
 pub use dtype::Dtype;
-pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, UnitLayout};
+pub use experts::ExpertLayer;
+pub use layout::{ALIGN_BYTES, PlacedTensor, ReadSpan, SpanCast, UnitLayout};
 pub use lora::{LoraPair, LoraTargets};
 pub use model::{Format, Model, ModelFile};
 pub use tensor::Tensor;

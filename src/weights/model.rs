@@ -1,12 +1,14 @@
 //! A model on disk: its files and its tensors. How tensors group into layers is in `units`;
 //! where the formats' rules live is in `safetensors`, `shards` and `gguf`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::base::{FileError, Result};
 
 use super::cursor::Cursor;
+use super::dtype::Dtype;
 use super::locate::{Source, locate};
 use super::tensor::Tensor;
 use super::{gguf, safetensors, shards};
@@ -50,6 +52,8 @@ pub struct Model {
     pub(super) total_bytes: u64,
     pub(super) architecture: Option<String>,
     pub(super) name: Option<String>,
+    /// Types in the files, of tensors that are narrowed.
+    pub(super) kept: BTreeMap<usize, Dtype>,
 }
 
 impl Model {
@@ -100,7 +104,8 @@ impl Model {
             .try_fold(0u64, |sum, tensor| sum.checked_add(tensor.len_bytes))
             .ok_or_else(|| FileError::new(path, "the tensors have more than 2^64 bytes"))?;
         let path = path.to_path_buf();
-        Ok(Self { path, format, files, tensors, total_bytes, architecture, name })
+        let kept = BTreeMap::new();
+        Ok(Self { path, format, files, tensors, total_bytes, architecture, name, kept })
     }
 
     /// The path the model was opened by.

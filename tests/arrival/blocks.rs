@@ -52,8 +52,11 @@ fn any_bytes_become_what_candle_makes_of_them() {
     }
 }
 
+/// A tensor by its name, with its type and blocks.
+type Quantised = (String, GgmlDType, Vec<u8>);
+
 /// Weights as a GGUF file has them, a layer for each format and another behind the layers.
-fn file() -> (Vec<u8>, Vec<(String, GgmlDType, Vec<u8>)>) {
+fn file() -> (Vec<u8>, Vec<Quantised>) {
     let (mut tensors, mut kept) = (Vec::new(), Vec::new());
     for (number, (_, candle, ggml_type, _)) in FORMATS.into_iter().enumerate() {
         let rows = if number == 4 { 64 } else { 32 };

@@ -12,7 +12,7 @@ use crate::world::{Entry, f16_bytes, f32_bytes, load, numbers, shown, write};
 fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
     for layer in 0..7_u64 {
-        let values = numbers(layer, 400 * 300);
+        let values = numbers(layer, 300 * 250);
         let bytes = |dtype| match dtype {
             "F32" => f32_bytes(&values),
             "F16" => f16_bytes(&values),
@@ -21,7 +21,7 @@ fn entries() -> Vec<Entry> {
         for (name, dtype) in [("a", "F32"), ("b", "F16"), ("c", "F8_E4M3")] {
             let name =
                 if layer == 6 { format!("rest.{name}") } else { format!("layers.{layer}.{name}") };
-            entries.push((name, dtype, vec![400, 300], bytes(dtype)));
+            entries.push((name, dtype, vec![300, 250], bytes(dtype)));
         }
     }
     entries.push(("rest.ids".into(), "I32", vec![4], (0..16).collect()));
@@ -50,7 +50,7 @@ fn every_float_is_leased_in_the_type_layers_compute_in() {
     let entries = entries();
     write(&path, &entries);
     let streamed =
-        load(&path, 6 * MIB, |options| options.arrival.compute = Some(Dtype::BF16)).unwrap();
+        load(&path, 4 * MIB, |options| options.arrival.compute = Some(Dtype::BF16)).unwrap();
     let found = shown(&streamed);
     assert_eq!(found.len(), entries.len());
     for (name, dtype, shape, bytes) in &entries {
@@ -85,15 +85,15 @@ fn a_model_loaded_whole_is_cast_in_as_little_room_as_its_limit_leaves() {
         options.arrival.compute = Some(Dtype::BF16);
         LoadedModel::load(&host(64).0, model.clone(), options, |_| true)
     };
-    // 21 tensors of 240,000 bytes, and raw bytes of 480,000 of the largest, in pages of 2 MiB.
-    for limit_mib in [8, 16] {
+    // 21 tensors of 150,000 bytes, and raw bytes of 300,000 of the largest, in pages of 2 MiB.
+    for limit_mib in [6, 16] {
         let loaded = with(limit_mib).unwrap();
         for (name, dtype, _, bytes) in entries.iter().filter(|entry| entry.1 != "I32") {
             assert!(loaded.tensors().bytes(name).unwrap() == as_bf16(dtype, bytes), "{name}");
         }
         assert!(loaded.allocator().stats().reserved_bytes.all.peak <= limit_mib * MIB);
     }
-    for limit_mib in [4, 6] {
+    for limit_mib in [2, 4] {
         let error = with(limit_mib).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     }

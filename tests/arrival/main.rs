@@ -10,5 +10,6 @@ mod streaming;
 mod blocks;
 mod casts;
 mod loras;
+mod narrow;
 mod strengths;
 mod world;

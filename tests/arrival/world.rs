@@ -61,7 +61,16 @@ pub fn load(
     limit_bytes: u64,
     change: impl FnOnce(&mut StreamOptions),
 ) -> riverbed::Result<StreamedModel> {
-    let model = Arc::new(Model::open(path).unwrap());
+    load_model(Model::open(path).unwrap(), limit_bytes, change)
+}
+
+/// As [`load`], of an opened model.
+pub fn load_model(
+    model: Model,
+    limit_bytes: u64,
+    change: impl FnOnce(&mut StreamOptions),
+) -> riverbed::Result<StreamedModel> {
+    let model = Arc::new(model);
     let grouping = Grouping::by_pattern(&model, "layers.{i}.").unwrap();
     let mut options = StreamOptions::new(limit_bytes);
     options.working_bytes = 0;

@@ -235,6 +235,9 @@ selftest! {
         casts_are_those_of_the_reference,
         a_cast_writes_its_range_and_no_more,
         gathered_pieces_arrive_whole;
+    arrivals:
+        dequantised_blocks_are_those_of_the_reference,
+        patched_weights_are_those_of_the_reference;
     allocator:
         caching_keeps_its_books_and_every_byte,
         expandable_keeps_its_books_and_every_byte,

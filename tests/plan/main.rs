@@ -5,6 +5,7 @@ mod pass_replay;
 
 mod cells;
 mod jobs;
+mod modes;
 mod pages;
 mod random;
 mod reference;

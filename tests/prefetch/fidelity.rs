@@ -12,8 +12,12 @@ const SCALE: u64 = 128;
 const LINK: u64 = 25_000_000_000 / SCALE;
 
 /// The mean of passes once they are alike, and what the replay says.
-fn measured_and_replayed(stacks: &[Stack], ring_bytes: u64) -> (f64, f64) {
-    let paced = Paced::going_round(stacks, ring_bytes, LINK, PrefetchOptions::default());
+fn measured_and_replayed(
+    stacks: &[Stack],
+    ring_bytes: u64,
+    stays: impl Fn(usize) -> bool,
+) -> (f64, f64) {
+    let paced = Paced::going_round(stacks, ring_bytes, LINK, PrefetchOptions::default(), stays);
     for _ in 0..6 {
         paced.pass();
     }
@@ -32,7 +36,13 @@ fn measured_and_replayed(stacks: &[Stack], ring_bytes: u64) -> (f64, f64) {
 
 #[track_caller]
 fn agree(name: &str, stacks: &[Stack], ring_bytes: u64) {
-    let (measured, replayed) = measured_and_replayed(stacks, ring_bytes);
+    agree_beside(name, stacks, ring_bytes, |_| false);
+}
+
+/// With layers that stay.
+#[track_caller]
+fn agree_beside(name: &str, stacks: &[Stack], ring_bytes: u64, stays: impl Fn(usize) -> bool) {
+    let (measured, replayed) = measured_and_replayed(stacks, ring_bytes, stays);
     println!("{name}, ring {ring_bytes}: {measured:.5} s, replayed {replayed:.5} s");
     let off = (measured / replayed - 1.0).abs();
     assert!(off < 0.01, "{name}, ring {ring_bytes}: {measured} s, replayed {replayed} s");
@@ -44,6 +54,16 @@ fn a_pass_of_flux_takes_what_the_replay_says() {
         for ring_mib in [6, 8, 10, 14, 20, 32, 64] {
             agree("flux", &flux(23_800_000_000 / SCALE), ring_mib * MIB);
         }
+    });
+}
+
+#[test]
+fn a_pass_of_which_some_layers_stay_takes_what_the_replay_says() {
+    ends(|| {
+        let stacks = flux(23_800_000_000 / SCALE);
+        agree_beside("every third stays", &stacks, 8 * MIB, |at| at % 3 == 0);
+        agree_beside("the last ones stay", &stacks, 14 * MIB, |at| at > 40);
+        agree_beside("the first ones stay", &stacks, 20 * MIB, |at| at < 12);
     });
 }
 

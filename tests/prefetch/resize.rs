@@ -1,13 +1,16 @@
 //! Rings made of the allocator's memory: units across the end, other sizes, other units.
+#![expect(unsafe_code, reason = "a transform enqueues work by address")]
 
 use std::sync::Arc;
 
 use riverbed::device::{Call, Device, Stream};
 use riverbed::pinned::PinnedPool;
 use riverbed::pool::Allocator;
-use riverbed::prefetch::{Lease, PrefetchOptions, Prefetcher, RingMemory};
+use riverbed::prefetch::{
+    Change, Lease, PrefetchOptions, Prefetcher, RingMemory, TensorRef, Transform,
+};
 use riverbed::transfer::{Files, Loader, LoaderOptions};
-use riverbed::weights::Unit;
+use riverbed::weights::{Dtype, Tensor, Unit};
 use riverbed::{Error, Result};
 
 use super::streaming::{
@@ -43,6 +46,17 @@ impl Resizable {
         conf: &str,
         prefetch: PrefetchOptions,
     ) -> Result<Self> {
+        Self::changed(content, units, ring_bytes, conf, prefetch, None)
+    }
+
+    fn changed(
+        content: &Content,
+        units: &[Unit],
+        ring_bytes: u64,
+        conf: &str,
+        prefetch: PrefetchOptions,
+        transform: Option<Arc<dyn Transform>>,
+    ) -> Result<Self> {
         let (device, _) = host(64);
         let pinned = PinnedPool::new(&device, &"pinned_limit_mb:32".parse()?);
         let allocator =
@@ -51,7 +65,12 @@ impl Resizable {
         let loader = Loader::new(&device, &pinned, Files::open(&content.model)?, options)?;
         let (stream, model) = (stream(&device), Arc::clone(&content.model));
         let ring = RingMemory::of(&allocator, ring_bytes, &stream);
-        let prefetcher = Prefetcher::new(model, units, ring, loader, prefetch)?;
+        let prefetcher = match transform {
+            Some(transform) => {
+                Prefetcher::with_transform(model, units, ring, loader, prefetch, &transform)
+            }
+            None => Prefetcher::new(model, units, ring, loader, prefetch),
+        }?;
         Ok(Self { device, allocator, pinned, prefetcher, stream })
     }
 
@@ -391,6 +410,68 @@ fn random_sizes_units_and_leases_show_the_bytes_of_the_file() {
                 allocator.stats().reserved_bytes.all.current == 0
             });
             drop((allocator, device));
+        }
+    });
+}
+
+/// Makes of each tensor one that is it twice.
+#[derive(Debug)]
+struct Twice;
+
+impl Transform for Twice {
+    fn plan(&self, tensor: &Tensor) -> Result<Change> {
+        Ok(Change::Into { dtype: Dtype::U8, shape: vec![2 * tensor.len_bytes] })
+    }
+
+    unsafe fn enqueue(
+        &self,
+        stream: &Stream,
+        source: &TensorRef<'_>,
+        target: &TensorRef<'_>,
+    ) -> Result<()> {
+        let bytes = source.len_bytes;
+        for half in [target.ptr, target.ptr.offset(bytes)] {
+            // SAFETY: the caller's promise; the target is twice as long as the source.
+            unsafe { stream.device().driver().copy_d2d(stream.id(), half, source.ptr, bytes) }?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_made_of_units_lies_across_the_end_and_the_raw_bytes_beside_the_ring() {
+    ends(|| {
+        let content =
+            Content::layers(&[&[700_000], &[300_000, 400_000], &[1], &[900_000], &[500_000]]);
+        let options = PrefetchOptions { timing: true, ..PrefetchOptions::default() };
+        for conf in ["", "policy:mempool"] {
+            let (units, twice) = (content.units(), Some(Arc::new(Twice) as Arc<dyn Transform>));
+            let rig = Resizable::changed(&content, units, 6 * MIB, conf, options, twice).unwrap();
+            let pass = || {
+                for unit in 0..units.len() {
+                    let lease = rig.acquire(unit).unwrap();
+                    let view = lease.wait_host().unwrap();
+                    for tensor in lease.tensors() {
+                        let file = &content.bytes[tensor.name];
+                        let shown = view.bytes(tensor.name).unwrap();
+                        assert!(shown == [&file[..], &file[..]].concat(), "{}", tensor.name);
+                    }
+                }
+                rig.prefetcher.finish_pass(&rig.stream).unwrap().into_result().unwrap();
+                rig.prefetcher.check().unwrap();
+            };
+            pass();
+            pass();
+            for ring_mib in [8, 4] {
+                assert!(rig.prefetcher.resize(ring_mib * MIB).unwrap() <= ring_mib * MIB);
+                pass();
+            }
+            let mut fewer = units.to_vec();
+            fewer[3].tensors.clear();
+            rig.prefetcher.reconfigure(&fewer).unwrap();
+            pass();
+            rig.prefetcher.reconfigure(units).unwrap();
+            pass();
         }
     });
 }

@@ -61,21 +61,22 @@ impl Paced {
         let ring = |allocator: &Allocator, stream: &Stream| {
             allocator.alloc::<u8>(ring_bytes as usize, stream).unwrap().into()
         };
-        Self::with_ring(device, stacks, ring, link, options)
+        Self::with_ring(device, stacks, ring, link, options, |_| false)
     }
 
-    /// With a ring that goes round, of whole pages.
+    /// With a ring that goes round, of whole pages; layers that `stays` names are not streamed.
     pub fn going_round(
         stacks: &[Stack],
         ring_bytes: u64,
         link: u64,
         options: PrefetchOptions,
+        stays: impl Fn(usize) -> bool,
     ) -> Self {
         let device = Device::open(&format!("sim:h2d={link}B/s")).unwrap();
         assert!(ring_bytes.is_multiple_of(device.info().granularity_bytes));
         let ring =
             |allocator: &Allocator, stream: &Stream| RingMemory::of(allocator, ring_bytes, stream);
-        Self::with_ring(device, stacks, ring, link, options)
+        Self::with_ring(device, stacks, ring, link, options, stays)
     }
 
     fn with_ring(
@@ -84,10 +85,14 @@ impl Paced {
         ring: impl FnOnce(&Allocator, &Stream) -> RingMemory,
         link: u64,
         options: PrefetchOptions,
+        stays: impl Fn(usize) -> bool,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let model = Arc::new(model_of(directory.path(), stacks));
-        let grouping = Grouping::by_pattern(&model, "layers.{i}.").unwrap();
+        let mut units = Grouping::by_pattern(&model, "layers.{i}.").unwrap().layers;
+        for (_, unit) in units.iter_mut().enumerate().filter(|(at, _)| stays(*at)) {
+            unit.tensors.clear();
+        }
         let conf = format!("pinned_limit_mb:{}", (model.total_bytes() >> 20) * 9 / 8 + 64);
         let pinned = PinnedPool::new(&device, &conf.parse().unwrap());
         let stream = Stream::new(&device, Priority::Normal).unwrap();
@@ -96,7 +101,7 @@ impl Paced {
         let files = Files::open(&model).unwrap();
         let loader = Loader::new(&device, &pinned, files, LoaderOptions::default()).unwrap();
         let prefetcher =
-            Prefetcher::new(Arc::clone(&model), &grouping.layers, ring, loader, options).unwrap();
+            Prefetcher::new(Arc::clone(&model), &units, ring, loader, options).unwrap();
         let copy_ns = |bytes: u64| bytes as f64 / link as f64 * 1e9;
         let compute_ns = stacks.iter().flat_map(|stack| {
             let ns = copy_ns(stack.layer_bytes) / stack.copy_per_compute;

@@ -63,9 +63,9 @@ impl Module {
         stream: u64,
         kernel: &Kernel,
     ) -> Result<(), Refusal> {
-        kernel.launches(self.clock_khz).iter().try_for_each(|launch| {
+        kernel.launches(self.clock_khz).try_for_each(|launch| {
             // SAFETY: the caller's.
-            unsafe { self.launch(calls, stream, launch) }
+            unsafe { self.launch(calls, stream, &launch) }
         })
     }
 

@@ -22,6 +22,7 @@
 //! [`BlockFormat::ALL`](super::BlockFormat::ALL).
 
 use std::ffi::CStr;
+use std::ops::Deref;
 
 use super::{Kernel, Piece};
 
@@ -57,50 +58,86 @@ pub(in crate::device) struct Launch {
     /// Threads a block, in one dimension.
     pub(in crate::device) block: u32,
     /// The words of its one parameter, a struct passed by value.
-    pub(in crate::device) args: Box<[u64]>,
+    pub(in crate::device) args: Words,
+}
+
+/// Words of a parameter. Only those of a gather are from the heap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::device) enum Words {
+    Few([u64; MOST_FEW], usize),
+    Many(Box<[u64]>),
+}
+
+/// Words of the longest parameter but a gather's.
+const MOST_FEW: usize = 12;
+
+impl Words {
+    fn of<const N: usize>(words: [u64; N]) -> Self {
+        const { assert!(N <= MOST_FEW) };
+        let mut few = [0; MOST_FEW];
+        few[..N].copy_from_slice(&words);
+        Self::Few(few, N)
+    }
+}
+
+impl Deref for Words {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Self::Few(words, count) => &words[..*count],
+            Self::Many(words) => words,
+        }
+    }
 }
 
 impl Kernel {
     /// The launches that do its work, to be enqueued in this order; none when there is nothing
     /// to do. `clock_khz` is the rate of the device's fixed clock; `None` for one that counts
     /// nanoseconds (CUDA's `globaltimer`). The kernel [is sound](Self::is_sound).
-    pub(in crate::device) fn launches(&self, clock_khz: Option<u32>) -> Vec<Launch> {
-        match self {
-            Self::Checksum { src, bytes, out } => {
-                let start =
-                    Launch { block: 1, ..strided(c"riverbed_checksum_start", 0, [out.0, *bytes]) };
-                let words = strided(c"riverbed_checksum", *bytes, [out.0, *bytes, src.0]);
-                if *bytes == 0 { vec![start] } else { vec![start, words] }
-            }
+    pub(in crate::device) fn launches(
+        &self,
+        clock_khz: Option<u32>,
+    ) -> impl Iterator<Item = Launch> + use<> {
+        let mut first = None;
+        let last = match self {
             Self::Fill { bytes: 0, .. }
             | Self::Busy { ns: 0 }
             | Self::Cast { count: 0, .. }
             | Self::Dequantise { count: 0, .. }
             | Self::Patch { rows: 0, .. }
-            | Self::Patch { columns: 0, .. } => Vec::new(),
+            | Self::Patch { columns: 0, .. } => None,
+            Self::Checksum { src, bytes, out } => {
+                let words = strided(c"riverbed_checksum", *bytes, [out.0, *bytes, src.0]);
+                let start = strided(c"riverbed_checksum_start", 0, [out.0, *bytes]);
+                first = Some(Launch { block: 1, ..start });
+                (*bytes > 0).then_some(words)
+            }
             Self::Fill { dst, bytes, value } => {
                 let word = u64::from_ne_bytes([*value; 8]);
-                vec![strided(c"riverbed_fill", *bytes, [dst.0, *bytes, word])]
+                Some(strided(c"riverbed_fill", *bytes, [dst.0, *bytes, word]))
             }
-            Self::Gather { pieces } => gather(pieces).into_iter().collect(),
+            Self::Gather { pieces } => gather(pieces),
             Self::Cast { src, dst, count, from, to, saturate } => {
                 let bytes = count.saturating_mul(from.size_bytes().max(to.size_bytes()));
                 let (from, to) = (from.number(), to.number());
                 let args = [src.0, dst.0, *count, from, to, u64::from(*saturate)];
-                vec![strided(c"riverbed_cast", bytes, args)]
+                Some(strided(c"riverbed_cast", bytes, args))
             }
             Self::Dequantise { src, dst, count, from, to, saturate } => {
                 // A thread reads eight numbers, whatever their size, and writes them.
                 let bytes = count.saturating_mul(2);
-                let args = [src.0, dst.0, *count, from.number(), to.number(), u64::from(*saturate)];
-                vec![strided(c"riverbed_dequantise", bytes, args)]
+                let (from, to) = (from.number(), to.number());
+                let args = [src.0, dst.0, *count, from, to, u64::from(*saturate)];
+                Some(strided(c"riverbed_dequantise", bytes, args))
             }
-            Self::Patch { .. } => self.patch().into_iter().collect(),
+            Self::Patch { .. } => self.patch(),
             Self::Busy { ns } => {
                 let ticks = ticks(*ns, clock_khz);
-                vec![Launch { block: 1, ..strided(c"riverbed_busy", 0, [ticks]) }]
+                Some(Launch { block: 1, ..strided(c"riverbed_busy", 0, [ticks]) })
             }
-        }
+        };
+        [first, last].into_iter().flatten()
     }
 }
 
@@ -151,7 +188,7 @@ impl Kernel {
 /// A launch whose threads stride over `bytes`, [`WIDE_BYTES`] at a time.
 fn strided<const N: usize>(function: &'static CStr, bytes: u64, args: [u64; N]) -> Launch {
     let blocks = bytes.div_ceil(WIDE_BYTES * u64::from(BLOCK)).clamp(1, MAX_GRID);
-    Launch { function, grid: blocks as u32, block: BLOCK, args: args.into() }
+    Launch { function, grid: blocks as u32, block: BLOCK, args: Words::of(args) }
 }
 
 /// `None` when all pieces are empty.
@@ -171,7 +208,7 @@ fn gather(pieces: &[Piece]) -> Option<Launch> {
     args[0] = count;
     args[1] = tile_bytes;
     let grid = end.div_ceil(tile_bytes).min(MAX_GRID) as u32;
-    let args = args.into_boxed_slice();
+    let args = Words::Many(args.into_boxed_slice());
     (end > 0).then_some(Launch { function: c"riverbed_gather", grid, block: BLOCK, args })
 }
 
@@ -206,7 +243,7 @@ mod tests {
             Kernel::Busy { ns: 0 },
         ];
         for kernel in kernels {
-            assert_eq!(kernel.launches(None), [], "{kernel:?}");
+            assert_eq!(kernel.launches(None).count(), 0, "{kernel:?}");
         }
     }
 
@@ -215,7 +252,7 @@ mod tests {
         let pieces: Vec<Piece> = (0..Kernel::MAX_PIECES as u64)
             .map(|i| Piece { src: DevicePtr(0), dst: DevicePtr((1 + i) << 40), bytes: 1 << 40 })
             .collect();
-        let launches = Kernel::Gather { pieces }.launches(None);
+        let launches: Vec<Launch> = Kernel::Gather { pieces }.launches(None).collect();
         let [launch] = &launches[..] else { panic!("{} launches", launches.len()) };
         assert!(size_of_val(&*launch.args) <= 4096);
         assert_eq!((launch.grid, launch.args[0], launch.args[1]), (2048, 128, 1 << 16));
@@ -226,7 +263,7 @@ mod tests {
     fn grids_grow_with_the_work_up_to_a_bound() {
         let grid = |bytes| {
             let fill = Kernel::Fill { dst: DevicePtr(0), bytes, value: 0 };
-            fill.launches(None)[0].grid
+            fill.launches(None).next().unwrap().grid
         };
         let bytes = [1, 4096, 4097, 1 << 20, u64::MAX];
         assert_eq!(bytes.map(grid), [1, 1, 2, 256, 2048]);
@@ -234,7 +271,7 @@ mod tests {
 
     #[test]
     fn clocks_tick_at_their_rate() {
-        let ticks = |ns, clock_khz| Kernel::Busy { ns }.launches(clock_khz)[0].args[0];
+        let ticks = |ns, clock_khz| Kernel::Busy { ns }.launches(clock_khz).next().unwrap().args[0];
         assert_eq!(ticks(1_000, None), 1_000);
         assert_eq!(ticks(1_000, Some(100_000)), 100);
         assert_eq!(ticks(1, Some(100_000)), 1, "rounded up");

@@ -10,15 +10,13 @@ use super::super::system::System;
 use super::keys::{Keys, listed};
 use super::read::ARGUMENTS;
 
-/// Keys that make a file AUTOMATIC1111's.
+/// Keys that make a file AUTOMATIC1111's; not those that SD.Next, which grew out of it, kept.
 pub(super) const KEYS: &[&str] = &[
     ARGUMENTS,
-    "batch_cond_uncond",
     "cache_fp16_weight",
     "fp8_storage",
     "medvram-sdxl",
     "medvram_sdxl",
-    "sd_checkpoint_cache",
     "sd_checkpoints_keep_in_cpu",
     "sd_checkpoints_limit",
 ];
@@ -145,6 +143,14 @@ mod tests {
             let error = settings_from_text(&json, ConfigFormat::Json).unwrap_err().to_string();
             assert!(error.contains("keep one of the two"), "{error}");
         }
+    }
+
+    #[test]
+    fn keys_that_sd_next_kept_do_not_make_a_file_of_both() {
+        let a1111 = r#"{"sd_model_checkpoint": "a", "fp8_storage": "Disable", "lowvram": true}"#;
+        assert_eq!(read(a1111).mode.name(), "a1111:lowvram");
+        let sdnext = r#"{"sd_checkpoint_cache": 2, "diffusers_offload_mode": "model"}"#;
+        assert_eq!(read(sdnext).system, Some(System::Sdnext));
     }
 
     #[test]

@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn the_section_shown_on_the_page_reads() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/parity.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, after) = page.split_once("```toml\n").unwrap();
+        let (section, _) = after.split_once("```").unwrap();
+        let settings = settings_from_text(section, ConfigFormat::Toml).unwrap();
+        assert_eq!(settings.pinned_bytes, Some(8 * GIB));
+        assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
     fn keys_of_two_systems_and_flags_of_two_meanings_are_refused() {
         let refusal = |json| settings_from_text(json, ConfigFormat::Json).unwrap_err().to_string();
         let error = refusal(r#"{"max_cache_vram_gb": 8, "vram_limit": 8}"#);
@@ -195,6 +206,25 @@ mod tests {
         let said = r#"{"lowvram": true, "riverbed": {"system": "sdnext"}}"#;
         let settings = settings_from_text(said, ConfigFormat::Json).unwrap();
         assert_eq!(settings.mode.name(), "sdnext:lowvram");
+    }
+
+    #[test]
+    fn a_file_cut_or_changed_anywhere_is_read_or_refused() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config");
+        let mut refused = 0;
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let format = ConfigFormat::of(&path).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for at in (0..text.len()).filter(|&at| text.is_char_boundary(at)) {
+                refused += usize::from(settings_from_text(&text[..at], format).is_err());
+                for other in ["\0", "-", "{", "9", ": ", "\n"] {
+                    let changed = format!("{}{other}{}", &text[..at], &text[at..]);
+                    refused += usize::from(settings_from_text(&changed, format).is_err());
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
     }
 
     #[test]

@@ -33,7 +33,6 @@ pub(super) const KEYS: &[&str] = &[
     "group_offload_type",
     "layerwise_quantization",
     "models_not_to_offload",
-    "sd_model_checkpoint",
     "torch_expandable_segments",
     "torch_gc_threshold",
     "torch_malloc",
@@ -78,7 +77,6 @@ pub(super) fn read(keys: &mut Keys) -> Result<OffloadSettings> {
     settings.alloc_conf = alloc_conf(keys)?;
     settings.conf()?;
     keys.remarks(REMARKS, &mut warnings);
-    keys.drop("sd_model_checkpoint");
     settings.warnings = warnings;
     Ok(settings)
 }

@@ -16,8 +16,8 @@ use super::faults::{Faults, ReadFault};
 use crate::base::{FileError, lock};
 
 /// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::transfer) struct Identity {
     len_bytes: u64,
     modified: (i64, i64),
     place: (u64, u64),
@@ -84,6 +84,11 @@ impl OpenFile {
 
     pub(in crate::transfer) fn inject(&self, fault: ReadFault) {
         self.faults.add(fault);
+    }
+
+    /// What it is now, as far as it was looked at.
+    pub(in crate::transfer) fn identity(&self) -> Identity {
+        *lock(&self.known)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -11,7 +11,7 @@ mod reader;
 mod ring;
 
 pub use faults::{FaultKind, ReadFault};
-pub(super) use file::OpenFile;
+pub(super) use file::{Identity, OpenFile};
 pub use options::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 pub(super) use probe::probe;
-pub(super) use reader::start;
+pub(super) use reader::{keep, start};

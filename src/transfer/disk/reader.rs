@@ -13,9 +13,11 @@ use super::file::OpenFile;
 use super::options::{DirectReads, DiskBackend, DiskOptions, DiskReport};
 use super::ring::Ring;
 use crate::base::{Error, FileError, Result};
+use crate::device::cast;
 use crate::transfer::board::{Board, Taken, Work};
 use crate::transfer::files::Files;
-use crate::transfer::plan::{Into, Piece};
+use crate::transfer::home::HomeMemory;
+use crate::transfer::plan::{Into, Narrowing, Piece};
 
 /// Starts the readers of `board`. They end when it is closed.
 ///
@@ -114,6 +116,9 @@ impl Reader {
 
     /// Begins a piece; one that needs no waiting is done here.
     fn begin(&mut self, work: Work) {
+        if copy_from_ram(&work) {
+            return self.board.finish(&work, Ok(()));
+        }
         let files = Arc::clone(&self.files);
         let piece = &work.cut().pieces[work.piece];
         let Some(file) = files.0.get(piece.file) else {
@@ -192,6 +197,32 @@ impl Reader {
     }
 }
 
+/// Fills a slot of the window from memory that has the bytes; false where there is none.
+fn copy_from_ram(work: &Work) -> bool {
+    let Some((memory, chunk)) = &work.ram else { return false };
+    if let Some(chunk) = work.cut().chunks.get(*chunk) {
+        // SAFETY: the memory holds the whole unit of which this is a chunk, and nobody writes it
+        // any more. The landing has room for the chunk and is the readers' until the piece is
+        // reported.
+        unsafe {
+            let (from, to) = (memory.at(chunk.start), work.landing.at(chunk.at));
+            std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
+        }
+    }
+    true
+}
+
+/// Keeps a chunk that was read to a slot of the window in a home, where it is the caller's to fill.
+pub(in crate::transfer) fn keep(memory: &HomeMemory, work: &Work, chunk: usize) {
+    let Some(chunk) = work.cut().chunks.get(chunk) else { return };
+    // SAFETY: the slot holds the chunk and is the readers' until its job is closed. The memory has
+    // room for the unit of which this is a chunk, and nobody else reads or writes that part of it.
+    unsafe {
+        let (from, to) = (work.landing.at(chunk.at), memory.at(chunk.start));
+        std::ptr::copy_nonoverlapping(from, to, chunk.len as usize);
+    }
+}
+
 /// Where a piece is read to.
 fn place(work: &Work, piece: &Piece, bounce: Option<&mut Bounce>) -> *mut u8 {
     match (&piece.into, bounce) {
@@ -227,17 +258,27 @@ fn complete(
     filled.and_then(|()| file.check(piece.needed.start))
 }
 
-/// Copies what was read together to its places.
+/// Copies what was read together to its places, or casts it on the way.
 fn scatter(work: &Work, piece: &Piece, bytes: &[u8]) {
     let Into::Bounce(scatters) = &piece.into else { return };
     for part in work.cut().scatters.get(scatters.clone()).unwrap_or_default() {
         let Some(from) = bytes.get(part.from as usize..(part.from + part.len) as usize) else {
             continue;
         };
-        // SAFETY: the plan lays parts of one landing apart from each other and inside it, and
-        // the landing is the readers' until the piece is reported.
+        let to = work.landing.at(part.to);
+        // SAFETY: the plan lays parts of one landing apart from each other and inside it, also
+        // those that become shorter, and the landing is the readers' until the piece is reported.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.as_ptr(), work.landing.at(part.to), from.len());
+            match part.cast {
+                None => std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()),
+                Some(narrowing) => {
+                    let Narrowing { from: wide, to: narrow } = narrowing;
+                    let count = from.len() / wide.size_bytes() as usize;
+                    let len = count * narrow.size_bytes() as usize;
+                    let to = std::slice::from_raw_parts_mut(to, len);
+                    cast(from, to, wide, narrow, narrowing.saturates());
+                }
+            }
         }
     }
 }

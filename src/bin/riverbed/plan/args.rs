@@ -12,6 +12,7 @@ use riverbed::weights::Dtype;
     riverbed plan model.safetensors --vram 8GB --device sim:rtx4090 --tokens 4608\n  \
     riverbed plan flux-dev.json --vram 8GB --link 25GB/s --tflops 90\n  \
     riverbed plan job.json --vram auto --device host --tflops 0.1 --working-mem 2GiB\n  \
+    riverbed plan job.json --mode balanced=0.2,0.6 --device sim:rtx4090\n  \
     riverbed plan DIR --vram 6GB --device sim:rtx3060 --dtype fp8 --never '^lm_head' --json\n\n\
     Files of shapes and of jobs: docs/offload.md. The exit code is 1 when nothing fits; the\n\
     message says what would.")]
@@ -19,10 +20,10 @@ pub(crate) struct Args {
     /// A model as for 'riverbed inspect', or a .json file of shapes or of a job
     #[arg(value_name = "MODEL|SHAPES|JOB")]
     pub(super) target: PathBuf,
-    /// Hard limit on device memory, or 'auto': what is free on --device less a margin, of a
-    /// twentieth of the card and at least 512 MiB
+    /// Hard limit on device memory, or 'auto': what is free on --device, less a margin of 512 MiB
+    /// [default: the mode's, most often auto]
     #[arg(long, value_name = "SIZE|auto", value_parser = parse_vram)]
-    pub(super) vram: Vram,
+    pub(super) vram: Option<Vram>,
     /// Host memory for weights; the rest is read from disk in every pass
     /// [default: what this machine has free, on its own devices; else no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
@@ -30,9 +31,10 @@ pub(crate) struct Args {
     /// Host memory that may be pinned [default: as --ram]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(super) pinned: Option<u64>,
-    /// Device memory to leave for work (activations), within the limit
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
-    pub(super) working_mem: u64,
+    /// Device memory to leave for work (activations), within the limit [default: the mode's, most
+    /// often 0]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) working_mem: Option<u64>,
     /// The device to plan for: sim:rtx4090 without the card, or one of this machine, whose link
     /// is measured
     #[arg(long, value_name = "DEVICE", required_unless_present = "link")]
@@ -59,9 +61,15 @@ pub(crate) struct Args {
     /// Where embedding tables are, whose rows are gathered
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = TablesArg::Device)]
     pub(super) tables: TablesArg,
-    /// Which rules to plan by
-    #[arg(long, value_name = "MODE", default_value = "auto")]
-    pub(super) mode: String,
+    /// Which rules to plan by: auto, or a low-VRAM mode by the name its users know (none, model,
+    /// sequential, group, balanced, partial, a1111:medvram, a1111:lowvram, vram_limit, disk)
+    /// [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub(super) mode: Option<String>,
+    /// A config file of InvokeAI, SD.Next, AUTOMATIC1111 or DiffSynth-Studio, keys and units as
+    /// there; options go over it
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Split units that are larger than half of what the ring can have
     #[arg(long)]
     pub(super) split: bool,

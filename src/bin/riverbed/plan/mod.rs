@@ -6,18 +6,20 @@ mod budgets;
 mod json;
 mod picture;
 mod rates;
-mod rules;
+mod settings;
 mod table;
 mod timeline;
 
+use riverbed::modes::OffloadSettings;
 use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Overrides, Tables};
-use riverbed::plan::{Job, Plan, WayOut, plan};
+use riverbed::plan::{Budgets, Job, Plan, WayOut, plan};
 
 use crate::Failure;
 use crate::model_path::resolve;
 use crate::text::{print, print_json};
 
 use args::TablesArg;
+use budgets::Given;
 
 pub(crate) use args::Args;
 
@@ -35,17 +37,28 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let described = describe(args, args.tables.into())?;
-    let DescribedJob { job, mut notes, backings, .. } = described;
+    let mut settings = settings::of(args)?;
+    let tables = args.tables.into();
+    let dtype = settings.storage_dtype;
+    let mut described = describe(args, &settings, tables)?;
+    settings = settings::for_models(settings, &described.backings);
+    if args.dtype.is_none() && settings.storage_dtype != dtype {
+        described = describe(args, &settings, tables)?;
+    }
+    let DescribedJob { mut job, mut notes, backings, .. } = described;
+    notes.extend(settings.warnings.iter().cloned());
     notes.extend(notes_on_options(args, &backings));
     let target = rates::target(args)?;
-    let budgets = budgets::of(args, &target, &job, &mut notes)?;
-    let rules = rules::of(args)?;
-    match plan(&job, &target.rates, &budgets, &rules) {
+    let card = settings::card(args, &target);
+    notes.extend(settings.apply_to(&mut job, &card));
+    let preset = settings::preset(args, &settings, &card);
+    let given = Given { args, settings: &settings, preset: &preset, card, target: &target };
+    let budgets = given.budgets(&job, &mut notes)?;
+    let plan_in = |job: &Job, budgets: &Budgets| plan(job, &target.rates, budgets, &preset.rules);
+    match plan_in(&job, &budgets) {
         Ok(planned) => {
-            let mut more = budgets;
-            more.vram_bytes = more.vram_bytes.saturating_add(MORE_BYTES);
-            let with_more = plan(&job, &target.rates, &more, &rules).ok();
+            let vram_bytes = budgets.vram_bytes.saturating_add(MORE_BYTES);
+            let with_more = plan_in(&job, &Budgets { vram_bytes, ..budgets }).ok();
             let outcome = Outcome { job, plan: planned, with_more, notes };
             if args.json {
                 print_json(&json::Planned::new(&outcome))
@@ -56,8 +69,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Err(mut refusal) => {
             // Embedding tables that stay take room that a pass hardly needs.
             if args.tables != TablesArg::Host && backings.iter().any(is_model) {
-                let job = describe(args, Tables::Host)?.job;
-                let planned = plan(&job, &target.rates, &budgets, &rules).ok();
+                let mut job = describe(args, &settings, Tables::Host)?.job;
+                settings.apply_to(&mut job, &card);
+                let planned = plan_in(&job, &budgets).ok();
                 refusal.ways_out.extend(planned.as_ref().and_then(tables_on_host));
             }
             if args.json {
@@ -74,13 +88,17 @@ fn tables_on_host(planned: &Plan) -> Option<WayOut> {
     Some(WayOut { change: "--tables host".into(), seconds_per_pass })
 }
 
-fn describe(args: &Args, tables: Tables) -> Result<DescribedJob, Failure> {
+fn describe(
+    args: &Args,
+    settings: &OffloadSettings,
+    tables: Tables,
+) -> Result<DescribedJob, Failure> {
     fn texts(list: &[String]) -> Vec<&str> {
         list.iter().map(String::as_str).collect()
     }
     let mut options = DescribeOptions::default();
     options.tokens = args.tokens.unwrap_or(options.tokens);
-    options.dtype = args.dtype;
+    options.dtype = args.dtype.or(settings.storage_dtype);
     options.tables = tables;
     options.overrides =
         Overrides::new(&texts(&args.always), &texts(&args.never), &texts(&args.unit))?;

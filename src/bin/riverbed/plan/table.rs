@@ -121,6 +121,8 @@ fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
     let copies = shown(main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second);
     if main.plan.streamed_bytes == 0 {
         "compute: nothing is streamed".into()
+    } else if !plan.rules.prefetch {
+        format!("both in turn: compute waits for all copies of {streamed} ({copies}) in this mode")
     } else if main.link_bound {
         format!(
             "the link (link bound): {streamed} cross it in a pass, for {copies}; compute \

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use riverbed::device::{FloatFormat, cast, checksum};
+use riverbed::device::{BlockFormat, FloatFormat, LowRank, cast, checksum, dequantise, patch};
 
 use crate::abi::In;
 use crate::entry::{call_name, misuse};
@@ -22,6 +22,8 @@ enum Work {
     Fill { dst: Range, value: u8 },
     Gather(Vec<(Range, Range)>),
     Cast(Cast),
+    Dequantise(Range, Range, BlockFormat, FloatFormat, bool),
+    Patch(Patch),
     Busy(Duration),
 }
 
@@ -34,12 +36,26 @@ struct Cast {
     saturate: bool,
 }
 
+/// A product of two thin matrices, to be added to a wide one.
+struct Patch {
+    src: Range,
+    dst: Range,
+    up: Range,
+    down: Range,
+    scales: Range,
+    columns: u64,
+    formats: [FloatFormat; 2],
+    factors: FloatFormat,
+    saturate: bool,
+}
+
 fn words_of(function: &str) -> Option<usize> {
     Some(match function {
         "riverbed_checksum_start" => 2,
         "riverbed_checksum" | "riverbed_fill" => 3,
         "riverbed_gather" => 2 + PIECES * PIECE_WORDS,
-        "riverbed_cast" => 6,
+        "riverbed_cast" | "riverbed_dequantise" => 6,
+        "riverbed_patch" | "riverbed_patch_singly" => 12,
         "riverbed_busy" => 1,
         _ => return None,
     })
@@ -96,6 +112,11 @@ impl Fake {
             }
             range(at, 8, Touch::Write)
         };
+        let format = |number: u64| {
+            FloatFormat::ALL.get(number as usize).copied().ok_or_else(|| {
+                misuse("invalid_argument", format!("format {number}"), INVALID_VALUE)
+            })
+        };
         Ok(match (name, words) {
             ("riverbed_checksum_start", &[out, bytes]) => {
                 Work::ChecksumStart { out: word(out)?, bytes }
@@ -129,16 +150,42 @@ impl Fake {
                 Work::Gather(copies)
             }
             ("riverbed_cast", &[src, dst, count, from, to, saturate]) => {
-                let format = |number: u64| {
-                    FloatFormat::ALL.get(number as usize).copied().ok_or_else(|| {
-                        misuse("invalid_argument", format!("format {number}"), INVALID_VALUE)
-                    })
-                };
                 let (from, to) = (format(from)?, format(to)?);
                 let bytes = |format: FloatFormat| count.saturating_mul(format.size_bytes());
                 let src = range(src, bytes(from), Touch::Read)?;
                 let dst = range(dst, bytes(to), Touch::Write)?;
                 Work::Cast(Cast { src, dst, from, to, saturate: saturate != 0 })
+            }
+            ("riverbed_dequantise", &[src, dst, count, from, to, saturate]) => {
+                let from = BlockFormat::ALL.get(from as usize).copied().ok_or_else(|| {
+                    misuse("invalid_argument", format!("block format {from}"), INVALID_VALUE)
+                })?;
+                let to = format(to)?;
+                let blocks = count / from.block_numbers() * from.block_bytes();
+                let src = range(src, blocks, Touch::Read)?;
+                let dst = range(dst, count * to.size_bytes(), Touch::Write)?;
+                Work::Dequantise(src, dst, from, to, saturate != 0)
+            }
+            (
+                "riverbed_patch" | "riverbed_patch_singly",
+                &[src, dst, rows, columns, from, to, up, down, scales, rank, factors, saturate],
+            ) => {
+                if name == "riverbed_patch" && (columns % 8 != 0 || (src | dst | down) % 16 != 0) {
+                    return Err(self.illegal_address(format!("{columns} columns at {dst:#x}")));
+                }
+                let (from, to, factors) = (format(from)?, format(to)?, format(factors)?);
+                let (count, size) = (rows * columns, factors.size_bytes());
+                Work::Patch(Patch {
+                    src: range(src, count * from.size_bytes(), Touch::Read)?,
+                    dst: range(dst, count * to.size_bytes(), Touch::Write)?,
+                    up: range(up, rows * rank * size, Touch::Read)?,
+                    down: range(down, rank * columns * size, Touch::Read)?,
+                    scales: range(scales, rank * 4, Touch::Read)?,
+                    columns,
+                    formats: [from, to],
+                    factors,
+                    saturate: saturate != 0,
+                })
             }
             // CUDA's clock counts nanoseconds, HIP's at the rate its attribute tells.
             ("riverbed_busy", &[ticks]) => Work::Busy(Duration::from_nanos(match self.vendor {
@@ -158,6 +205,14 @@ impl Work {
             Self::Fill { dst, .. } => vec![dst],
             Self::Gather(copies) => copies.iter().flat_map(|(src, dst)| [src, dst]).collect(),
             Self::Cast(cast) => vec![&cast.src, &cast.dst],
+            Self::Dequantise(src, dst, ..) => vec![src, dst],
+            // In place it is one range.
+            Self::Patch(patch) if patch.src.at == patch.dst.at => {
+                vec![&patch.dst, &patch.up, &patch.down, &patch.scales]
+            }
+            Self::Patch(patch) => {
+                vec![&patch.src, &patch.dst, &patch.up, &patch.down, &patch.scales]
+            }
             Self::Busy(_) => Vec::new(),
         }
     }
@@ -187,12 +242,21 @@ impl Work {
                 }
             }
             Self::Cast(Cast { src, dst, from, to, saturate }) => {
-                // SAFETY: the range is alive while this runs and the caller lets nothing else
-                // touch it.
-                let dst = unsafe {
-                    std::slice::from_raw_parts_mut(dst.at as *mut u8, dst.bytes as usize)
+                cast(shown(src), written(dst), *from, *to, *saturate);
+            }
+            Self::Dequantise(src, dst, from, to, saturate) => {
+                dequantise(shown(src), written(dst), *from, *to, *saturate);
+            }
+            Self::Patch(of) => {
+                let factors = LowRank {
+                    up: shown(&of.up),
+                    down: shown(&of.down),
+                    scales: shown(&of.scales),
+                    factors: of.factors,
+                    columns: of.columns,
                 };
-                cast(shown(src), dst, *from, *to, *saturate);
+                let src = (of.src.at != of.dst.at).then(|| shown(&of.src));
+                patch(src, written(&of.dst), &factors, of.formats, of.saturate);
             }
             Self::Busy(time) => std::thread::sleep(*time),
         }
@@ -202,6 +266,12 @@ impl Work {
 fn shown(range: &Range) -> &[u8] {
     // SAFETY: the range is alive while a kernel runs, and the caller lets nothing write it.
     unsafe { std::slice::from_raw_parts(range.at as *const u8, range.bytes as usize) }
+}
+
+#[expect(clippy::mut_from_ref, reason = "a range is an address")]
+fn written(range: &Range) -> &mut [u8] {
+    // SAFETY: the range is alive while a kernel runs and the caller lets nothing else touch it.
+    unsafe { std::slice::from_raw_parts_mut(range.at as *mut u8, range.bytes as usize) }
 }
 
 fn put(out: &Range, value: u64) {
