@@ -162,3 +162,31 @@ fn phases_are_not_changed_under_a_lease() {
         assert_eq!(offloaded.phase(), 2);
     });
 }
+
+#[test]
+fn a_simulated_device_runs_the_job_within_the_limit() {
+    ends(|| {
+        let parts = Parts::new();
+        for spec in ["sim:64MiB,h2d=4GB/s", "sim:64MiB,vmm=off"] {
+            let device = Device::open(spec).unwrap();
+            let limit = 20 * MIB;
+            let offloaded = parts.load(&device, limit, &Rules::auto());
+            let stream = stream(&device);
+            for _ in 0..2 {
+                for (phase, planned) in offloaded.plan().unwrap().phases.iter().enumerate() {
+                    offloaded.enter(phase).unwrap();
+                    for _ in 0..planned.passes {
+                        for unit in 0..offloaded.units().len() {
+                            let lease = offloaded.acquire(unit, &stream).unwrap();
+                            stream.busy(100_000).unwrap();
+                            assert_eq!(lease.len_bytes(), planned.plan.units[unit].bytes);
+                        }
+                        offloaded.finish_pass(&stream).unwrap().into_result().unwrap();
+                        offloaded.check().unwrap();
+                    }
+                }
+            }
+            assert!(peak(&offloaded) <= limit, "{spec}");
+        }
+    });
+}

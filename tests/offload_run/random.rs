@@ -83,7 +83,7 @@ fn run(content: &Content, limit: u64, steps: &[Step]) {
 #[test]
 fn the_limit_holds_at_every_moment_and_all_bytes_are_right() {
     let content = model();
-    let config = ProptestConfig { cases: 6, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig { cases: 4, failure_persistence: None, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let inputs = (6..20u64, prop::collection::vec(step(), 1..40));
     let outcome = runner.run(&inputs, |(pages, steps)| {
