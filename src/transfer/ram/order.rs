@@ -83,7 +83,9 @@ mod tests {
                 let all = held.iter().enumerate();
                 let all = all.map(|(id, &held)| Kept { id, bytes: 1, next: next(at, held) });
                 let gone = victims(1, next(at, unit), all.collect());
-                gone.iter().for_each(|&id| drop(held.remove(id)));
+                gone.iter().for_each(|&id| {
+                    held.remove(id);
+                });
             }
             if held.len() < 3 {
                 held.push(unit);
