@@ -9,7 +9,7 @@ use crate::conf::{Conf, Pytorch};
 use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
-use crate::prefetch::{Lease, PassReport, PrefetchOptions, Prefetcher, RingMemory};
+use crate::prefetch::{Lease, PassReport, PrefetchOptions, Prefetcher};
 use crate::transfer::{Files, Loader, LoaderOptions};
 use crate::weights::{Grouping, Model, Unit, UnitLayout};
 
@@ -108,7 +108,7 @@ impl StreamedModel {
             Some(Residents::load(&model, layout, &allocator, &mut loader, |_| true)?)
         };
         let home = Stream::new(device, Priority::Normal)?;
-        let ring = RingMemory::of(&allocator, placement.ring_bytes, &home);
+        let ring = allocator.alloc_dedicated::<u8>(placement.ring_bytes as usize, &home)?;
         let prefetcher = Prefetcher::new(
             Arc::clone(&model),
             &placement.streamed,
