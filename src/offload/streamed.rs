@@ -12,7 +12,7 @@ use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::pool::Allocator;
 use crate::prefetch::{
-    Arrival, ArrivalOptions, Lease, PassReport, PrefetchOptions, Prefetcher, RingMemory, Transform,
+    Arrival, ArrivalOptions, Lease, PassReport, PrefetchOptions, Prefetcher, Transform,
 };
 use crate::transfer::{Files, Loader, LoaderOptions, RamCache, RamLease};
 use crate::weights::{Grouping, Model, Unit};
@@ -146,7 +146,7 @@ impl StreamedModel {
             Some(Residents::load(plan, &allocator, &mut loader, |_| true)?)
         };
         let home = Stream::new(device, Priority::Normal)?;
-        let ring = RingMemory::of(&allocator, placement.ring_bytes, &home);
+        let ring = allocator.alloc_dedicated::<u8>(placement.ring_bytes as usize, &home)?;
         let (units, prefetch) = (&placement.streamed, options.prefetch);
         let prefetcher = match &transform {
             Some(transform) => Prefetcher::with_transform(

@@ -300,7 +300,9 @@ impl Drop for MirroredSpace {
         let (base, address_bytes, len_bytes, is_mirrored) =
             (*base, *address_bytes, *len_bytes, *is_mirrored);
         let uses = std::mem::take(&mut *lock(&self.uses));
-        let ends = uses.iter().map(|stream| inner.shared.events.record(stream).map(Arc::new));
+        let mark = |stream| inner.shared.events.record(stream);
+        // Once more if refused: without the mark nobody could tell when the pages are out of use.
+        let ends = uses.iter().map(|stream| mark(stream).or_else(|_| mark(stream)).map(Arc::new));
         match ends.collect::<Result<Vec<Arc<Event>>>>() {
             Ok(ends) => {
                 let inner = Arc::clone(inner);

@@ -11,6 +11,7 @@ mod job;
 mod ladder;
 mod paged;
 mod phases;
+mod planned_time;
 mod random;
 mod reality;
 mod right_bytes;
