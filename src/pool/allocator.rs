@@ -22,6 +22,9 @@ use crate::device::{Device, DevicePtr, Stream};
 use crate::fence::StreamKey;
 use crate::ledger::{SplitChange, Totals};
 
+/// How often closing gives back what nobody uses, before it says that something is kept.
+const CLOSING_TRIMS: usize = 4;
+
 /// A stream-ordered device allocator. Clones share one; it lives as long as any clone or any
 /// buffer of it. All methods may be called from any thread.
 ///
@@ -252,12 +255,14 @@ impl Allocator {
             ));
         }
         self.0.wait_for_retired()?;
-        self.trim();
-        self.0.shared.wait_released();
-        if self.0.shared.held_bytes() > 0 {
-            // What was on its way when the trimming began, and was refused.
+        // More than once: what was on its way when the trimming began may be refused, and is then
+        // held again.
+        for _ in 0..CLOSING_TRIMS {
             self.trim();
             self.0.shared.wait_released();
+            if self.0.shared.held_bytes() == 0 {
+                break;
+            }
         }
         let pool_bytes = self.0.shared.driver_pool.as_ref().map_or(0, DriverPool::reserved_bytes);
         let kept_bytes = self.0.shared.held_bytes().max(pool_bytes);

@@ -3,6 +3,8 @@
 
 #[path = "../support/model_files.rs"]
 mod model_files;
+#[path = "../support/planned.rs"]
+mod planned;
 #[path = "../support/streaming.rs"]
 mod streaming;
 
