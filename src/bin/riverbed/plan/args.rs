@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use riverbed::base::parse_bytes_per_second;
-use riverbed::offload::{Tables, parse_dtype};
+use riverbed::offload::parse_dtype;
 use riverbed::weights::Dtype;
 
 use crate::planning::PlanningArgs;
@@ -44,33 +44,9 @@ pub(crate) struct Args {
     /// Keep floats at rest in this narrower type: fp8, fp8_e5m2, fp16, bf16
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     pub(super) dtype: Option<Dtype>,
-    /// Where embedding tables are, whose rows are gathered
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = TablesArg::Device)]
-    pub(super) tables: TablesArg,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
-}
-
-/// As [`Tables`], by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum TablesArg {
-    /// They stay on the device
-    Device,
-    /// They stay in host memory, and are no part of the plan
-    Host,
-    /// They are units like others
-    Planned,
-}
-
-impl From<TablesArg> for Tables {
-    fn from(tables: TablesArg) -> Self {
-        match tables {
-            TablesArg::Device => Self::Device,
-            TablesArg::Host => Self::Host,
-            TablesArg::Planned => Self::Planned,
-        }
-    }
 }
 
 fn parse_tflops(text: &str) -> Result<f64, String> {

@@ -13,10 +13,8 @@ use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Tables};
 use riverbed::plan::{Budgets, Job, Plan, WayOut, plan};
 
 use crate::Failure;
-use crate::planning::{self, bounds, card, for_models, refusal_text, settings_of};
+use crate::planning::{self, TablesArg, bounds, card, for_models, refusal_text, settings_of};
 use crate::text::{print, print_json};
-
-use args::TablesArg;
 
 pub(crate) use args::Args;
 
@@ -36,7 +34,7 @@ struct Outcome {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let planning = &args.planning;
     let mut settings = settings_of(planning)?;
-    let tables = args.tables.into();
+    let tables = planning.tables.into();
     let dtype = settings.storage_dtype;
     let mut described = describe(args, &settings, tables)?;
     settings = for_models(settings, &described.backings);
@@ -62,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
         Err(mut refusal) => {
             // Embedding tables that stay take room that a pass hardly needs.
-            if args.tables != TablesArg::Host && backings.iter().any(is_model) {
+            if planning.tables != TablesArg::Host && backings.iter().any(is_model) {
                 let mut job = describe(args, &settings, Tables::Host)?.job;
                 settings.apply_to(&mut job, &card(planning, &target));
                 let planned = plan_in(&job, &budgets).ok();
@@ -109,7 +107,7 @@ fn notes_on_options(args: &Args, backings: &[Backing]) -> Vec<String> {
     let of_models = [
         ("--tokens", args.tokens.is_some()),
         ("--layers", args.planning.layers.is_some()),
-        ("--tables", args.tables != TablesArg::Device),
+        ("--tables", args.planning.tables != TablesArg::Device),
     ];
     let unused = of_models.into_iter().filter(|&(_, given)| given && !models);
     unused

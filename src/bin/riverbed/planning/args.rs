@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use riverbed::base::parse_bytes;
+use riverbed::offload::Tables;
 
 // No doc comment: it would stand in place of the command's own.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub(crate) struct PlanningArgs {
     /// How often a model or shape runs; a job's file says so itself [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) passes: Option<u32>,
+    /// Where embedding tables are, whose rows are gathered
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = TablesArg::Device)]
+    pub(crate) tables: TablesArg,
     /// Which rules to plan by: auto, or a low-VRAM mode by the name its users know (none, model,
     /// sequential, group, balanced, partial, a1111:medvram, a1111:lowvram, vram_limit, disk)
     /// [default: auto]
@@ -59,6 +63,27 @@ pub(crate) struct PlanningArgs {
 pub(crate) enum Vram {
     Bytes(u64),
     Auto,
+}
+
+/// As [`Tables`], by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TablesArg {
+    /// They stay on the device
+    Device,
+    /// They stay in host memory, and are no part of the plan
+    Host,
+    /// They are units like others
+    Planned,
+}
+
+impl From<TablesArg> for Tables {
+    fn from(tables: TablesArg) -> Self {
+        match tables {
+            TablesArg::Device => Self::Device,
+            TablesArg::Host => Self::Host,
+            TablesArg::Planned => Self::Planned,
+        }
+    }
 }
 
 fn parse_vram(text: &str) -> Result<Vram, String> {

@@ -18,7 +18,7 @@ use crate::text::short_seconds;
 
 use budgets::Given;
 
-pub(crate) use args::{PlanningArgs, Vram};
+pub(crate) use args::{PlanningArgs, TablesArg, Vram};
 pub(crate) use settings::{card, for_models, of as settings_of};
 
 /// What is planned for.
