@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use indicatif::{ProgressBar, ProgressStyle};
 use riverbed::device::{Call, Device, Priority, Stream};
-use riverbed::offload::Offloaded;
+use riverbed::offload::{ComponentWeights, Offloaded};
 use riverbed::pinned::PinnedBlock;
-use riverbed::plan::Plan;
+use riverbed::plan::{PhasePlan, Plan};
 use riverbed::pool::Buffer;
 use riverbed::prefetch::{PassStalls, PrefetchStats};
 use riverbed::transfer::Transfer;
@@ -34,6 +34,7 @@ pub(super) struct Settings {
 }
 
 /// What came of it.
+#[derive(Default)]
 pub(super) struct Outcome {
     /// By phase.
     pub(super) phases: Vec<Vec<Pass>>,
@@ -83,42 +84,21 @@ pub(super) fn run(
     offloaded: &Offloaded,
     settings: &Settings,
 ) -> Result<Outcome, Failure> {
-    let parts = Parts::of(&planned.weights);
     let mut expecting = Vec::new();
     if settings.verifies {
-        let start = |one: &riverbed::offload::ComponentWeights| Expected::start(&one.model);
+        let start = |one: &ComponentWeights| Expected::start(&one.model);
         expecting = planned.weights.iter().map(start).collect::<Result<_, _>>()?;
     }
-    let stream = Stream::new(device, Priority::Normal)?;
-    let mut sums_on_host = offloaded.pinned().alloc(8 * parts.names.len())?;
-    let runner = Runner {
-        sums: offloaded.allocator().alloc::<u64>(parts.names.len(), &stream)?,
-        transfer: Transfer::new(device)?,
-        bar: progress_bar(&planned.plan),
-        parts,
-        device,
-        offloaded,
-        settings,
-        stream,
-    };
+    let runner = Runner::new(device, planned, offloaded, settings)?;
+    let mut sums_on_host = offloaded.pinned().alloc(8 * runner.parts.names.len())?;
     let loaded = offloaded.prefetcher()?.stats();
     let mut expected = Vec::new();
-    let mut outcome = Outcome {
-        phases: Vec::new(),
-        mismatches: Vec::new(),
-        bytes_verified: 0,
-        prefetch: PrefetchStats::default(),
-    };
+    let mut outcome = Outcome::default();
     for (number, plan) in planned.plan.phases.iter().enumerate() {
         if number > 0 {
             offloaded.enter(number)?;
         }
-        let added = planned.added_seconds(number, settings.layer_seconds);
-        let phase = Phase {
-            component: plan.component,
-            added_ns: added.into_iter().map(|seconds| (seconds * 1e9) as u64).collect(),
-            meter: Meter::new(device, plan.plan.units.len())?,
-        };
+        let phase = Phase::new(device, planned, number, settings.layer_seconds)?;
         let mut passes = Vec::new();
         for pass_number in 0..plan.passes {
             let (pass, sums) = runner.pass(&phase, sums_on_host)?;
@@ -129,11 +109,7 @@ pub(super) fn run(
                 offloaded.prefetcher()?.wait_for_homes();
             }
             for expecting in expecting.drain(..) {
-                while !expecting.is_done() {
-                    runner.check_interrupt()?;
-                    std::thread::sleep(LOOK / 10);
-                }
-                expected.extend(expecting.finish()?);
+                expected.extend(runner.wait_for(expecting)?);
             }
             if settings.verifies {
                 runner.compare(plan.component, &sums_on_host, &expected, &mut outcome);
@@ -149,7 +125,44 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-impl Runner<'_> {
+impl Phase {
+    fn new(
+        device: &Device,
+        planned: &Planned,
+        number: usize,
+        layer_seconds: f64,
+    ) -> Result<Self, Failure> {
+        let plan = &planned.plan.phases[number];
+        let added = planned.added_seconds(number, layer_seconds);
+        Ok(Self {
+            component: plan.component,
+            added_ns: added.into_iter().map(|seconds| (seconds * 1e9) as u64).collect(),
+            meter: Meter::new(device, plan.plan.units.len())?,
+        })
+    }
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        device: &'a Device,
+        planned: &Planned,
+        offloaded: &'a Offloaded,
+        settings: &'a Settings,
+    ) -> Result<Self, Failure> {
+        let parts = Parts::of(&planned.weights);
+        let stream = Stream::new(device, Priority::Normal)?;
+        Ok(Self {
+            sums: offloaded.allocator().alloc::<u64>(parts.names.len(), &stream)?,
+            transfer: Transfer::new(device)?,
+            bar: progress_bar(&planned.plan),
+            parts,
+            device,
+            offloaded,
+            settings,
+            stream,
+        })
+    }
+
     fn pass(&self, phase: &Phase, sums: PinnedBlock) -> Result<(Pass, PinnedBlock), Failure> {
         let calls = self.device.calls();
         let waits = || calls.sum(&[Call::SynchronizeStream, Call::SynchronizeEvent]);
@@ -206,6 +219,15 @@ impl Runner<'_> {
         }
         self.bar.set_position(before + meter.units() as u64);
         Ok(())
+    }
+
+    /// What checksums must be, with an eye on Ctrl-C.
+    fn wait_for(&self, expecting: Expected) -> Result<Vec<u64>, Failure> {
+        while !expecting.is_done() {
+            self.check_interrupt()?;
+            std::thread::sleep(LOOK / 10);
+        }
+        Ok(expecting.finish()?)
     }
 
     fn check_interrupt(&self) -> Result<(), Failure> {

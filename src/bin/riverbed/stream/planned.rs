@@ -39,10 +39,7 @@ pub(super) fn of(device: &Device, args: &Args) -> Result<Planned, Failure> {
     if let Some(dtype) = settings.storage_dtype {
         notes.push(format!("weights stay as they are in their files, not {}", dtype.name()));
     }
-    let mut conf = Conf::default();
-    for text in settings.alloc_conf.iter().chain(&args.conf) {
-        conf.merge(&text.parse()?)?;
-    }
+    let conf = conf(settings.alloc_conf.as_deref(), args)?;
     let effective = conf.over_env(Pytorch::Ignore)?;
     let target = target(device, args, &effective, &mut notes)?;
     let sums = Checksums::measure(device, &effective)?;
@@ -50,9 +47,7 @@ pub(super) fn of(device: &Device, args: &Args) -> Result<Planned, Failure> {
         |weights: &ComponentWeights| weights.units.iter().map(|u| u.tensors.len()).collect();
     let tensors: Vec<Vec<usize>> = weights.iter().map(units).collect();
     sums.put_into(&mut job, &tensors, args.layer_ms / 1e3);
-    let sums_bytes = 8 * weights.iter().map(|one| one.model.tensors().len() as u64).sum::<u64>();
-    let page_bytes = device.info().granularity_bytes;
-    let working = align_up(sums_bytes, page_bytes).unwrap_or(u64::MAX).max(WORKING_BYTES);
+    let working = working_bytes(&weights, device.info().granularity_bytes);
     for phase in &mut job.phases {
         phase.working_bytes = phase.working_bytes.max(working);
     }
@@ -66,6 +61,21 @@ pub(super) fn of(device: &Device, args: &Args) -> Result<Planned, Failure> {
     let plan = plan(&job, &target.rates, &budgets, &preset.rules)
         .map_err(|refusal| Failure::Failed(refusal_text(&refusal)))?;
     Ok(Planned { plan, job, weights, notes, conf })
+}
+
+/// What a config file says of the allocator, and over it what the command line does.
+fn conf(of_file: Option<&str>, args: &Args) -> Result<Conf, Failure> {
+    let mut conf = Conf::default();
+    for text in of_file.into_iter().chain(args.conf.as_deref()) {
+        conf.merge(&text.parse()?)?;
+    }
+    Ok(conf)
+}
+
+/// What checksums take of the device's memory.
+fn working_bytes(weights: &[ComponentWeights], page_bytes: u64) -> u64 {
+    let tensors: u64 = weights.iter().map(|one| one.model.tensors().len() as u64).sum();
+    align_up(8 * tensors, page_bytes).unwrap_or(u64::MAX).max(WORKING_BYTES)
 }
 
 /// The device with its rates, measured within the limits as far as they are known.
