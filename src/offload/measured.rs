@@ -1,8 +1,5 @@
 //! What passes cost in fact, beside what the plan counted with.
 
-use std::ops::Range;
-
-use super::streaming::Streaming;
 use crate::plan::{DeviceRates, Job, Plan};
 use crate::prefetch::PassReport;
 
@@ -32,12 +29,11 @@ impl Measured {
         *self = Self { copied: self.copied, link: self.link, ..Self::default() };
     }
 
-    /// Takes in a pass over `units` of a plan's phase.
+    /// Takes in a pass over the units of a plan's phase, so many, by whose numbers the report goes.
     pub(super) fn note(
         &mut self,
         report: &PassReport,
-        streaming: &Streaming,
-        units: Range<usize>,
+        units: usize,
         (plan, phase): (&Plan, usize),
     ) {
         let stats = &report.stats;
@@ -52,14 +48,9 @@ impl Measured {
             self.link = Some(bytes as f64 / (ns as f64 / 1e9));
         }
         let Some(stalls) = &report.stalls else { return };
-        let first = units.start;
-        self.compute = units.map(|_| 0.0).collect();
+        self.compute = vec![0.0; units];
         for part in &stalls.units {
-            let Some(unit) = streaming.unit_of(part.unit).and_then(|unit| unit.checked_sub(first))
-            else {
-                continue;
-            };
-            if let Some(seconds) = self.compute.get_mut(unit) {
+            if let Some(seconds) = self.compute.get_mut(part.unit) {
                 *seconds += part.compute_ns as f64 / 1e9;
             }
         }

@@ -19,7 +19,7 @@ use crate::device::{Device, Priority, Stream};
 use crate::pinned::PinnedPool;
 use crate::plan::{Job, Plan, Retention, Source, plan};
 use crate::pool::{Allocator, Registration, Shortage};
-use crate::prefetch::{PassReport, PrefetchOptions};
+use crate::prefetch::{PassReport, PrefetchOptions, Prefetcher};
 use crate::transfer::LoaderOptions;
 use crate::weights::Model;
 
@@ -161,17 +161,18 @@ impl Offloaded {
 
     /// Ends a pass: blocks until `stream` has run, tells which loads failed, and then takes back
     /// what was given up, loads ahead for the next phase and corrects the plan, as there is room
-    /// and reason.
+    /// and reason. Units of the report are numbered as in [`acquire`](Self::acquire).
     ///
     /// # Errors
     /// What the driver says.
     pub fn finish_pass(&self, stream: &Stream) -> Result<PassReport> {
         let prefetcher = self.0.enter()?.state.prefetcher()?;
         // Not with the lock: others allocate and lease meanwhile.
-        let report = prefetcher.finish_pass(stream)?;
+        let mut report = prefetcher.finish_pass(stream)?;
         // The ring may go now, and goes with its last handle.
         drop(prefetcher);
         let mut running = self.0.enter()?;
+        running.state.number_by_phase(&mut report);
         self.0.between_passes(&mut running, &report)?;
         Ok(report)
     }
@@ -285,6 +286,16 @@ impl Offloaded {
         &self.0.supplies.pinned
     }
 
+    /// The ring of the phase, for its counters, how it reads, and to [cancel](Prefetcher::cancel).
+    /// It numbers units in a way of its own, and what is leased and in what order is not for others
+    /// to say. It lives as long as its handles: drop this one before another phase is entered.
+    ///
+    /// # Errors
+    /// No phase is entered.
+    pub fn prefetcher(&self) -> Result<Prefetcher> {
+        self.0.enter()?.state.prefetcher()
+    }
+
     /// Proves that the books agree: the ring's, the allocator's, and that nothing exceeds the
     /// limit.
     ///
@@ -323,9 +334,7 @@ impl Inner {
         let supplies = &self.supplies;
         state.end_pass(supplies);
         let units = state.pieces.phases[state.phase].units.clone();
-        if let Some(streaming) = &state.streaming {
-            measured.note(report, streaming, units, (&state.plan, state.phase));
-        }
+        measured.note(report, units.len(), (&state.plan, state.phase));
         let rings = state.stats.rings_made;
         let working = self.working_bytes(state, state.phase);
         if !self.replan(state, measured)? {

@@ -15,7 +15,7 @@ use super::unit_lease::{Live, Part, ResidentPart, UnitLease};
 use crate::base::{Error, Result, align_up};
 use crate::device::Stream;
 use crate::plan::{Plan, Retention};
-use crate::prefetch::{Prefetcher, UnitView};
+use crate::prefetch::{PassReport, Prefetcher, UnitView};
 use crate::weights::{Unit, UnitLayout};
 
 /// A plan and all that is there of it.
@@ -128,6 +128,16 @@ impl State {
     /// The ring's prefetcher.
     pub(super) fn prefetcher(&self) -> Result<Prefetcher> {
         self.streaming.as_ref().map(|streaming| streaming.prefetcher.clone()).ok_or_else(no_ring)
+    }
+
+    /// Numbers the units of a pass's report as the phase does, in place of the ring.
+    pub(super) fn number_by_phase(&self, report: &mut PassReport) {
+        let first = self.pieces.phases[self.phase].units.start;
+        let (Some(stalls), Some(streaming)) = (&mut report.stalls, &self.streaming) else { return };
+        stalls.units.retain_mut(|part| {
+            let unit = streaming.unit_of(part.unit).and_then(|unit| unit.checked_sub(first));
+            unit.map(|unit| part.unit = unit).is_some()
+        });
     }
 
     /// Whether a unit is leased now.

@@ -115,9 +115,9 @@ fn a_message_nobody_reads_does_not_change_the_exit_code() {
 }
 
 fn long_run(place: &Place, content: &Content, more: &[&str]) -> Command {
-    let base =
-        ["stream", path(&content.path), "--vram", "8MiB", "--passes", "100000", "--layer-ms", "2"];
-    let mut command = place.command(&[&base[..], more].concat());
+    let base = ["stream", path(&content.path), "--vram", "8MiB", "--never", "layers"];
+    let long = ["--passes", "100000", "--layer-ms", "2"];
+    let mut command = place.command(&[&base[..], &long, more].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

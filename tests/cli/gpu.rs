@@ -226,11 +226,17 @@ fn devices_that_are_not_there_are_told_from_names_that_are_none() {
 }
 
 #[test]
-fn a_device_that_is_full_says_so() {
+fn a_device_that_is_full_is_made_do_with_or_says_so() {
     let content = model();
     for (vendor, name) in BOTH {
-        let machine = Machine::with(&[vendor], "vram=16MiB,system=12MiB");
         let arguments = ["stream", path(&content.path), "--vram", LIMIT, "--device", name];
+        // Four of the six MiB: residents give way.
+        let machine = Machine::with(&[vendor], "vram=16MiB,system=12MiB");
+        let out = machine.succeed(&[&arguments[..], &["--json"]].concat());
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        check_stream(&report, 6 << 20, 1);
+        assert!(report["ladder"]["residents_dropped"].as_u64().unwrap() > 0, "{report}");
+        let machine = Machine::with(&[vendor], "vram=16MiB,system=14MiB");
         let report = machine.fail(&arguments, 1, &["error: ", "memory", name]);
         assert_clean(&report.unwrap(), &arguments);
     }

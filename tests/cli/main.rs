@@ -9,7 +9,10 @@ mod elf;
 mod ends;
 #[path = "../support/fake.rs"]
 mod fake;
+#[path = "../support/fetched.rs"]
+mod fetched;
 mod gpu;
+mod jobs;
 mod load;
 #[path = "../support/model_files.rs"]
 mod model_files;

@@ -23,6 +23,11 @@ pub(crate) fn check_stream(report: &Value, limit: u64, passes: u64) {
     assert_eq!(number("host_waits_steady"), 0, "{report}");
     assert_eq!(number("device_allocs_steady"), 0, "{report}");
     assert!(number("layers") > 0);
+    assert!(seconds("planned_seconds_per_pass") >= 0.0 && report["mode"].is_string());
+    let phases = report["phases"].as_array().unwrap();
+    let planned: u64 = phases.iter().map(|phase| phase["passes"].as_u64().unwrap()).sum();
+    assert_eq!(planned, passes, "{report}");
+    assert_eq!(report["ladder"]["passes"], passes);
     let list = report["seconds_per_pass"].as_array().unwrap();
     assert_eq!(list.len() as u64, passes);
     assert!(list.iter().all(|seconds| seconds.as_f64().unwrap() > 0.0), "{report}");
@@ -99,20 +104,12 @@ fn every_format_is_inspected_and_streamed() {
         assert_says(&text, &[format, "layer", "TENSOR", "DTYPE"]);
 
         for (passes, prefetch) in [("1", "4"), ("4", "0"), ("4", "1"), ("4", "64")] {
-            let report = json(&[
-                "stream",
-                model,
-                "--vram",
-                "8MiB",
-                "--passes",
-                passes,
-                "--prefetch",
-                prefetch,
-                "--json",
-            ]);
+            let base = ["stream", model, "--vram", "8MiB", "--json", "--never", "."];
+            let report = json(&[&base[..], &["--passes", passes, "--prefetch", prefetch]].concat());
             check_stream(&report, 8 * MIB, passes.parse().unwrap());
             assert_eq!(report["model_bytes"], bytes);
             assert_eq!(report["format"], format);
+            assert_eq!(report["resident_bytes"], 0);
         }
         let text = succeed(&["stream", model, "--vram", "8MiB", "--ram", "1MiB"]);
         assert_says(&text, &["all bytes verified", "VRAM peak", "waited for"]);
@@ -123,7 +120,7 @@ fn every_format_is_inspected_and_streamed() {
 fn the_settings_of_a_run_are_followed() {
     let content = Content::layers(&[&[700_000], &[700_000], &[700_000], &[700_000]]);
     let model = path(&content.path);
-    let base = ["stream", model, "--vram", "6MiB", "--json", "--passes", "2"];
+    let base = ["stream", model, "--vram", "6MiB", "--json", "--passes", "2", "--never", "layers"];
     let with = |more: &[&str]| {
         let report = json(&[&base[..], more].concat());
         check_stream(&report, 6 * MIB, 2);
@@ -134,10 +131,14 @@ fn the_settings_of_a_run_are_followed() {
     let slow = with(&["--layer-ms", "3"]);
     assert!(slow["compute_seconds"].as_f64().unwrap() >= 8.0 * 0.003, "{slow}");
     let linked = with(&["--device", "host:vram=16MiB,h2d=100MB/s"]);
-    assert!(linked["link_bytes_per_second"].as_f64().unwrap() <= 100.5e6, "{linked}");
+    let rate = linked["link_bytes_per_second"].as_f64().unwrap();
+    assert!(rate > 0.0 && rate <= 100.5e6, "{linked}");
     assert_eq!(with(&["--conf", "pinned_limit_mb:3"])["pinned_budget_bytes"], 3 * MIB);
     let layers = with(&["--layers", "layers.{i}."]);
     assert_eq!(layers["layers"], 4);
+    let planned = with(&["--link", "2GB/s", "--layer-ms", "4"]);
+    let seconds = planned["planned_seconds_per_pass"].as_f64().unwrap();
+    assert!(seconds >= 4.0 * 0.004, "what is added is planned too: {planned}");
 }
 
 #[test]

@@ -14,13 +14,13 @@ fn a_limit_that_is_too_small_is_told_with_one_that_works() {
     let content = Content::new(&[&[3_000_000], &[900_000]], &[1000, 5_000_000]);
     let model = path(&content.path);
     for limit in ["1", "2MiB", "5MB"] {
-        let words = ["streaming this model", "two slots of its largest layer", "would do"];
+        let words = ["a ring holds two of the largest", "are needed", "s a pass"];
         let run = fail(&["stream", model, "--vram", limit], 1, &words);
-        let text = run.err.split("a limit of ").nth(1).unwrap();
-        let bytes: u64 = text.split(' ').next().unwrap().parse().unwrap();
+        let text = run.err.split("--vram ").nth(1).unwrap();
+        let bytes: u64 = text.split(':').next().unwrap().parse().unwrap();
         let report = json(&["stream", model, "--vram", &bytes.to_string(), "--json"]);
         super::models::check_stream(&report, bytes, 1);
-        fail(&["stream", model, "--vram", &(bytes - 1).to_string()], 1, &["would do"]);
+        fail(&["stream", model, "--vram", &(bytes - 1).to_string()], 1, &["--vram"]);
     }
 }
 
@@ -63,7 +63,9 @@ fn wrong_usage_is_told_apart_from_failure() {
     stream(&["--layers", "blocks"], &["layers", "{i}"]);
     stream(&["--layers", "no.{i}."], &["no.{i}.", "layers.0.w0"]);
     fail(&["stream", model, "--vram", "lots"], 2, &["--vram", "lots"]);
-    fail(&["stream", model], 2, &["--vram"]);
+    stream(&["--mode", "medvram"], &["a1111:medvram", "sdnext:medvram"]);
+    let small = ["--vram", "9GiB", "--device", "host:vram=16MiB"];
+    fail(&[&["stream", model][..], &small].concat(), 2, &["--vram", "the device has 16.00 MiB"]);
     fail(&["stream"], 2, &["MODEL"]);
     fail(&["inspect"], 2, &["MODEL"]);
     fail(&["dance"], 2, &["dance"]);
@@ -110,6 +112,8 @@ fn a_model_cut_in_its_data_while_it_streams_is_a_failure_that_names_file_and_off
         "0",
         "--layer-ms",
         "5",
+        "--never",
+        "layers",
     ];
     let mut command = place.command(&arguments);
     let child = command
@@ -143,6 +147,8 @@ fn a_model_whose_bytes_change_while_it_streams_is_no_success() {
         "0",
         "--layer-ms",
         "1",
+        "--never",
+        "layers",
     ];
     let mut command = place.command(&arguments);
     let child = command

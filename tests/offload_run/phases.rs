@@ -1,20 +1,20 @@
 //! A job of three components, phase after phase.
 
 use riverbed::device::Device;
-use riverbed::offload::Offloaded;
+use riverbed::offload::{ComponentWeights, Offloaded};
 use riverbed::plan::{Granularity, Job, Retention, Rules};
 
 use super::job::{budgets, compare, described, options, peak, planned, weights};
 use super::streaming::{Content, MIB, ends, host, stream};
 
-struct Parts {
-    contents: [Content; 3],
+pub(crate) struct Parts {
+    pub(crate) contents: [Content; 3],
 }
 
 const NAMES: [&str; 3] = ["encoder", "transformer", "decoder"];
 
 impl Parts {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let small: &[usize] = &[2 << 20, 1 << 19];
         let encoder = Content::layers(&[small; 3]);
         let layer: &[usize] = &[1 << 20, 3 << 19, 700_000];
@@ -23,7 +23,7 @@ impl Parts {
         Self { contents: [encoder, transformer, decoder] }
     }
 
-    fn job(&self) -> Job {
+    pub(crate) fn job(&self) -> Job {
         let mut job = Job::new("pipeline");
         for (name, content) in NAMES.iter().zip(&self.contents) {
             job.component(described(name, content).component);
@@ -34,12 +34,12 @@ impl Parts {
 
     fn load(&self, device: &Device, vram: u64, rules: &Rules) -> Offloaded {
         let plan = planned(&self.job(), budgets(vram, 0), rules);
-        let weights: Vec<_> = NAMES
-            .iter()
-            .zip(&self.contents)
-            .map(|(name, content)| weights(name, content))
-            .collect();
-        plan.load(device, &weights, options()).unwrap()
+        plan.load(device, &self.weights(), options()).unwrap()
+    }
+
+    pub(crate) fn weights(&self) -> Vec<ComponentWeights> {
+        let named = NAMES.iter().zip(&self.contents);
+        named.map(|(name, content)| weights(name, content)).collect()
     }
 
     /// The whole job, every byte compared.

@@ -8,31 +8,19 @@ use riverbed::device::Checksum;
 use riverbed::transfer::Files;
 use riverbed::weights::Model;
 
-/// A part of a tensor with a checksum of its own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    /// Index into the model's tensors.
-    pub(crate) tensor: usize,
-    /// From the tensor's start, in bytes.
-    pub(crate) offset_bytes: u64,
-    pub(crate) len_bytes: u64,
-}
-
 /// How much is read at once.
 const PART_BYTES: u64 = 1 << 20;
 
-/// Checksums under way, one for each part.
+/// Checksums under way, one for each tensor in the model's order.
 pub(crate) struct Expected(JoinHandle<Result<Vec<u64>>>);
 
 impl Expected {
     /// Starts reading.
-    pub(crate) fn start(model: &Model, parts: &[Part]) -> Result<Self> {
+    pub(crate) fn start(model: &Model) -> Result<Self> {
         let files = Files::open(model)?;
-        let span = |part: &Part| {
-            let tensor = &model.tensors()[part.tensor];
-            (tensor.file, tensor.offset_bytes + part.offset_bytes, part.len_bytes)
-        };
-        let spans: Vec<_> = parts.iter().map(span).collect();
+        let tensors = model.tensors().iter();
+        let spans = tensors.map(|tensor| (tensor.file, tensor.offset_bytes, tensor.len_bytes));
+        let spans: Vec<_> = spans.collect();
         let checksum = move |&(file, offset, len): &(usize, u64, u64)| {
             let mut sum = Checksum::default();
             let mut part = vec![0; PART_BYTES.min(len) as usize];

@@ -14,7 +14,7 @@ use riverbed::transfer::{DiskOptions, DiskReport, Transfer};
 use riverbed::weights::Model;
 
 use crate::Failure;
-use crate::expected::{Expected, Part};
+use crate::expected::Expected;
 use crate::interrupt::catch_interrupts;
 use crate::model_path::{parse_disk, resolve};
 use crate::text::{print, print_json, table};
@@ -135,18 +135,15 @@ fn verify(
     loaded: &LoadedModel,
     interrupted: &AtomicBool,
 ) -> Result<Vec<String>, Failure> {
-    let part = |(tensor, len_bytes)| Part { tensor, offset_bytes: 0, len_bytes };
     let model = loaded.model();
-    let parts: Vec<Part> =
-        model.tensors().iter().map(|tensor| tensor.len_bytes).enumerate().map(part).collect();
-    let expected = Expected::start(model, &parts)?;
+    let expected = Expected::start(model)?;
     let stream = Stream::new(device, Priority::Normal)?;
-    let sums =
-        riverbed::pool::Allocator::builder(device).build()?.alloc::<u64>(parts.len(), &stream)?;
+    let sums = riverbed::pool::Allocator::builder(device)
+        .build()?
+        .alloc::<u64>(model.tensors().len(), &stream)?;
     sums.fill(0xff, &stream)?;
-    for (slot, part) in parts.iter().enumerate() {
-        let name = &model.tensors()[part.tensor].name;
-        loaded.tensors().checksum(name, 0..part.len_bytes, &sums, slot, &stream)?;
+    for (slot, tensor) in model.tensors().iter().enumerate() {
+        loaded.tensors().checksum(&tensor.name, 0..tensor.len_bytes, &sums, slot, &stream)?;
     }
     while !expected.is_done() {
         if interrupted.load(Ordering::Relaxed) {

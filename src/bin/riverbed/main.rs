@@ -13,6 +13,7 @@ mod load;
 mod model_path;
 mod pack;
 mod plan;
+mod planning;
 mod replay;
 mod selftest;
 mod stream;

@@ -23,6 +23,11 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// A time for people: four digits behind the point, of milliseconds where it is short.
+pub(crate) fn short_seconds(seconds: f64) -> String {
+    if seconds < 0.01 { format!("{:.4} ms", seconds * 1e3) } else { format!("{seconds:.4} s") }
+}
+
 /// Lays rows out in columns, two spaces apart; those in `right` are right-aligned.
 pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

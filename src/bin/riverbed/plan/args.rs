@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use riverbed::base::{parse_bytes, parse_bytes_per_second};
-use riverbed::offload::{Tables, parse_dtype};
+use riverbed::base::parse_bytes_per_second;
+use riverbed::offload::parse_dtype;
 use riverbed::weights::Dtype;
+
+use crate::planning::PlanningArgs;
 
 /// Plan what lives where under a VRAM limit, and how long a pass takes; loads nothing
 #[derive(Debug, clap::Args)]
@@ -20,21 +22,8 @@ pub(crate) struct Args {
     /// A model as for 'riverbed inspect', or a .json file of shapes or of a job
     #[arg(value_name = "MODEL|SHAPES|JOB")]
     pub(super) target: PathBuf,
-    /// Hard limit on device memory, or 'auto': what is free on --device, less a margin of 512 MiB
-    /// [default: the mode's, most often auto]
-    #[arg(long, value_name = "SIZE|auto", value_parser = parse_vram)]
-    pub(super) vram: Option<Vram>,
-    /// Host memory for weights; the rest is read from disk in every pass
-    /// [default: what this machine has free, on its own devices; else no limit]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) ram: Option<u64>,
-    /// Host memory that may be pinned [default: as --ram]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) pinned: Option<u64>,
-    /// Device memory to leave for work (activations), within the limit [default: the mode's, most
-    /// often 0]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub(super) working_mem: Option<u64>,
+    #[command(flatten)]
+    pub(super) planning: PlanningArgs,
     /// The device to plan for: sim:rtx4090 without the card, or one of this machine, whose link
     /// is measured
     #[arg(long, value_name = "DEVICE", required_unless_present = "link")]
@@ -49,83 +38,15 @@ pub(crate) struct Args {
     /// Rate from disk to host memory, where --ram is less than the weights
     #[arg(long, value_name = "RATE", value_parser = parse_bytes_per_second)]
     pub(super) disk: Option<u64>,
-    /// How often a model or shape runs; a job's file says so itself [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) passes: Option<u32>,
     /// Tokens (rows of activations) in a pass, from which a model's work is counted [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub(super) tokens: Option<u64>,
     /// Keep floats at rest in this narrower type: fp8, fp8_e5m2, fp16, bf16
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     pub(super) dtype: Option<Dtype>,
-    /// Where embedding tables are, whose rows are gathered
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = TablesArg::Device)]
-    pub(super) tables: TablesArg,
-    /// Which rules to plan by: auto, or a low-VRAM mode by the name its users know (none, model,
-    /// sequential, group, balanced, partial, a1111:medvram, a1111:lowvram, vram_limit, disk)
-    /// [default: auto]
-    #[arg(long, value_name = "MODE")]
-    pub(super) mode: Option<String>,
-    /// A config file of InvokeAI, SD.Next, AUTOMATIC1111 or DiffSynth-Studio, keys and units as
-    /// there; options go over it
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Split units that are larger than half of what the ring can have
-    #[arg(long)]
-    pub(super) split: bool,
-    /// Be content with a ring of one unit: copies then hardly run beside compute
-    #[arg(long)]
-    pub(super) single_buffer: bool,
-    /// Units and tensors that stay on the device, by name; may be given several times
-    #[arg(long, value_name = "REGEX")]
-    pub(super) always: Vec<String>,
-    /// Units and tensors that are streamed in every pass
-    #[arg(long, value_name = "REGEX")]
-    pub(super) never: Vec<String>,
-    /// Tensors that make a unit of their own; one for each text that is matched
-    #[arg(long, value_name = "REGEX")]
-    pub(super) unit: Vec<String>,
-    /// Group layers by this tensor name prefix, {i} being the layer's number
-    #[arg(long, value_name = "PATTERN")]
-    pub(super) layers: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
-}
-
-/// A limit on device memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Vram {
-    Bytes(u64),
-    Auto,
-}
-
-/// As [`Tables`], by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum TablesArg {
-    /// They stay on the device
-    Device,
-    /// They stay in host memory, and are no part of the plan
-    Host,
-    /// They are units like others
-    Planned,
-}
-
-impl From<TablesArg> for Tables {
-    fn from(tables: TablesArg) -> Self {
-        match tables {
-            TablesArg::Device => Self::Device,
-            TablesArg::Host => Self::Host,
-            TablesArg::Planned => Self::Planned,
-        }
-    }
-}
-
-fn parse_vram(text: &str) -> Result<Vram, String> {
-    if text.eq_ignore_ascii_case("auto") {
-        return Ok(Vram::Auto);
-    }
-    parse_bytes(text).map(Vram::Bytes).map_err(|reason| format!("{reason}; or auto"))
 }
 
 fn parse_tflops(text: &str) -> Result<f64, String> {

@@ -2,24 +2,19 @@
 //! loaded.
 
 mod args;
-mod budgets;
 mod json;
 mod picture;
 mod rates;
-mod settings;
 mod table;
 mod timeline;
 
 use riverbed::modes::OffloadSettings;
-use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Overrides, Tables};
+use riverbed::offload::{Backing, DescribeOptions, DescribedJob, Tables};
 use riverbed::plan::{Budgets, Job, Plan, WayOut, plan};
 
 use crate::Failure;
-use crate::model_path::resolve;
+use crate::planning::{self, TablesArg, bounds, card, for_models, refusal_text, settings_of};
 use crate::text::{print, print_json};
-
-use args::TablesArg;
-use budgets::Given;
 
 pub(crate) use args::Args;
 
@@ -37,11 +32,12 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let mut settings = settings::of(args)?;
-    let tables = args.tables.into();
+    let planning = &args.planning;
+    let mut settings = settings_of(planning)?;
+    let tables = planning.tables.into();
     let dtype = settings.storage_dtype;
     let mut described = describe(args, &settings, tables)?;
-    settings = settings::for_models(settings, &described.backings);
+    settings = for_models(settings, &described.backings);
     if args.dtype.is_none() && settings.storage_dtype != dtype {
         described = describe(args, &settings, tables)?;
     }
@@ -49,11 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     notes.extend(settings.warnings.iter().cloned());
     notes.extend(notes_on_options(args, &backings));
     let target = rates::target(args)?;
-    let card = settings::card(args, &target);
-    notes.extend(settings.apply_to(&mut job, &card));
-    let preset = settings::preset(args, &settings, &card);
-    let given = Given { args, settings: &settings, preset: &preset, card, target: &target };
-    let budgets = given.budgets(&job, &mut notes)?;
+    let (preset, budgets) = bounds(planning, &settings, &target, &mut job, &mut notes)?;
     let plan_in = |job: &Job, budgets: &Budgets| plan(job, &target.rates, budgets, &preset.rules);
     match plan_in(&job, &budgets) {
         Ok(planned) => {
@@ -68,16 +60,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
         Err(mut refusal) => {
             // Embedding tables that stay take room that a pass hardly needs.
-            if args.tables != TablesArg::Host && backings.iter().any(is_model) {
+            if planning.tables != TablesArg::Host && backings.iter().any(is_model) {
                 let mut job = describe(args, &settings, Tables::Host)?.job;
-                settings.apply_to(&mut job, &card);
+                settings.apply_to(&mut job, &card(planning, &target));
                 let planned = plan_in(&job, &budgets).ok();
                 refusal.ways_out.extend(planned.as_ref().and_then(tables_on_host));
             }
             if args.json {
                 print_json(&json::Refused::new(&refusal, &notes))?;
             }
-            Err(Failure::Failed(table::refusal(&refusal)))
+            Err(Failure::Failed(refusal_text(&refusal)))
         }
     }
 }
@@ -93,17 +85,11 @@ fn describe(
     settings: &OffloadSettings,
     tables: Tables,
 ) -> Result<DescribedJob, Failure> {
-    fn texts(list: &[String]) -> Vec<&str> {
-        list.iter().map(String::as_str).collect()
-    }
     let mut options = DescribeOptions::default();
     options.tokens = args.tokens.unwrap_or(options.tokens);
     options.dtype = args.dtype.or(settings.storage_dtype);
     options.tables = tables;
-    options.overrides =
-        Overrides::new(&texts(&args.always), &texts(&args.never), &texts(&args.unit))?;
-    let path = resolve(&args.target);
-    Ok(DescribedJob::open(path, args.layers.as_deref(), args.passes, &options)?)
+    planning::describe(&args.planning, &args.target, options)
 }
 
 fn is_model(backing: &Backing) -> bool {
@@ -120,8 +106,8 @@ fn notes_on_options(args: &Args, backings: &[Backing]) -> Vec<String> {
     }
     let of_models = [
         ("--tokens", args.tokens.is_some()),
-        ("--layers", args.layers.is_some()),
-        ("--tables", args.tables != TablesArg::Device),
+        ("--layers", args.planning.layers.is_some()),
+        ("--tables", args.planning.tables != TablesArg::Device),
     ];
     let unused = of_models.into_iter().filter(|&(_, given)| given && !models);
     unused

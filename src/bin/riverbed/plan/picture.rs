@@ -32,7 +32,7 @@ pub(super) fn draw(pass: &Timeline, ring_bytes: u64, width: usize) -> String {
     if ring_bytes > 0 {
         text += &lane("ring", levels(&fill(pass, ring_bytes, step, columns)));
     }
-    let end = super::table::shown(pass.seconds);
+    let end = crate::text::short_seconds(pass.seconds);
     text + &format!("{:MARGIN$}0{end:>width$}\n", "", width = columns - 1)
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use riverbed::Error;
 use riverbed::device::sim::SimSpec;
-use riverbed::device::{Call, Device, DeviceInfo, MemoryInfo};
+use riverbed::device::{Call, Device};
 use riverbed::plan::DeviceRates;
 use riverbed::transfer::calibrate;
 
 use super::args::Args;
 use crate::Failure;
+use crate::planning::Target;
 
 /// How long the link is measured.
 const LINK_BUDGET: Duration = Duration::from_millis(30);
@@ -20,15 +21,6 @@ const LINK_BUDGET: Duration = Duration::from_millis(30);
 const SUSTAINED_TFLOPS: &[(&str, f64)] =
     &[("rtx3060", 22.0), ("rtx3090", 45.0), ("rtx4090", 90.0), ("h100", 450.0)];
 
-/// What is planned for.
-pub(super) struct Target {
-    pub(super) rates: DeviceRates,
-    /// The device, where one was named.
-    pub(super) device: Option<DeviceInfo>,
-    /// Its memory now.
-    pub(super) memory: Option<MemoryInfo>,
-}
-
 pub(super) fn target(args: &Args) -> Result<Target, Failure> {
     let mut target = match &args.device {
         Some(name) => of_device(name, args)?,
@@ -36,11 +28,12 @@ pub(super) fn target(args: &Args) -> Result<Target, Failure> {
             let link = args.link.ok_or_else(|| no_rate("link", "the device's link"))?;
             let tflops = args.tflops.ok_or_else(|| no_rate("tflops", "its compute"))?;
             let rates = DeviceRates::of_link(link as f64, tflops * 1e12);
-            Target { rates, device: None, memory: None }
+            Target { rates, device: None, memory: None, disk_is_known: false }
         }
     };
     if let Some(rate) = args.disk {
         target.rates.disk_bytes_per_second = rate as f64;
+        target.disk_is_known = true;
     }
     Ok(target)
 }
@@ -69,7 +62,7 @@ fn of_device(name: &str, args: &Args) -> Result<Target, Failure> {
     rates.name = format!("{name} ({})", rates.name);
     (rates.copy_seconds, rates.launch_seconds) = (copy_seconds, launch_seconds);
     let memory = Some(device.memory()?);
-    Ok(Target { rates, device: Some(device.info().clone()), memory })
+    Ok(Target { rates, device: Some(device.info().clone()), memory, disk_is_known: false })
 }
 
 /// Of a simulated card by name, settings aside.

@@ -1,12 +1,12 @@
 //! The plan for people: what it comes to, groups of like units, a picture of a pass, reasons.
 
 use riverbed::base::format_bytes;
-use riverbed::plan::{PhasePlan, Plan, Refusal, UnitPlan};
+use riverbed::plan::{PhasePlan, Plan, UnitPlan};
 
 use super::Outcome;
 use super::picture::{draw, terminal_width};
 use super::timeline::Timeline;
-use crate::text::table;
+use crate::text::{short_seconds, table};
 
 /// Less than this share of a pass is no wait: rounding of bytes.
 const ROUNDING: f64 = 1e-6;
@@ -71,10 +71,10 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
             "a pass",
             format!(
                 "{}: {} of compute, which {}",
-                shown(seconds),
-                shown(main.compute_seconds),
+                short_seconds(seconds),
+                short_seconds(main.compute_seconds),
                 if waits {
-                    format!("waits for {}", shown(main.stall_seconds))
+                    format!("waits for {}", short_seconds(main.stall_seconds))
                 } else {
                     "never waits".into()
                 }
@@ -84,7 +84,7 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
             "bound",
             format!(
                 "{}, below which no plan is; this one is {above:.1} % above",
-                shown(main.bound_seconds)
+                short_seconds(main.bound_seconds)
             ),
         ),
         ("limited by", binds(plan, main, &streamed)),
@@ -93,7 +93,7 @@ fn figures(plan: &Plan, main: &PhasePlan, with_more: Option<&Plan>) -> Vec<Vec<S
             format!("{} at most: {}", format_bytes(plan.peak_bytes), beside.join(", ")),
         ),
         ("1 GB more", gain(main, with_more)),
-        ("the job", format!("{}, loading included", shown(plan.seconds))),
+        ("the job", format!("{}, loading included", short_seconds(plan.seconds))),
     ];
     rows.map(|(name, value)| vec![name.into(), value]).into()
 }
@@ -118,7 +118,7 @@ impl ComponentBytes {
 
 /// What says how long a pass takes, in words.
 fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
-    let copies = shown(main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second);
+    let copies = short_seconds(main.plan.streamed_bytes as f64 / plan.rates.link_bytes_per_second);
     if main.plan.streamed_bytes == 0 {
         "compute: nothing is streamed".into()
     } else if !plan.rules.prefetch {
@@ -135,11 +135,6 @@ fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
     }
 }
 
-/// A time for people: four digits behind the point, of milliseconds where it is short.
-pub(super) fn shown(seconds: f64) -> String {
-    if seconds < 0.01 { format!("{:.4} ms", seconds * 1e3) } else { format!("{seconds:.4} s") }
-}
-
 /// Seconds of the same phase's pass in the plan with more memory.
 pub(super) fn with_more(main: Option<&PhasePlan>, more: Option<&Plan>) -> Option<f64> {
     let same = more?.phases.iter().find(|phase| main.is_some_and(|main| main.name == phase.name));
@@ -153,7 +148,7 @@ fn gain(main: &PhasePlan, more: Option<&Plan>) -> String {
     if share < 0.05 {
         return "would gain nothing".into();
     }
-    format!("would make a pass {}, {share:.1} % less", shown(seconds))
+    format!("would make a pass {}, {share:.1} % less", short_seconds(seconds))
 }
 
 fn phases(plan: &Plan) -> String {
@@ -248,19 +243,4 @@ impl Group<'_> {
         let start = last.name[..same].trim_end_matches(|c: char| c.is_ascii_digit()).len();
         format!("{} .. {}", first.name, &last.name[start..])
     }
-}
-
-/// What a refusal says on standard error.
-pub(super) fn refusal(refusal: &Refusal) -> String {
-    let mut text = format!(
-        "{}: {}: {} are needed, the limit is {}",
-        refusal.mode,
-        refusal.reason,
-        format_bytes(refusal.needed_bytes),
-        format_bytes(refusal.limit_bytes)
-    );
-    for way in &refusal.ways_out {
-        text += &format!("\n  {}: {} a pass", way.change, shown(way.seconds_per_pass));
-    }
-    text
 }

@@ -23,7 +23,7 @@ use profile::ProfileFile;
     riverbed selftest --device host --quick\n  \
     riverbed selftest --device sim:rtx4090 --json\n  \
     riverbed selftest --device sim:h100 --save-profile my-card.json\n  \
-    riverbed stream MODEL --vram 8GB --device sim:profile=my-card.json\n\n\
+    riverbed plan MODEL --vram 8GB --tflops 90 --device sim:profile=my-card.json\n\n\
     Some seconds with --quick, else up to some minutes. A check that needs what the device has\n\
     not is skipped, and says so. A device that others use too is not filled.\n\
     The exit code is 1 when a check fails or a measurement cannot be taken; a bar that is missed\n\

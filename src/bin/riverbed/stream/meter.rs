@@ -11,6 +11,11 @@ impl Meter {
         Ok(Self((0..units).map(|_| Event::new(device)).collect::<Result<_>>()?))
     }
 
+    /// How many units there are.
+    pub(super) fn units(&self) -> usize {
+        self.0.len()
+    }
+
     /// Marks the end of a unit's work.
     pub(super) fn done(&self, unit: usize, stream: &Stream) -> Result<()> {
         self.0[unit].record(stream)

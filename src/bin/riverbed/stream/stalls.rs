@@ -1,7 +1,11 @@
 //! What a run waited for: by cause, and layer by layer.
 
-use riverbed::offload::StreamedModel;
-use riverbed::prefetch::{PassStalls, StallCauses};
+use std::collections::BTreeMap;
+
+use riverbed::plan::Plan;
+use riverbed::prefetch::StallCauses;
+
+use super::passes::Outcome;
 
 /// Less than this part of a run spent waiting is not worth a word.
 const NOTABLE: f64 = 0.02;
@@ -31,28 +35,45 @@ struct Causes {
 }
 
 impl Stalls {
-    pub(super) fn of<'a>(
-        streamed: &StreamedModel,
-        passes: impl Iterator<Item = &'a PassStalls> + Clone,
-    ) -> Self {
+    /// Of all passes; a component's units are counted over all of its phases.
+    pub(super) fn of(plan: &Plan, outcome: &Outcome) -> Self {
         let mut all = StallCauses::default();
-        let mut layers = vec![(0u64, StallCauses::default()); streamed.units().len()];
-        for pass in passes {
-            all.add(&pass.causes);
-            for unit in &pass.units {
-                if let Some((compute_ns, causes)) = layers.get_mut(unit.unit) {
-                    *compute_ns += unit.compute_ns;
-                    causes.add(&unit.causes);
+        let mut components: BTreeMap<usize, Vec<(u64, StallCauses)>> = BTreeMap::new();
+        for (phase, passes) in plan.phases.iter().zip(&outcome.phases) {
+            let units = components.entry(phase.component).or_default();
+            units.resize(phase.plan.units.len(), Default::default());
+            for pass in passes {
+                all.add(&pass.stalls.causes);
+                for part in &pass.stalls.units {
+                    if let Some((compute_ns, causes)) = units.get_mut(part.unit) {
+                        *compute_ns += part.compute_ns;
+                        causes.add(&part.causes);
+                    }
                 }
             }
         }
-        let layer = |(unit, (compute_ns, causes)): (&riverbed::weights::Unit, _)| LayerStalls {
-            layer: unit.name.clone(),
-            compute_seconds: seconds(compute_ns),
-            causes: Causes::of(&causes),
-        };
-        let by_layer = streamed.units().iter().zip(layers).map(layer).collect();
+        let is_one = components.len() < 2;
+        let mut by_layer = Vec::new();
+        for (component, units) in components {
+            let Some(phase) = plan.phases.iter().find(|phase| phase.component == component) else {
+                continue;
+            };
+            let layers = phase.plan.units.iter().zip(units).map(|(unit, (compute_ns, causes))| {
+                let of_component = || format!("{}/{}", phase.plan.name, unit.name);
+                LayerStalls {
+                    layer: if is_one { unit.name.clone() } else { of_component() },
+                    compute_seconds: seconds(compute_ns),
+                    causes: Causes::of(&causes),
+                }
+            });
+            by_layer.extend(layers);
+        }
         Self { by_cause: Causes::of(&all), by_layer }
+    }
+
+    /// How many units there are.
+    pub(super) fn layers(&self) -> usize {
+        self.by_layer.len()
     }
 
     /// The cause that cost most of a run of `wall` seconds.

@@ -5,12 +5,11 @@ use riverbed::modes::{
 };
 use riverbed::offload::Backing;
 
-use super::args::{Args, Vram};
-use super::rates::Target;
+use super::{PlanningArgs, Target, Vram};
 use crate::Failure;
 
 /// What was asked for, by file and by options; options go over the file.
-pub(super) fn of(args: &Args) -> Result<OffloadSettings, Failure> {
+pub(crate) fn of(args: &PlanningArgs) -> Result<OffloadSettings, Failure> {
     let mut settings = match &args.config {
         Some(path) => settings_from_file(path)?,
         None => OffloadSettings::of(None, Mode::auto()),
@@ -26,7 +25,7 @@ pub(super) fn of(args: &Args) -> Result<OffloadSettings, Failure> {
 }
 
 /// The settings once it is known what the models are.
-pub(super) fn for_models(settings: OffloadSettings, backings: &[Backing]) -> OffloadSettings {
+pub(crate) fn for_models(settings: OffloadSettings, backings: &[Backing]) -> OffloadSettings {
     let is_sdxl = backings.iter().any(|backing| match backing {
         Backing::Model { model, .. } => is_sdxl(model),
         Backing::Shape => false,
@@ -35,7 +34,7 @@ pub(super) fn for_models(settings: OffloadSettings, backings: &[Backing]) -> Off
 }
 
 /// The card that fractions are of: the device, or one as large as the limit.
-pub(super) fn card(args: &Args, target: &Target) -> Card {
+pub(crate) fn card(args: &PlanningArgs, target: &Target) -> Card {
     match (target.memory, args.vram) {
         (Some(memory), _) => {
             Card { total_bytes: memory.total_bytes, free_bytes: memory.free_bytes }
@@ -46,7 +45,7 @@ pub(super) fn card(args: &Args, target: &Target) -> Card {
 }
 
 /// Rules and budgets of a mode on this card. A limit that was given goes over the mode's.
-pub(super) fn preset(args: &Args, settings: &OffloadSettings, card: &Card) -> Preset {
+pub(super) fn preset(args: &PlanningArgs, settings: &OffloadSettings, card: &Card) -> Preset {
     let mut preset = settings.preset(card);
     match args.vram {
         Some(Vram::Bytes(bytes)) => preset.limit = VramLimit::Bytes(bytes),

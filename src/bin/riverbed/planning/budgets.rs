@@ -6,13 +6,12 @@ use riverbed::modes::{Card, MARGIN_BYTES, OffloadSettings, Preset, RamLimit, Vra
 use riverbed::pinned::HostMemory;
 use riverbed::plan::{Budgets, Job, Source};
 
-use super::args::Args;
-use super::rates::Target;
+use super::{PlanningArgs, Target};
 use crate::Failure;
 
 /// What the budgets come from.
 pub(super) struct Given<'a> {
-    pub(super) args: &'a Args,
+    pub(super) args: &'a PlanningArgs,
     pub(super) settings: &'a OffloadSettings,
     pub(super) preset: &'a Preset,
     pub(super) card: Card,
@@ -95,7 +94,7 @@ impl Given<'_> {
         let weights = job.components.iter().map(|component| component.bytes());
         let weights = weights.fold(0, u64::saturating_add);
         let from_disk = self.preset.rules.source == Source::Disk;
-        if self.args.disk.is_some() || (ram_bytes >= weights && !from_disk) {
+        if self.target.disk_is_known || (ram_bytes >= weights && !from_disk) {
             return Ok(());
         }
         let how_fast = "say how fast they are read with --disk, like --disk 3GB/s";
