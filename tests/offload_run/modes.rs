@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 
 use riverbed::device::Device;
 use riverbed::modes::{Card, Mode};
-use riverbed::offload::{ComponentWeights, DescribeOptions, DescribedJob, Tables};
+use riverbed::offload::{ComponentWeights, DescribeOptions, DescribedJob, OffloadOptions, Tables};
 use riverbed::plan::{Budgets, Job, Plan, Refusal, plan};
 
 use super::fetched::fetched;
-use super::job::{budgets, compare, options, peak, rates};
+use super::job::{budgets, compare, peak, rates};
 use super::phases::Parts;
 use super::streaming::{MIB, ends, stream};
 
@@ -79,7 +79,10 @@ impl Case {
         let plan = self.plan(&Mode::parse(mode).unwrap(), limit);
         let plan = plan.unwrap_or_else(|refusal| panic!("{refusal}"));
         let device = Device::open(&format!("host:vram={CARD}")).unwrap();
-        let offloaded = plan.load(&device, &self.weights, options()).unwrap();
+        let mut options = OffloadOptions::default();
+        // What is used once is worth no home.
+        options.prefetch.keep_in_ram = plan.phases.iter().any(|phase| phase.passes > 1);
+        let offloaded = plan.load(&device, &self.weights, options).unwrap();
         let stream = stream(&device);
         for (number, phase) in plan.phases.iter().enumerate() {
             offloaded.enter(number).unwrap();
@@ -127,7 +130,7 @@ fn every_mode_runs_a_job_of_three_components_or_says_why_not() {
 
 #[test]
 fn every_mode_runs_minilm_or_says_why_not() {
-    ends(|| Case::real("MiniLM", 2).run_all(24 * MIB, WHOLE_AND_ROOMY));
+    ends(|| Case::real("MiniLM", 1).run_all(24 * MIB, WHOLE_AND_ROOMY));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod rates;
 mod report;
 mod stalls;
 mod table;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::Arc;

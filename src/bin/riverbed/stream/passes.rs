@@ -18,6 +18,7 @@ use riverbed::transfer::Transfer;
 use super::meter::Meter;
 use super::parts::Parts;
 use super::planned::Planned;
+use super::tally::Tally;
 use crate::Failure;
 use crate::expected::Expected;
 
@@ -91,7 +92,7 @@ pub(super) fn run(
     }
     let runner = Runner::new(device, planned, offloaded, settings)?;
     let mut sums_on_host = offloaded.pinned().alloc(8 * runner.parts.names.len())?;
-    let loaded = offloaded.prefetcher()?.stats();
+    let mut tally = Tally::from(offloaded.prefetcher()?.stats());
     let mut expected = Vec::new();
     let mut outcome = Outcome::default();
     for (number, plan) in planned.plan.phases.iter().enumerate() {
@@ -103,6 +104,7 @@ pub(super) fn run(
         for pass_number in 0..plan.passes {
             let (pass, sums) = runner.pass(&phase, sums_on_host)?;
             sums_on_host = sums;
+            tally.note(offloaded.prefetcher()?.stats());
             passes.push(pass);
             if pass_number == 0 && plan.passes > 1 {
                 // Later passes are steady: what is to keep the layers is pinned by then.
@@ -118,10 +120,7 @@ pub(super) fn run(
         outcome.phases.push(passes);
     }
     runner.bar.finish_and_clear();
-    outcome.prefetch = offloaded.prefetcher()?.stats();
-    outcome.prefetch.bytes_moved -= loaded.bytes_moved;
-    outcome.prefetch.arrived_bytes -= loaded.arrived_bytes;
-    outcome.prefetch.copy_busy_ns -= loaded.copy_busy_ns;
+    outcome.prefetch = tally.sums();
     Ok(outcome)
 }
 
@@ -184,7 +183,7 @@ impl<'a> Runner<'a> {
             stalls: report.stalls.unwrap_or_default(),
             host_waits,
             device_allocs: calls.sum(Call::ALLOCATING) - allocs_before,
-            bytes_moved: report.stats.bytes_moved - moved_before,
+            bytes_moved: report.stats.bytes_moved.saturating_sub(moved_before),
         };
         Ok((pass, sums))
     }
@@ -257,8 +256,7 @@ impl<'a> Runner<'a> {
 
 fn progress_bar(plan: &Plan) -> ProgressBar {
     let style = ProgressStyle::with_template("streaming {wide_bar} {pos}/{len} units, {eta} left");
-    let units =
-        |phase: &riverbed::plan::PhasePlan| u64::from(phase.passes) * phase.plan.units.len() as u64;
+    let units = |phase: &PhasePlan| u64::from(phase.passes) * phase.plan.units.len() as u64;
     let bar = ProgressBar::new(plan.phases.iter().map(units).sum());
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
