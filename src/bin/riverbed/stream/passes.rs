@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use riverbed::device::{Call, Device, Priority, Stream};
 use riverbed::offload::{ComponentWeights, Offloaded};
 use riverbed::pinned::PinnedBlock;
-use riverbed::plan::Plan;
+use riverbed::plan::{PhasePlan, Plan};
 use riverbed::pool::Buffer;
 use riverbed::prefetch::{PassStalls, PrefetchStats};
 use riverbed::transfer::Transfer;
