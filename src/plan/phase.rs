@@ -46,6 +46,13 @@ pub(super) struct Fitted {
     pub(super) link_seconds: Vec<[f64; 2]>,
 }
 
+impl Fitted {
+    /// Seconds the link takes for what a pass streams.
+    pub(super) fn copy_seconds(&self) -> f64 {
+        self.link_seconds.iter().map(|[own, _]| own).sum()
+    }
+}
+
 impl Units {
     /// The units of a component under `rules`, with `room_bytes` at the most for a split.
     pub(super) fn new(

@@ -86,7 +86,7 @@ pub struct PhasePlan {
     pub compute_seconds: f64,
     /// Seconds of a pass in which compute waits.
     pub stall_seconds: f64,
-    /// Whether the link, not compute, says how long a pass takes.
+    /// Whether the link takes longer than compute for a pass: no order of copies hides that.
     pub link_bound: bool,
     /// Seconds of the whole phase, loading what stays included.
     pub seconds: f64,

@@ -15,7 +15,7 @@ use super::reasons::reasons;
 use super::refusal::{Refusal, WayOut};
 use super::rules::{Granularity, Retention, Rules, Source};
 use super::tiers::sources;
-use crate::base::align_up;
+use crate::base::{align_up, parse_bytes};
 
 /// Decides what lives where. A pure function: the same input gives the same plan.
 ///
@@ -130,7 +130,7 @@ impl<'a> Planner<'a> {
             bound_seconds,
             compute_seconds: fitted.compute_seconds,
             stall_seconds: seconds_per_pass - fitted.compute_seconds,
-            link_bound: seconds_per_pass > fitted.compute_seconds * 1.001,
+            link_bound: fitted.copy_seconds() > fitted.compute_seconds,
             seconds: held.phase_seconds[at],
         }
     }
@@ -208,8 +208,9 @@ impl<'a> Planner<'a> {
             let auto = Rules { mode: "auto".into(), ..Rules::auto() };
             offer("--mode auto".into(), &auto, self.budgets);
         }
-        let budgets = Budgets { vram_bytes: needed_bytes, ..*self.budgets };
-        offer(format!("--vram {needed_bytes}"), self.rules, &budgets);
+        let (text, vram_bytes) = limit_of(needed_bytes);
+        let budgets = Budgets { vram_bytes, ..*self.budgets };
+        offer(format!("--vram {text}"), self.rules, &budgets);
         ways
     }
 
@@ -218,6 +219,22 @@ impl<'a> Planner<'a> {
         self.rules.retention == Retention::All
             || (self.job.components[component].keep == Keep::Always
                 && self.rules.retention != Retention::None)
+    }
+}
+
+/// A limit of at least so many bytes, as people write one: `1.360GB`, `61MB`.
+fn limit_of(bytes: u64) -> (String, u64) {
+    let text = match bytes {
+        0..1_000_000 => bytes.to_string(),
+        1_000_000..1_000_000_000 => format!("{}MB", bytes.div_ceil(1_000_000)),
+        _ => {
+            let thousandths = bytes.div_ceil(1_000_000);
+            format!("{}.{:03}GB", thousandths / 1000, thousandths % 1000)
+        }
+    };
+    match parse_bytes(&text) {
+        Ok(limit) if limit >= bytes => (text, limit),
+        _ => (bytes.to_string(), bytes),
     }
 }
 

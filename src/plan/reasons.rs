@@ -56,6 +56,12 @@ fn what_binds(plan: &Plan, phase: &PhasePlan) -> String {
              {bound_seconds:.3} s)",
             phase.name
         )
+    } else if phase.stall_seconds > compute_seconds * 1e-3 {
+        format!(
+            "{}: a pass takes {seconds_per_pass:.3} s: {compute_seconds:.3} s of compute could hide \
+             all copies ({link:.3} s), if the ring held more of them ahead; a higher limit would help",
+            phase.name
+        )
     } else {
         format!(
             "{}: compute bound: {compute_seconds:.3} s of compute hide all copies ({link:.3} s)",

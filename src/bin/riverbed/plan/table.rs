@@ -128,7 +128,7 @@ fn binds(plan: &Plan, main: &PhasePlan, streamed: &str) -> String {
             "the link (link bound): {streamed} cross it in a pass, for {copies}; compute \
              cannot hide that"
         )
-    } else if main.stall_seconds > ROUNDING * main.seconds_per_pass {
+    } else if main.stall_seconds > 1e-3 * main.seconds_per_pass {
         format!("the ring's room: compute could hide the copies of {streamed} if more were ahead")
     } else {
         format!("compute: the copies of {streamed} ({copies}) hide behind it")
