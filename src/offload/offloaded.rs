@@ -156,7 +156,8 @@ impl Offloaded {
         let mut running = self.0.enter()?;
         let component = running.state.pieces.phases[running.state.phase].component;
         let prefix = self.0.prefixes.get(component).copied().unwrap_or(0);
-        running.state.lease(unit, prefix, stream)
+        let leased = running.state.lease(unit, stream)?;
+        Ok(UnitLease::new(leased, prefix, stream, self.clone()))
     }
 
     /// Ends a pass: blocks until `stream` has run, tells which loads failed, and then takes back

@@ -11,7 +11,7 @@ use super::room::Room;
 use super::space::{Places, ResidentSpace, is_paged};
 use super::stats::OffloadStats;
 use super::streaming::{Streaming, Supplies};
-use super::unit_lease::{Live, Part, ResidentPart, UnitLease};
+use super::unit_lease::{Live, Part, ResidentPart};
 use crate::base::{Error, Result, align_up};
 use crate::device::Stream;
 use crate::plan::{Plan, Retention};
@@ -79,12 +79,7 @@ impl State {
     }
 
     /// Leases a unit of the phase.
-    pub(super) fn lease(
-        &mut self,
-        unit: usize,
-        prefix: usize,
-        stream: &Stream,
-    ) -> Result<UnitLease> {
+    pub(super) fn lease(&mut self, unit: usize, stream: &Stream) -> Result<(Vec<Part>, Live)> {
         let units = self.pieces.phases[self.phase].units.clone();
         let number = units.start.saturating_add(unit);
         let Some(pieced) = self.pieces.units.get(number).filter(|_| units.contains(&number)) else {
@@ -117,7 +112,7 @@ impl State {
             parts.push(Part::Resident(resident.clone()));
         }
         self.announce()?;
-        Ok(UnitLease::new(parts, prefix, stream, live))
+        Ok((parts, live))
     }
 
     /// Whether a piece's load was enqueued.

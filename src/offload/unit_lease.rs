@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::offloaded::Offloaded;
 use crate::base::{Error, Result};
 use crate::device::{Event, Kernel, Stream};
 use crate::pool::Buffer;
@@ -20,6 +21,8 @@ pub struct UnitLease {
     prefix: usize,
     stream: Stream,
     live: Live,
+    /// What its residents lie in stays as long as the lease, whoever else lets go of it.
+    _keeper: Offloaded,
 }
 
 /// Some of a unit's tensors.
@@ -65,8 +68,13 @@ impl Part {
 }
 
 impl UnitLease {
-    pub(super) fn new(parts: Vec<Part>, prefix: usize, stream: &Stream, live: Live) -> Self {
-        Self { parts, prefix, stream: stream.clone(), live }
+    pub(super) fn new(
+        (parts, live): (Vec<Part>, Live),
+        prefix: usize,
+        stream: &Stream,
+        keeper: Offloaded,
+    ) -> Self {
+        Self { parts, prefix, stream: stream.clone(), live, _keeper: keeper }
     }
 
     /// The stream it was acquired for.

@@ -1,9 +1,10 @@
 //! Units that stay in part, whole and not at all: all their bytes, by name.
 
 use riverbed::device::Device;
+use riverbed::offload::UnitLease;
 use riverbed::plan::{Retention, Rules};
 
-use super::job::{budgets, job, load, model, options, pass, peak, planned, weights};
+use super::job::{budgets, compare, job, load, model, options, pass, peak, planned, weights};
 use super::streaming::{MIB, Sums, ends, host, stream};
 
 #[test]
@@ -37,6 +38,23 @@ fn units_that_stay_in_part_are_leased_whole() {
             plan.phases[0].plan.resident_bytes.next_multiple_of(2 * MIB)
         );
         assert_eq!((stats.residents_dropped, stats.rings_made), (0, 1));
+    });
+}
+
+#[test]
+fn a_lease_keeps_what_it_shows_whoever_else_lets_go_of_it() {
+    ends(|| {
+        let content = model();
+        let (device, _) = host(64);
+        let offloaded = load(&device, &content, 18 * MIB, 2 * MIB);
+        let stream = stream(&device);
+        let resident = |lease: &UnitLease| lease.resident_bytes() > 0;
+        let leases = (0..offloaded.units().len()).map(|at| offloaded.acquire(at, &stream).unwrap());
+        let lease = leases.into_iter().find(resident).unwrap();
+        drop(offloaded);
+        // Time for whatever was given up to be gone.
+        let _ = riverbed::device::settle(std::time::Duration::from_millis(300));
+        assert!(compare(&lease, &content.bytes) > 0);
     });
 }
 
