@@ -222,11 +222,10 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// A limit of at least so many bytes, as people write one: `1.360GB`, `61MB`.
+/// A limit of at least so many bytes as people write one: `1.360GB`, and below that the bytes.
 fn limit_of(bytes: u64) -> (String, u64) {
     let text = match bytes {
-        0..1_000_000 => bytes.to_string(),
-        1_000_000..1_000_000_000 => format!("{}MB", bytes.div_ceil(1_000_000)),
+        0..1_000_000_000 => bytes.to_string(),
         _ => {
             let thousandths = bytes.div_ceil(1_000_000);
             format!("{}.{:03}GB", thousandths / 1000, thousandths % 1000)
